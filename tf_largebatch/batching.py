@@ -1,0 +1,107 @@
+"""One global batch as replicas x micro-batches, and epochs as updates.
+
+Training data is one endless stream of epochs: update `u` takes examples `u * B` to
+`(u + 1) * B - 1` of it, so every training batch is full, every image is seen once per epoch, and a
+batch may hold the end of one epoch and the start of the next. An epoch therefore ends *within* an
+update, and "the first update at or after epoch e" is `ceil(e * N / B)`: 90 epochs of ImageNet at
+8,192 are 14,076 updates, as published. Systems that round the updates of each epoch up (16 at
+81,920: 1,440 updates in 90 epochs) set `whole_epochs`.
+
+Standard library only.
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """How one update's examples are spread over devices and time.
+
+    `global_batch = replicas x micro_batch x accumulation`.
+
+    Attributes:
+        global_batch: examples per update over all replicas, > 0.
+        train_examples: examples per epoch, > 0.
+        replicas: devices that train in step, > 0.
+        micro_batch: examples per replica per forward pass; None takes the whole replica batch.
+        whole_epochs: round the updates of each epoch up instead of those of the whole run.
+
+    Raises:
+        ValueError: a size below 1, or sizes that do not divide the global batch.
+    """
+
+    global_batch: int
+    train_examples: int
+    replicas: int = 1
+    micro_batch: int | None = None
+    whole_epochs: bool = False
+
+    def __post_init__(self):
+        for name in ("global_batch", "train_examples", "replicas"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(
+                    f"`{name}` must be a whole number of at least 1. Received: {name}={value!r}"
+                )
+        if self.global_batch % self.replicas:
+            raise ValueError(
+                f"`global_batch` must be a multiple of the replicas. Received: "
+                f"global_batch={self.global_batch}, replicas={self.replicas}. Replica counts that "
+                f"divide it: {_nearest_divisors(self.global_batch, self.replicas)}"
+            )
+        micro = self.replica_batch if self.micro_batch is None else self.micro_batch
+        if not isinstance(micro, int) or isinstance(micro, bool) or micro < 1:
+            raise ValueError(
+                "`micro_batch` must be a whole number of at least 1. "
+                f"Received: micro_batch={micro!r}"
+            )
+        if self.replica_batch % micro:
+            raise ValueError(
+                f"`micro_batch` must divide the replica batch of {self.replica_batch} "
+                f"({self.global_batch} / {self.replicas} replicas). Received: micro_batch={micro}. "
+                f"Nearest that do: {_nearest_divisors(self.replica_batch, micro)}"
+            )
+        object.__setattr__(self, "micro_batch", micro)
+
+    @property
+    def replica_batch(self) -> int:
+        """Examples per replica per update."""
+        return self.global_batch // self.replicas
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-steps per update."""
+        return self.replica_batch // self.micro_batch
+
+    @property
+    def updates_per_epoch(self) -> Fraction:
+        """Updates per epoch, exact: 1281167/8192, or its ceiling with `whole_epochs`."""
+        exact = Fraction(self.train_examples, self.global_batch)
+        return Fraction(math.ceil(exact)) if self.whole_epochs else exact
+
+    def updates_at(self, epoch: float) -> int:
+        """Returns the number of the first update at or after `epoch` (may be fractional)."""
+        # limit_denominator turns 0.3125 and 0.1 + 0.2 into what was meant, so that a binary
+        # rounding error of an epoch count never costs an update.
+        exact = Fraction(epoch).limit_denominator(1_000_000) * self.updates_per_epoch
+        return math.ceil(exact)
+
+    def epoch_at(self, update: int) -> float:
+        """Returns the fractional epoch at which update number `update` starts."""
+        return float(update / self.updates_per_epoch)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.global_batch} = {self.replicas} replicas x {self.micro_batch} micro-batch "
+            f"x {self.accumulation} accumulation"
+        )
+
+
+def _nearest_divisors(number: int, wanted: int) -> str:
+    """Names the largest divisor below and the smallest above `wanted`."""
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    below = [d for d in divisors if d <= wanted][-1:]
+    above = [d for d in divisors if d > wanted][:1]
+    return " or ".join(str(d) for d in below + above)

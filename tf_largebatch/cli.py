@@ -1,0 +1,332 @@
+"""The command line of a recipe. Answers `--help` and `--plan` without importing TensorFlow."""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tf_largebatch import overrides, run_folder
+from tf_largebatch.errors import InputError, NonFiniteError
+from tf_largebatch.plan import Plan, describe_data
+from tf_largebatch.recipe import Expected, ImageNetSpec, Miniature, Recipe
+from tf_largebatch.result import Result
+
+WRONG_INPUT, NOT_FINITE = 2, 3
+
+# A smoke run's own numbers: the smallest that walk the whole path.
+SMOKE = {"global_batch": 8, "bn_batch": 4, "image_size": 64, "epochs": 2.0}
+SMOKE_TRAIN_IMAGES, SMOKE_EVAL_IMAGES = 32, 20
+
+
+def main(recipe: Recipe, miniature: Miniature, argv: Sequence[str] | None = None) -> None:
+    """Runs a recipe module's command line and exits.
+
+    Status 0: done. 2: something the user gave is wrong, said in one line. 3: the only run's loss
+    stopped being finite.
+
+    Args:
+        recipe: the published set-up.
+        miniature: what runs where no data is at hand.
+        argv: arguments; None for those of the process.
+    """
+    parser = make_parser(recipe)
+    arguments = parser.parse_args(argv)
+    try:
+        status = _run(recipe, miniature, arguments)
+    except InputError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        status = WRONG_INPUT
+    except KeyboardInterrupt:
+        print("\nstopped; the same command with this --run-dir continues", file=sys.stderr)
+        status = 130
+    sys.exit(status)
+
+
+def make_parser(recipe: Recipe) -> argparse.ArgumentParser:
+    """Returns the flags: they describe the machine; the hyperparameters are the recipe's."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m tf_largebatch.recipes.{recipe.name}",
+        description=f"{recipe.title} ({recipe.paper}). Without --data a miniature of the same "
+        "experiment runs, on real data that is already here.",
+        allow_abbrev=False,
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder of ImageNet TFRecord shards: runs the recipe as published",
+    )
+    machine = parser.add_argument_group("machine")
+    machine.add_argument(
+        "--replicas",
+        type=_positive,
+        metavar="N",
+        help="devices that train in step (default: every GPU, or one CPU)",
+    )
+    machine.add_argument(
+        "--micro-batch",
+        type=_positive,
+        metavar="N",
+        help="images per device per forward pass; smaller needs less memory and gives the same "
+        "result (default: the batch-norm batch on ImageNet, else the whole replica batch)",
+    )
+    machine.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the forward and backward pass; weights and updates stay float32 (default: "
+        "%(default)s)",
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="where everything is written; a folder of this same run is continued (default: a new "
+        f"folder runs/{recipe.name}-...)",
+    )
+    output.add_argument("--seed", type=_seed, default=0, help="the first seed (default: 0)")
+    output.add_argument(
+        "--seeds", type=_positive, default=1, metavar="N", help="runs per row (default: 1)"
+    )
+    check = parser.add_argument_group("check and change")
+    check.add_argument("--plan", action="store_true", help="print what would run, and stop")
+    check.add_argument(
+        "--smoke",
+        action="store_true",
+        help="walk the whole path in a few updates on generated images, and stop",
+    )
+    check.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a number of the recipe, for example --set optimizer.momentum=0.95; marks the "
+        "run as modified wherever it is shown (repeatable)",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1. Received: {text}")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**31:
+        raise argparse.ArgumentTypeError(f"must be in 0..2147483647. Received: {text}")
+    return value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Row:
+    """A recipe to run and how it is shown, before a plan can be made."""
+
+    label: str
+    shows: str
+    recipe: Recipe
+    departures: tuple[str, ...]
+    published: Expected | None
+
+
+def _run(recipe: Recipe, miniature: Miniature, arguments: argparse.Namespace) -> int:
+    if arguments.plan:
+        changed, departures = overrides.apply(recipe, arguments.set)
+        full = _plan(changed, arguments, departures, scale="full", data=describe_data(changed))
+        print(full.text())
+        print(_describe_miniature(recipe, miniature))
+        return 0
+    scale = "smoke" if arguments.smoke else "full" if arguments.data else "miniature"
+    rows = _rows(recipe, miniature, arguments, scale)
+    if arguments.replicas is None:
+        arguments.replicas = _count_gpus()
+    plans = [
+        _plan(row.recipe, arguments, row.departures, scale=scale, data=describe_data(row.recipe))
+        for row in rows
+    ]
+    folder = _claim(recipe, arguments, scale, plans)
+    return _execute(recipe, miniature, arguments, folder, rows, scale)
+
+
+def _rows(recipe, miniature, arguments, scale) -> list[_Row]:
+    """The recipes that this command runs, with `--set` applied to each."""
+    if scale == "miniature":
+        wanted = [(r.label, r.shows, r.recipe, r.published) for r in miniature.rows]
+    elif scale == "full":
+        wanted = [(recipe.name, recipe.title, recipe, recipe.expected)]
+    else:
+        wanted = [("smoke", "the path works; the numbers mean nothing", _smoke(recipe), None)]
+    rows = []
+    for label, shows, base, published in wanted:
+        changed, departures = overrides.apply(base, arguments.set)
+        rows.append(
+            _Row(
+                label=label,
+                shows=shows,
+                recipe=changed,
+                departures=departures,
+                published=published,
+            )
+        )
+    return rows
+
+
+def _smoke(recipe: Recipe) -> Recipe:
+    """The same recipe in a few updates: its epochs squeezed into two."""
+    ratio = SMOKE["epochs"] / recipe.epochs
+    schedule = dataclasses.replace(
+        recipe.schedule,
+        warmup_epochs=recipe.schedule.warmup_epochs * ratio,
+        drop_epochs=tuple(e * ratio for e in recipe.schedule.drop_epochs),
+    )
+    return dataclasses.replace(
+        recipe,
+        global_batch=SMOKE["global_batch"],
+        epochs=SMOKE["epochs"],
+        data=dataclasses.replace(
+            recipe.data, image_size=SMOKE["image_size"], eval_short_side=SMOKE["image_size"] + 8
+        ),
+        model=dataclasses.replace(recipe.model, bn_batch=SMOKE["bn_batch"]),
+        schedule=schedule,
+        expected=None,
+    )
+
+
+def _plan(recipe, arguments, departures, *, scale, data, train_examples=None) -> Plan:
+    try:
+        batch = recipe.batch_plan(
+            replicas=arguments.replicas or 1,
+            micro_batch=arguments.micro_batch,
+            train_examples=train_examples,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return Plan(
+        recipe=recipe,
+        batch=batch,
+        scale=scale,
+        precision=arguments.precision,
+        data=data,
+        departures=departures,
+    )
+
+
+def _describe_miniature(recipe: Recipe, miniature: Miniature) -> str:
+    lines = [f"\nWithout --data the miniature runs. {miniature.contrast}"]
+    width = max(len(row.label) for row in miniature.rows)
+    for row in miniature.rows:
+        mini = row.recipe
+        updates = mini.batch_plan().updates_at(mini.epochs)
+        lines.append(
+            f"  {row.label:<{width}}  batch {mini.global_batch}, {updates:,} updates, "
+            f"rate {mini.rate_arithmetic}"
+        )
+    return "\n".join(lines)
+
+
+def _claim(recipe, arguments, scale, plans) -> Path:
+    """Makes the run folder this run's own."""
+    modified = any(plan.departures for plan in plans)
+    name = recipe.name + {"full": "", "miniature": "-mini", "smoke": "-smoke"}[scale]
+    name += "-modified" if modified else ""
+    folder = arguments.run_dir or run_folder.default_folder(name)
+    identity = {
+        "recipe": recipe.name,
+        "scale": scale,
+        "settings": sorted({change for plan in plans for change in plan.departures}),
+        "precision": arguments.precision,
+        "seeds": [arguments.seed, arguments.seeds],
+        "recipes": [dataclasses.asdict(plan.recipe) for plan in plans],
+    }
+    if run_folder.claim(folder, identity):
+        print(f"continues {folder}", file=sys.stderr)
+    return folder
+
+
+def _execute(recipe, miniature, arguments, folder, rows, scale) -> int:
+    """Imports TensorFlow, runs the rows, and prints what was found."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its start-up notes are not for our reader
+    from tf_largebatch import experiment, report
+    from tf_largebatch.train import make_source
+
+    data = arguments.data
+    if scale == "smoke":
+        from tf_largebatch.data import synthetic
+
+        data = synthetic.write_shards(
+            folder / "images",
+            train_examples=SMOKE_TRAIN_IMAGES,
+            eval_examples=SMOKE_EVAL_IMAGES,
+            seed=arguments.seed,
+        )
+    sources, plans = {}, []
+    for row in rows:
+        if row.recipe.data not in sources:
+            sources[row.recipe.data] = make_source(row.recipe.data, data)
+        plans.append(_final_plan(row, sources[row.recipe.data], arguments, scale))
+    print(plans[0].text() if len(plans) == 1 else _describe_miniature(recipe, miniature).lstrip())
+    for change in sorted({change for plan in plans for change in plan.departures}):
+        print(f"modified: {change}")
+
+    blank = Result(
+        recipe=recipe.name,
+        title=recipe.title,
+        paper=recipe.paper,
+        scale=scale,
+        departures=tuple(sorted({c for plan in plans for c in plan.departures})),
+        notes=recipe.notes if scale == "full" else (miniature.contrast,),
+        environment=run_folder.environment(),
+    )
+    result = experiment.run(
+        blank,
+        [
+            experiment.Row(
+                label=row.label, shows=row.shows, plan=plan, published=row.published
+            )
+            for row, plan in zip(rows, plans, strict=True)
+        ],
+        seeds=[arguments.seed + i for i in range(arguments.seeds)],
+        folder=folder,
+        open_source=lambda plan: sources[plan.recipe.data],
+    )
+    print(report.text_table(result))
+    for name in ("report.html", "curves.png", "rows.csv", "result.json"):
+        print(f"{name:<12} {folder / name}")
+    print(f"TensorBoard  tensorboard --logdir {folder}")
+    diverged = all(run.diverged_at is not None for row in result.rows for run in row.runs)
+    if not diverged:
+        return 0
+    print(f"every run ended early; see {folder}/**/diverged.txt", file=sys.stderr)
+    return NOT_FINITE
+
+
+def _final_plan(row: _Row, source, arguments, scale) -> Plan:
+    """The plan with the sizes of the data that is really there."""
+    departures = row.departures
+    published = describe_data(row.recipe)
+    expected = row.recipe.batch_plan().train_examples
+    if isinstance(row.recipe.data, ImageNetSpec) and source.train_examples != expected:
+        departures += (f"training images {expected:,} -> {source.train_examples:,}",)
+    del published
+    return _plan(
+        row.recipe,
+        arguments,
+        departures,
+        scale=scale,
+        data=source.describe(),
+        train_examples=source.train_examples,
+    )
+
+
+def _count_gpus() -> int:
+    """Counts the GPUs that TensorFlow can use; 1 where there is none."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    return max(len(tf.config.list_physical_devices("GPU")), 1)

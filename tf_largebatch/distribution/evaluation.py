@@ -1,0 +1,96 @@
+"""Evaluation that counts every example exactly once, on one device and on many."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import keras
+import tensorflow as tf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Means over the whole evaluation set.
+
+    Attributes:
+        loss: nats per example.
+        top1_error_pct: share of examples whose first answer is wrong, 0 to 100.
+        top5_error_pct: share whose first five are all wrong.
+        examples: how many were counted.
+    """
+
+    loss: float
+    top1_error_pct: float
+    top5_error_pct: float
+    examples: int
+
+
+class EvaluationStep:
+    """Scores a model over padded batches of (images, labels, weights 0 or 1).
+
+    Args:
+        model: its output are logits, shape [batch, classes].
+        strategy: the strategy in whose scope it was made.
+    """
+
+    def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy):
+        self.model, self.strategy = model, strategy
+
+    def __call__(self, iterator: Iterator, *, batches: int, examples: int) -> Scores:
+        """Scores `batches` batches per replica.
+
+        Args:
+            iterator: over a distributed data set.
+            batches: batches for each replica.
+            examples: what the weights must add up to.
+
+        Raises:
+            RuntimeError: another number of examples was counted. Published results count every
+                image once; a lost or doubled one would go unnoticed otherwise.
+        """
+        loss, wrong1, wrong5, counted = self._run(iterator, tf.constant(batches)).numpy()
+        if round(counted) != examples:
+            raise RuntimeError(
+                f"evaluation counted {counted:.0f} examples where the set has {examples}"
+            )
+        return Scores(
+            loss=float(loss / counted),
+            top1_error_pct=float(100.0 * wrong1 / counted),
+            top5_error_pct=float(100.0 * wrong5 / counted),
+            examples=examples,
+        )
+
+    @tf.function
+    def _run(self, iterator: Iterator, batches: tf.Tensor) -> tf.Tensor:
+        # float64: 50,000 ones and losses are added one batch at a time.
+        totals = tf.zeros([4], tf.float64)
+        for _ in tf.range(batches):
+            sums = self.strategy.run(self._score, args=next(iterator))
+            totals += tf.cast(self.strategy.reduce("SUM", sums, axis=None), tf.float64)
+        return totals
+
+    def _score(self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        logits = tf.cast(self.model(images, training=False), tf.float32)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        # The rank of the true class: one comparison gives top-1 and top-5, and a row of NaN
+        # (no logit is finite) counts as wrong, which `in_top_k` would not promise.
+        true = tf.gather(logits, labels, axis=1, batch_dims=1)[:, None]
+        not_below = tf.logical_not(logits < true)
+        rank = tf.reduce_sum(tf.cast(not_below, tf.float32), axis=1)
+        wrong1, wrong5 = tf.cast(rank > 1, tf.float32), tf.cast(rank > 5, tf.float32)
+        # A padded row must add nothing even where its loss is not finite.
+        losses = tf.where(weights > 0, losses, 0.0)
+        parts = [losses, wrong1 * weights, wrong5 * weights, weights]
+        return tf.stack([tf.reduce_sum(part) for part in parts])
+
+
+def pad_to_multiple(dataset: tf.data.Dataset, batches: int, multiple: int) -> tf.data.Dataset:
+    """Adds batches of weight 0 until their number is a multiple, so that no replica runs dry.
+
+    Args:
+        dataset: of (images, labels, weights), `batches` elements of static shape.
+        batches: its length.
+        multiple: replicas that read from it in turn.
+    """
+    missing = -batches % multiple
+    empty = tuple(tf.zeros(s.shape, s.dtype) for s in dataset.element_spec)
+    return dataset.concatenate(tf.data.Dataset.from_tensors(empty).repeat(missing))

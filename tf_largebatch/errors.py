@@ -1,0 +1,22 @@
+"""The errors that end a run with one line instead of a traceback. Standard library only."""
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong: a flag, a folder, a file. One line: what, value, remedy.
+
+    The command line prints it and exits with status 2.
+    """
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or a gradient is not finite. Names the update and the first tensor.
+
+    The command line prints it and exits with status 3; the last good checkpoint stays.
+
+    Attributes:
+        update: the number of the update whose loss or gradient it was.
+    """
+
+    def __init__(self, message: str, update: int):
+        super().__init__(message)
+        self.update = update

@@ -1,0 +1,115 @@
+"""The rows of a table, each with several seeds, run into one folder with one report.
+
+A row and seed that is finished has its own `seed.json` and is not run again; one that was
+stopped continues from its checkpoint.
+"""
+
+import dataclasses
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tf_largebatch import report, run_folder
+from tf_largebatch.plan import Plan
+from tf_largebatch.recipe import Expected
+from tf_largebatch.result import Result, RowResult, SeedResult
+from tf_largebatch.train import Job, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One recipe to run.
+
+    Attributes:
+        label: its name in tables and figures.
+        shows: what to look for.
+        plan: the resolved run.
+        published: the paper's result for the row it mirrors.
+    """
+
+    label: str
+    shows: str
+    plan: Plan
+    published: Expected | None
+
+
+def run(
+    blank: Result,
+    rows: list[Row],
+    *,
+    seeds: list[int],
+    folder: Path,
+    open_source: Callable[[Plan], object],
+) -> Result:
+    """Runs every row with every seed, and writes result, table, figure and report.
+
+    Args:
+        blank: the result without rows: name, paper, scale, departures, environment.
+        rows: in this order.
+        seeds: each row is run with each.
+        folder: claimed by the caller.
+        open_source: gives a plan's data source.
+
+    Returns:
+        The complete result.
+    """
+    started = time.perf_counter()
+    single = len(rows) == len(seeds) == 1
+    results = []
+    for row in rows:
+        source = open_source(row.plan)
+        runs = []
+        for seed in seeds:
+            place = folder if single else folder / slug(row.label) / f"seed-{seed}"
+            job = Job(
+                label=row.label if len(seeds) == 1 else f"{row.label}, seed {seed}",
+                plan=row.plan,
+                source=source,
+                seed=seed,
+                folder=place,
+            )
+            runs.append(dataclasses.replace(_finish(job), folder=str(place.relative_to(folder))))
+        results.append(_row_result(row, runs))
+    result = dataclasses.replace(
+        blank, rows=tuple(results), wall_seconds=time.perf_counter() - started
+    )
+    report.draw_curves(result, folder / "curves.png")
+    report.write_rows_csv(result, folder / "rows.csv")
+    report.write_report(result, [row.plan.to_json() for row in rows], folder)
+    # Last, so that a result is there only when everything else is.
+    run_folder.write_json(folder / run_folder.RESULT, result.to_json())
+    return result
+
+
+def slug(label: str) -> str:
+    """Returns the label as a folder name: `linear, warmup 5` -> `linear-warmup-5`."""
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
+
+
+def _finish(job: Job) -> SeedResult:
+    """Runs the job, or reads the result of the time when it was run."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    mark = job.folder / "seed.json"
+    if mark.exists():
+        return SeedResult.from_json(json.loads(mark.read_text(encoding="utf-8")))
+    done = train(job)
+    run_folder.write_json(mark, dataclasses.asdict(done))
+    return done
+
+
+def _row_result(row: Row, runs: list[SeedResult]) -> RowResult:
+    recipe = row.plan.recipe
+    return RowResult(
+        label=row.label,
+        shows=row.shows,
+        recipe=dataclasses.asdict(recipe),
+        global_batch=recipe.global_batch,
+        peak_rate=recipe.peak_rate,
+        updates=row.plan.updates,
+        published_error_pct=row.published.top1_error_pct if row.published else None,
+        published_std_pct=row.published.std_pct if row.published else None,
+        runs=tuple(runs),
+    )

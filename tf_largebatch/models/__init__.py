@@ -1,0 +1,1 @@
+"""Networks and layers of the recipes. Import the module you need; this package imports nothing."""

@@ -1,0 +1,283 @@
+"""What the optimizers share: exemptions, clipping after the reduction, state that survives."""
+
+import contextlib
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_largebatch.optimizers import checks, kernels
+from tf_largebatch.optimizers.exemptions import (
+    Exemption,
+    check_unambiguous,
+    exact_pattern,
+    resolve,
+    variable_path,
+)
+
+_KERAS_ARGUMENTS = (
+    "clipnorm",
+    "clipvalue",
+    "global_clipnorm",
+    "use_ema",
+    "ema_momentum",
+    "ema_overwrite_frequency",
+    "loss_scale_factor",
+    "gradient_accumulation_steps",
+    "name",
+)
+
+
+class LargeBatchOptimizer(keras.optimizers.Optimizer):
+    """A Keras optimizer whose decay is its own and whose clipping sees the whole gradient.
+
+    Differences from `keras.optimizers.Optimizer`:
+
+      decay     never applied by the base class, which takes it outside the update, times the rate.
+      clipping  after the sum over replicas; the base class clips each replica's part before it.
+      sparse    gradients are summed over repeated rows and made dense on arrival.
+      16 bits   gradients, slots, norms and arithmetic are float32 beside 16-bit weights.
+      exempt    tensors are chosen by path and rank at `build`, kept in the config, and listed by
+                `exemptions()`.
+      restore   state of other variables is an error, not a warning.
+
+    Subclasses write `_build_slots` and `update_step`.
+    """
+
+    # Whether the rule has a trust ratio that tensors can be exempt from.
+    adapts = False
+
+    def __init__(
+        self,
+        learning_rate,
+        *,
+        weight_decay=0.0,
+        no_decay=(),
+        no_adaptation=(),
+        exclude_rank_below=2,
+        **kwargs,
+    ):
+        _check_keras_arguments(type(self).__name__, kwargs)
+        decay = checks.check_number(
+            "weight_decay",
+            0.0 if weight_decay is None else weight_decay,
+            fix="Give the L2 coefficient, for instance 1e-4; None means 0.",
+        )
+        super().__init__(checks.check_learning_rate(learning_rate), weight_decay=decay, **kwargs)
+        self.no_decay = checks.check_patterns("no_decay", no_decay)
+        self.no_adaptation = checks.check_patterns("no_adaptation", no_adaptation)
+        self.exclude_rank_below = checks.check_rank("exclude_rank_below", exclude_rank_below)
+        self._listed_paths = ()
+        self._exemptions = ()
+        self._saved_state = None
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        """Exempts tensors from weight decay, in addition to those exempt already.
+
+        Args:
+            var_list: variables, kept by path.
+            var_names: regular expressions searched in `variable.path`.
+
+        Raises:
+            ValueError: the optimizer is built already, or a pattern is not valid.
+        """
+        patterns = self._patterns_of("exclude_from_weight_decay", var_list, var_names)
+        self.no_decay = self.no_decay + patterns
+
+    def exclude_from_layer_adaptation(self, var_list=None, var_names=None):
+        """Exempts tensors from the trust ratio, in addition to those exempt already.
+
+        Args:
+            var_list: variables, kept by path.
+            var_names: regular expressions searched in `variable.path`.
+
+        Raises:
+            ValueError: the optimizer is built already, has no trust ratio, or a pattern is not
+                valid.
+        """
+        if not self.adapts:
+            raise ValueError(
+                f"`exclude_from_layer_adaptation` needs an optimizer with a trust ratio. "
+                f"Received: {type(self).__name__}. Use LARS or LAMB, or leave the call out."
+            )
+        patterns = self._patterns_of("exclude_from_layer_adaptation", var_list, var_names)
+        self.no_adaptation = self.no_adaptation + patterns
+
+    def exemptions(self) -> tuple[Exemption, ...]:
+        """One row (path, shape, decay, adapted) for each variable, in the order of `build`."""
+        if not self.built:
+            raise ValueError(
+                "`exemptions()` must be called on a built optimizer. Received: built=False. "
+                "Call `optimizer.build(model.trainable_variables)` first."
+            )
+        return self._exemptions
+
+    def build(self, variables: Sequence[keras.Variable]):
+        """Creates the slots and decides which tensors are exempt."""
+        if self.built:
+            return
+        variables = list(variables)
+        for name, path in self._listed_paths:
+            check_unambiguous(name, path, variables)
+        rows = resolve(
+            variables,
+            no_decay=self.no_decay,
+            no_adaptation=self.no_adaptation,
+            exclude_rank_below=self.exclude_rank_below,
+            adapts=self.adapts,
+        )
+        super().build(variables)
+        self._exemptions = rows
+        self._build_slots(variables)
+        if self._saved_state is not None:
+            self._restore(self._saved_state)
+            self._saved_state = None
+
+    def add_variable(
+        self,
+        shape,
+        initializer="zeros",
+        dtype=None,
+        aggregation="none",
+        layout=None,
+        name=None,
+    ):
+        """Adds an optimizer variable; beside a 16-bit weight it has 32 bits."""
+        # Moving averages of the weights are copied back into them: those keep their dtype.
+        if str(dtype) in ("float16", "bfloat16") and not str(name).endswith("_average"):
+            dtype = "float32"
+        return super().add_variable(shape, initializer, dtype, aggregation, layout, name)
+
+    def apply(self, grads, trainable_variables=None):
+        """Updates the variables by these gradients, sparse ones made dense first."""
+        grads = list(grads)
+        known = self._trainable_variables if trainable_variables is None else trainable_variables
+        known = list(known)
+        if len(known) == len(grads):
+            grads = [kernels.to_dense(g, v) for g, v in zip(grads, known, strict=True)]
+        return super().apply(grads, None if trainable_variables is None else known)
+
+    def get_config(self):
+        """The arguments of this optimizer, from which an equal one can be made."""
+        return {
+            **super().get_config(),
+            "no_decay": list(self.no_decay),
+            "no_adaptation": list(self.no_adaptation),
+            "exclude_rank_below": self.exclude_rank_below,
+        }
+
+    def load_own_variables(self, store):
+        """Restores the state; an optimizer that is not built yet keeps it until `build`.
+
+        Raises:
+            ValueError: the state was saved for other variables.
+        """
+        state = [np.asarray(store[str(i)]) for i in range(len(store.keys()))]
+        if self.built or len(state) == len(self.variables):
+            self._restore(state)
+        else:
+            self._saved_state = tuple(state)
+
+    def _build_slots(self, variables):
+        raise NotImplementedError
+
+    def _decay_of(self, index: int) -> float:
+        return self.weight_decay if self._exemptions[index].decay else 0.0
+
+    def _patterns_of(self, method, var_list, var_names):
+        if self.built:
+            raise ValueError(
+                f"`{method}` must be called before the optimizer is built. Received: built=True. "
+                "Call it before `fit` or `build`, or pass the patterns to the constructor."
+            )
+        listed = tuple(variable_path(variable) for variable in var_list or ())
+        self._listed_paths = self._listed_paths + tuple((method, path) for path in listed)
+        names = checks.check_patterns("var_names", var_names or ())
+        return tuple(exact_pattern(path) for path in listed) + names
+
+    def _restore(self, state):
+        expected = [tuple(variable.shape) for variable in self.variables]
+        received = [tuple(value.shape) for value in state]
+        if expected != received:
+            raise ValueError(
+                f"The state of optimizer '{self.name}' must fit its variables. Received: "
+                f"{_first_difference(expected, received)}. Build the model and optimizer as they "
+                "were when saved, or compile after loading to start with fresh state."
+            )
+        with _outside_graphs():
+            for variable, value in zip(self.variables, state, strict=True):
+                variable.assign(value)
+
+    def _apply_weight_decay(self, variables):
+        # Decay is part of `update_step`; the base class would add rate * decay * w outside it.
+        return
+
+    def _clip_gradients(self, grads):
+        # The base class clips here, each replica's part for itself; see `_backend_update_step`.
+        return grads
+
+    def _clip_reduced(self, grads):
+        if self.clipnorm is not None:
+            return kernels.clip_each(grads, self.clipnorm)
+        if self.global_clipnorm is not None:
+            return kernels.clip_together(grads, self.global_clipnorm)
+        if self.clipvalue is not None:
+            return [ops.clip(g, -self.clipvalue, self.clipvalue) for g in grads]
+        return grads
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        learning_rate = ops.convert_to_tensor(learning_rate)
+        if not kernels.on_tensorflow():
+            super()._backend_update_step(
+                self._clip_reduced(grads), trainable_variables, learning_rate
+            )
+            return
+        # The base class with one line more: the clipping between reduction and update.
+        import tensorflow as tf
+
+        variables = [
+            getattr(v, "value", v) if isinstance(v, keras.Variable) else v
+            for v in trainable_variables
+        ]
+        pairs = self._all_reduce_sum_gradients(list(zip(grads, variables, strict=True)))
+        clipped = self._clip_reduced([gradient for gradient, _ in pairs])
+        tf.__internal__.distribute.interim.maybe_merge_call(
+            self._distributed_tf_update_step,
+            self._distribution_strategy,
+            list(zip(clipped, variables, strict=True)),
+            learning_rate,
+        )
+
+
+def _check_keras_arguments(optimizer: str, kwargs: dict) -> None:
+    unknown = sorted(set(kwargs) - set(_KERAS_ARGUMENTS))
+    if unknown:
+        received = ", ".join(f"{key}={kwargs[key]!r}" for key in unknown)
+        raise ValueError(
+            f"Arguments of `{optimizer}` must be its own or one of {list(_KERAS_ARGUMENTS)}. "
+            f"Received: {received}. Remove them; a config that has them is of another version."
+        )
+    for name in ("clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor"):
+        if kwargs.get(name) is not None:
+            kwargs[name] = checks.check_number(
+                name, kwargs[name], low_open=True, fix="Give a positive number, or None for none."
+            )
+
+
+def _first_difference(expected: list[tuple], received: list[tuple]) -> str:
+    if len(expected) != len(received):
+        return f"{len(received)} saved arrays for {len(expected)} variables"
+    index = next(
+        i for i, pair in enumerate(zip(expected, received, strict=True)) if len({*pair}) > 1
+    )
+    return f"saved array {index} of shape {received[index]} for a variable of {expected[index]}"
+
+
+def _outside_graphs():
+    if not kernels.on_tensorflow():
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    # `build` can run while a tf.function is traced; the restored values belong to no graph.
+    return tf.init_scope()

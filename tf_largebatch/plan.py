@@ -1,0 +1,150 @@
+"""What a run is about to do, as labelled lines: printed by `--plan`, and kept as `plan.json`.
+
+Standard library only: a plan answers before a framework could be imported.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+from tf_largebatch import architectures
+from tf_largebatch.batching import BatchPlan
+from tf_largebatch.datasets import DATASETS
+from tf_largebatch.recipe import Expected, ImageNetSpec, LARSSpec, Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One resolved run.
+
+    Attributes:
+        recipe: with every departure applied.
+        batch: how an update is split.
+        scale: "full", "miniature" or "smoke".
+        precision: "float32" or "bfloat16".
+        data: where the images come from, in words.
+        departures: changes to the published set-up, in words.
+    """
+
+    recipe: Recipe
+    batch: BatchPlan
+    scale: str
+    precision: str = "float32"
+    data: str
+    departures: tuple[str, ...] = ()
+
+    @property
+    def updates(self) -> int:
+        """Updates of the whole run."""
+        return self.batch.updates_at(self.recipe.epochs)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Returns (label, text) pairs in reading order."""
+        recipe, batch = self.recipe, self.batch
+        per_epoch = float(batch.updates_per_epoch)
+        lines = [
+            ("recipe", f"{recipe.name} ({recipe.paper}), {self.scale}"),
+            ("data", self.data),
+            ("model", _model_line(recipe)),
+            ("global batch", str(batch)),
+            ("batch norm", _batch_norm_line(recipe, batch)),
+            ("learning rate", recipe.rate_arithmetic),
+        ]
+        for epoch, update, rate, what in recipe.schedule.milestones(recipe.peak_rate, batch):
+            lines.append((f"  epoch {epoch:g}", f"update {update:,}: {rate:.6g} ({what})"))
+        lines += [
+            (f"  epoch {recipe.epochs:g}", f"update {self.updates:,}: the end"),
+            ("updates", f"{self.updates:,} ({per_epoch:.2f} an epoch)"),
+            ("optimizer", _optimizer_line(recipe)),
+            ("exempt tensors", _exempt_line(recipe)),
+            ("precision", self.precision),
+            ("published", describe_expected(recipe.expected)),
+        ]
+        lines += [("note", note) for note in recipe.notes]
+        lines += [("modified", change) for change in self.departures]
+        return lines
+
+    def text(self) -> str:
+        """Returns the lines as an aligned table."""
+        lines = self.lines()
+        width = max(len(label) for label, _ in lines)
+        return "\n".join(f"{label:<{width}}  {text}" for label, text in lines)
+
+    def markdown(self) -> str:
+        """Returns the lines as a Markdown table."""
+        rows = [f"| {label.strip()} | {text} |" for label, text in self.lines()]
+        return "\n".join(["| | |", "|---|---|", *rows])
+
+    def to_json(self) -> dict:
+        """Returns plain data: the lines, and the records they were made of."""
+        return {
+            "rows": [[label.strip(), text] for label, text in self.lines()],
+            "recipe": dataclasses.asdict(self.recipe),
+            "batch": dataclasses.asdict(self.batch),
+            "accumulation": self.batch.accumulation,
+            "peak_rate": self.recipe.peak_rate,
+            "updates": self.updates,
+            "scale": self.scale,
+            "precision": self.precision,
+            "departures": list(self.departures),
+        }
+
+
+def describe_data(recipe: Recipe) -> str:
+    """Returns the recipe's data set in words, from its published size."""
+    facts = DATASETS[recipe.data.name]
+    return (
+        f"{facts.title}: {facts.train_examples:,} training and {facts.eval_examples:,} "
+        f"evaluation images, {facts.classes} classes"
+    )
+
+
+def describe_expected(expected: Expected | None) -> str:
+    """Returns a published result in words."""
+    if expected is None:
+        return "nothing for this set-up"
+    std = "" if expected.std_pct is None else f" +- {expected.std_pct:g}"
+    runs = "" if expected.runs is None else f", {expected.runs} runs"
+    top1 = 100 - expected.top1_error_pct
+    return f"{expected.top1_error_pct:g}{std} % error (top-1 {top1:.2f} %; {expected.source}{runs})"
+
+
+def _model_line(recipe: Recipe) -> str:
+    facts = architectures.get(recipe.model.architecture)
+    size = ""
+    if isinstance(recipe.data, ImageNetSpec):
+        size = f" at {recipe.data.image_size} px"
+    return f"{facts.name}{size}, {facts.parameters:,} weights, last gamma {recipe.model.last_gamma:g}"
+
+
+def _batch_norm_line(recipe: Recipe, batch: BatchPlan) -> str:
+    shared = recipe.model.bn_batch or batch.micro_batch
+    groups = batch.micro_batch // shared
+    how = f"statistics of {shared} images"
+    if groups > 1:
+        how += f" ({groups} groups in each micro-batch)"
+    return f"{how}, running decay {recipe.model.bn_decay:g}, epsilon {recipe.model.bn_epsilon:g}"
+
+
+def _optimizer_line(recipe: Recipe) -> str:
+    spec = recipe.optimizer
+    nesterov = "Nesterov " if spec.nesterov else ""
+    common = f"{nesterov}momentum {spec.momentum:g}, weight decay {spec.weight_decay:g}"
+    if isinstance(spec, LARSSpec):
+        return (
+            f"LARS, {common}, trust coefficient {spec.trust_coefficient:g}, "
+            f"rate {spec.momentum_placement} the velocity, decay in the norm: {spec.decay_in_norm}"
+        )
+    return f"SGD, {common} inside the gradient, rate outside the velocity"
+
+
+def _exempt_line(recipe: Recipe) -> str:
+    facts = architectures.get(recipe.model.architecture)
+    what = "decay and ratio" if isinstance(recipe.optimizer, LARSSpec) else "decay"
+    if recipe.optimizer.exempt_rank_below < 2:
+        return f"none: {what} on all {facts.tensors} tensors"
+    if recipe.optimizer.exempt_rank_below > 2:
+        return f"no {what} below rank {recipe.optimizer.exempt_rank_below}"
+    return (
+        f"no {what} on {facts.exempt_tensors} of {facts.tensors} tensors "
+        f"({facts.norm_tensors} batch norm, {facts.bias_tensors} bias)"
+    )

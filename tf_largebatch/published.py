@@ -1,0 +1,91 @@
+"""The papers' result tables as data: one record a row, each with its source and how sure it is.
+
+The rows stand in `published.json` beside this file. Standard library only.
+"""
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedResult:
+    """One published number.
+
+    Attributes:
+        id: unique, `<first author><year>-<row>`.
+        system: who.
+        title: of the paper or benchmark.
+        arxiv: number, or the submission's place.
+        year: of publication.
+        model: network.
+        dataset: as the source names it.
+        global_batch: images per update; text where it changes during training.
+        hardware: as stated.
+        software: as stated.
+        optimizer: as stated, with the constants the source gives.
+        updates: weight changes of the whole run.
+        epochs: passes over the data.
+        time: wall time as stated.
+        value: the result, in units of `metric`; None where the run diverged or none is given.
+        std: its deviation over runs.
+        metric: what `value` is.
+        source: table, figure, abstract or result log.
+        confidence: "paper" read or well known, "code" read in a public implementation or log,
+            "slides" in survey slides, "recall" from memory and unverified.
+        notes: anything else.
+    """
+
+    id: str
+    system: str
+    title: str
+    arxiv: str
+    year: int
+    model: str | None
+    dataset: str
+    global_batch: int | str | None
+    hardware: str | None
+    software: str | None
+    optimizer: str | None
+    updates: int | None
+    epochs: float | None
+    time: str | None
+    value: float | None
+    std: float | None
+    metric: str
+    source: str
+    confidence: str
+    notes: str
+
+    def __post_init__(self):
+        # Some rows are losses or batch sizes; only percentages have a range.
+        if self.value is not None and "%" in self.metric and not 0 <= self.value <= 100:
+            raise ValueError(f"`value` must be in 0..100. Received: value={self.value} ({self.id})")
+        if not self.source or not self.confidence:
+            raise ValueError(
+                f"`source` and `confidence` must be given. Received none for {self.id}"
+            )
+
+    @property
+    def error_pct(self) -> float | None:
+        """100 - value for an accuracy in percent, rounded to the digits of the tables."""
+        if self.value is None or "accuracy %" not in self.metric:
+            return None
+        return round(100 - self.value, 2)
+
+
+@functools.cache
+def load() -> dict[str, PublishedResult]:
+    """Returns all rows by id, in the order of the file.
+
+    Raises:
+        ValueError: two rows with one id, or a value out of range.
+    """
+    rows = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+    records = {row["id"]: PublishedResult(**row) for row in rows}
+    if len(records) != len(rows):
+        ids = [row["id"] for row in rows]
+        twice = sorted({i for i in ids if ids.count(i) > 1})
+        raise ValueError(f"`id` must be unique. Received twice: {', '.join(twice)}")
+    return records

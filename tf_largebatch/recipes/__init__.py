@@ -1,0 +1,1 @@
+"""One module is one row of one published table. `python -m tf_largebatch` lists them."""

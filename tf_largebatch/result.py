@@ -1,0 +1,193 @@
+"""What a run found, in the form the papers report it: records, the result rule, and their JSON.
+
+The rule is Goyal et al.'s (arXiv:1706.02677 §5.1): the error of a run is the *median* validation
+error of its last five epochs; a row of a table is the mean and the deviation over runs that differ
+only in their seed.
+
+Standard library only.
+"""
+
+import dataclasses
+import statistics
+from dataclasses import dataclass, field
+
+SCHEMA = 1
+LAST_EPOCHS = 5  # arXiv:1706.02677 §5.1: median error of the final five epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One line of `metrics.csv`. Errors in percent, losses in nats per example.
+
+    Attributes:
+        epoch: 1 for the first.
+        update: updates done when the epoch ended.
+        images_seen: training images used so far.
+        learning_rate: rate of the epoch's last update.
+        train_loss: mean over the epoch's updates, with augmentation.
+        train_error_pct: top-1 error over the same examples.
+        validation_loss: mean over the validation set.
+        validation_error_pct: top-1 error on the validation set.
+        validation_top5_error_pct: top-5 error there.
+        seconds: wall time of the epoch's updates, without evaluation.
+    """
+
+    epoch: int
+    update: int
+    images_seen: int
+    learning_rate: float
+    train_loss: float
+    train_error_pct: float
+    validation_loss: float
+    validation_error_pct: float
+    validation_top5_error_pct: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedResult:
+    """One training run.
+
+    Attributes:
+        seed: of weights, order and augmentation.
+        folder: the run's folder, relative to the result file.
+        epochs: one record per epoch.
+        wall_seconds: the whole run, evaluation included, compilation too.
+        diverged_at: the update at which the loss stopped being finite, or None.
+    """
+
+    seed: int
+    folder: str
+    epochs: tuple[EpochRecord, ...]
+    wall_seconds: float
+    diverged_at: int | None = None
+
+    @property
+    def top1_error_pct(self) -> float | None:
+        """Median validation error of the last five epochs; None for a run that diverged."""
+        if self.diverged_at is not None or not self.epochs:
+            return None
+        return statistics.median(e.validation_error_pct for e in self.epochs[-LAST_EPOCHS:])
+
+    @classmethod
+    def from_json(cls, data: dict) -> "SeedResult":
+        """Reads the fields back; a derived `top1_error_pct` is left to follow again."""
+        return cls(
+            **{k: v for k, v in data.items() if k not in ("top1_error_pct", "epochs")},
+            epochs=tuple(EpochRecord(**epoch) for epoch in data["epochs"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowResult:
+    """One row of a table: one recipe, several seeds.
+
+    Attributes:
+        label: the row's name, for example "linear, warmup".
+        shows: what the row is there to show, in a few words.
+        recipe: the resolved recipe as plain data.
+        global_batch: examples per update.
+        peak_rate: highest rate of the schedule.
+        updates: updates of the whole run.
+        published_error_pct: the paper's error for the corresponding row, at its own scale.
+        published_std_pct: the paper's deviation.
+        runs: one result per seed.
+    """
+
+    label: str
+    shows: str = ""
+    recipe: dict
+    global_batch: int
+    peak_rate: float
+    updates: int
+    published_error_pct: float | None = None
+    published_std_pct: float | None = None
+    runs: tuple[SeedResult, ...] = ()
+
+    @property
+    def errors_pct(self) -> tuple[float, ...]:
+        """The errors of the runs that finished."""
+        return tuple(r.top1_error_pct for r in self.runs if r.top1_error_pct is not None)
+
+    @property
+    def mean_error_pct(self) -> float | None:
+        """Mean over the seeds that finished, or None."""
+        return statistics.fmean(self.errors_pct) if self.errors_pct else None
+
+    @property
+    def std_error_pct(self) -> float | None:
+        """Sample deviation (n - 1) over the seeds that finished, None below two."""
+        return statistics.stdev(self.errors_pct) if len(self.errors_pct) > 1 else None
+
+    @property
+    def diverged(self) -> int:
+        """How many seeds diverged."""
+        return sum(r.diverged_at is not None for r in self.runs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What `result.json` holds: one or several rows run by one command.
+
+    Attributes:
+        recipe: name of the recipe module.
+        title: its first line.
+        paper: where its numbers come from.
+        scale: "full", "miniature" or "smoke".
+        departures: every change to the published set-up, in words; empty for a reproduction.
+        notes: what a reader must know to read the numbers (deviations that are always there).
+        environment: versions, hardware, commit.
+        rows: the rows, in the order they were run.
+        wall_seconds: the whole command.
+    """
+
+    recipe: str
+    title: str
+    paper: str
+    scale: str
+    departures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    environment: dict = field(default_factory=dict)
+    rows: tuple[RowResult, ...] = ()
+    wall_seconds: float = 0.0
+
+    @property
+    def modified(self) -> bool:
+        """Whether the run counts as a departure and never as a reproduction."""
+        return bool(self.departures)
+
+    def to_json(self) -> dict:
+        """Returns plain data: the fields, and per row the numbers that follow from them."""
+        data = {"schema": SCHEMA, **dataclasses.asdict(self)}
+        for row, plain in zip(self.rows, data["rows"], strict=True):
+            plain["mean_error_pct"] = row.mean_error_pct
+            plain["std_error_pct"] = row.std_error_pct
+            for run, plain_run in zip(row.runs, plain["runs"], strict=True):
+                plain_run["top1_error_pct"] = run.top1_error_pct
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict) -> "Result":
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: another schema, or fields that do not belong.
+        """
+        if data.get("schema") != SCHEMA:
+            raise ValueError(
+                f"`schema` must be {SCHEMA}. Received: schema={data.get('schema')!r}. The result "
+                "was written by another version."
+            )
+        rows = tuple(_row_from_json(row) for row in data["rows"])
+        plain = {k: v for k, v in data.items() if k not in ("schema", "rows")}
+        for name in ("departures", "notes"):
+            plain[name] = tuple(plain[name])
+        return cls(**plain, rows=rows)
+
+
+def _row_from_json(row: dict) -> RowResult:
+    derived = ("mean_error_pct", "std_error_pct", "runs")
+    return RowResult(
+        **{k: v for k, v in row.items() if k not in derived},
+        runs=tuple(SeedResult.from_json(run) for run in row["runs"]),
+    )

@@ -1,0 +1,189 @@
+"""Rates that follow the batch: scaled by a rule, or changed as the batch grows."""
+
+import math
+from fractions import Fraction
+
+import keras
+from keras import ops
+
+from tf_largebatch.batching import BatchPlan
+from tf_largebatch.scaling import scale_factor
+from tf_largebatch.schedules.arguments import (
+    check_count,
+    check_rate,
+    check_schedule,
+    check_sequence,
+    config_arguments,
+)
+from tf_largebatch.schedules.counting import integer
+
+
+@keras.saving.register_keras_serializable("tf_largebatch")
+class Scaled(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule found at a reference batch, scaled to another batch by a rule.
+
+        rate(u) = scale_factor(rule, global_batch, reference_batch) * schedule(u)
+
+    Args:
+        schedule: LearningRateSchedule with the rates of the reference batch.
+        rule: "linear" (Goyal et al. 2017, arXiv:1706.02677 §2.1), "sqrt" (Hoffer et al. 2017,
+            arXiv:1705.08741) or "none".
+        global_batch: examples per update, >= 1.
+        reference_batch: the batch at which the rates were found, >= 1.
+
+    Raises:
+        ValueError: an unknown rule or a batch below 1.
+    """
+
+    def __init__(self, schedule, rule: str, *, global_batch: int, reference_batch: int):
+        self.schedule = check_schedule("schedule", schedule)
+        self.rule = rule
+        self.global_batch = check_count("global_batch", global_batch, 1)
+        self.reference_batch = check_count("reference_batch", reference_batch, 1)
+        self.factor = scale_factor(rule, self.global_batch, self.reference_batch)
+
+    @property
+    def last_update(self) -> int | None:
+        """The update from which the rate no longer changes, or None where that is not known."""
+        return getattr(self.schedule, "last_update", None)
+
+    def __call__(self, update):
+        """Returns the rate of update number `update`, float32, in its shape."""
+        return self.factor * ops.cast(self.schedule(integer(update)), "float32")
+
+    def get_config(self):
+        """Returns the constructor arguments, `schedule` serialised."""
+        return {
+            "schedule": keras.saving.serialize_keras_object(self.schedule),
+            "rule": self.rule,
+            "global_batch": self.global_batch,
+            "reference_batch": self.reference_batch,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Rebuilds the schedule, or raises ValueError for a config of another version."""
+        return cls(**config_arguments(cls, config))
+
+
+@keras.saving.register_keras_serializable("tf_largebatch")
+class BatchPhases(keras.optimizers.schedules.LearningRateSchedule):
+    """The rate of a training whose batch changes, as in Smith et al. (2017), arXiv:1711.00489.
+
+        rate(u) = rates[k] * over_images(images(u))
+        images(u) = sum over earlier phases of batches[i] * updates[i]
+                    + batches[k] * (u - first update of phase k)
+
+    k is the phase of update u; the last phase goes on for ever. Without `over_images` the second
+    factor is 1. With it, `rates` are usually 1 and the decay is stated in images, as in Mikami et
+    al. (2018), arXiv:1811.05233, where the batch changes and the curve over epochs does not.
+
+    Image counts are integers: 64 bits on TensorFlow, 32 bits (2.1e9 images, 1,676 epochs of
+    ImageNet) on Keras' other backends.
+
+    Args:
+        batches: global batch of each phase, >= 1.
+        updates: updates of each phase, >= 1.
+        rates: float >= 0, the rate of each phase.
+        over_images: None, or a LearningRateSchedule of the images seen before the update.
+
+    Raises:
+        ValueError: lists of different or no length, or a value outside its range.
+    """
+
+    def __init__(self, batches, updates, rates, *, over_images=None):
+        self.batches = tuple(
+            check_count("batches", b, 1) for b in check_sequence("batches", batches)
+        )
+        self.updates = tuple(
+            check_count("updates", u, 1) for u in check_sequence("updates", updates)
+        )
+        self.rates = tuple(check_rate("rates", rate) for rate in check_sequence("rates", rates))
+        if not len(self.batches) == len(self.updates) == len(self.rates) > 0:
+            raise ValueError(
+                "`batches`, `updates` and `rates` must have one value per phase, at least one. "
+                f"Received: batches={self.batches}, updates={self.updates}, rates={self.rates}"
+            )
+        if over_images is not None:
+            check_schedule("over_images", over_images)
+        self.over_images = over_images
+
+    @classmethod
+    def from_epochs(
+        cls, plans: tuple[BatchPlan, ...], starts, rates, *, total_epochs: float, over_images=None
+    ) -> "BatchPhases":
+        """Starts each phase at the first update at or after its epoch, given those before it.
+
+        Args:
+            plans: one BatchPlan per phase.
+            starts: the epoch at which each phase starts; the first is 0.
+            rates: as for the constructor.
+            total_epochs: epochs of the whole run.
+            over_images: as for the constructor.
+
+        Raises:
+            ValueError: starts that do not rise from 0 to `total_epochs`.
+        """
+        plans, starts = check_sequence("plans", plans), check_sequence("starts", starts)
+        edges = [_exact(epoch) for epoch in (*starts, total_epochs)]
+        if len(plans) != len(starts) or edges[0] != 0 or sorted(set(edges)) != edges:
+            raise ValueError(
+                "`starts` must have one epoch per plan, rising from 0 and below `total_epochs`. "
+                f"Received: starts={starts}, total_epochs={total_epochs!r} for {len(plans)} plans"
+            )
+        updates, epoch = [], Fraction(0)
+        for plan, end in zip(plans, edges[1:], strict=True):
+            # A phase that ends within an update leaves the next one a little less to do.
+            updates.append(math.ceil((end - epoch) * plan.updates_per_epoch))
+            epoch += updates[-1] / plan.updates_per_epoch
+        batches = [plan.global_batch for plan in plans]
+        return cls(batches, updates, rates, over_images=over_images)
+
+    @property
+    def first_updates(self) -> tuple[int, ...]:
+        """The number of the first update of each phase."""
+        return tuple(sum(self.updates[:phase]) for phase in range(len(self.updates)))
+
+    @property
+    def total_updates(self) -> int:
+        """Updates of all phases."""
+        return sum(self.updates)
+
+    def images_before(self, update):
+        """Returns the images seen before update number `update`, integer, in its shape."""
+        count = integer(update)
+        images, seen = count * self.batches[0], 0
+        for phase, first in enumerate(self.first_updates):
+            images = ops.where(count >= first, (count - first) * self.batches[phase] + seen, images)
+            seen += self.batches[phase] * self.updates[phase]
+        return images
+
+    def __call__(self, update):
+        """Returns the rate of update number `update`, float32, in its shape."""
+        count = integer(update)
+        rate = ops.full_like(count, self.rates[0], dtype="float32")
+        for first, new in zip(self.first_updates, self.rates, strict=True):
+            rate = ops.where(count >= first, ops.cast(new, "float32"), rate)
+        if self.over_images is None:
+            return rate
+        return rate * ops.cast(self.over_images(self.images_before(count)), "float32")
+
+    def get_config(self):
+        """Returns the constructor arguments, `over_images` serialised."""
+        nested = self.over_images
+        return {
+            "batches": list(self.batches),
+            "updates": list(self.updates),
+            "rates": list(self.rates),
+            "over_images": None if nested is None else keras.saving.serialize_keras_object(nested),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Rebuilds the schedule, or raises ValueError for a config of another version."""
+        return cls(**config_arguments(cls, config))
+
+
+def _exact(epoch: float) -> Fraction:
+    """Returns an epoch as `BatchPlan.updates_at` reads it."""
+    return Fraction(epoch).limit_denominator(1_000_000)

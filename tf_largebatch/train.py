@@ -1,0 +1,288 @@
+"""From a recipe to a result: plan, strategy, data, model, optimizer, fit, export.
+
+The one place where the records of `recipe.py` become TensorFlow objects.
+"""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tf_largebatch import run_folder
+from tf_largebatch.batching import BatchPlan
+from tf_largebatch.callbacks.progress import TrainingProgress
+from tf_largebatch.callbacks.tensorboard import TensorBoardScalars
+from tf_largebatch.data import digits, imagenet
+from tf_largebatch.distribution.checkpoint import Checkpoints
+from tf_largebatch.distribution.evaluation import EvaluationStep, pad_to_multiple
+from tf_largebatch.distribution.loop import BLOCK, fit
+from tf_largebatch.distribution.step import TrainingStep
+from tf_largebatch.distribution.strategy import make_strategy
+from tf_largebatch.errors import InputError, NonFiniteError
+from tf_largebatch.models.digits_resnet import make_digits_resnet
+from tf_largebatch.models.resnet import make_resnet
+from tf_largebatch.optimizers import LARS, MomentumSGD
+from tf_largebatch.plan import Plan
+from tf_largebatch.recipe import DigitsSpec, ImageNetSpec, LARSSpec, Recipe, SGDSpec
+from tf_largebatch.result import SeedResult
+from tf_largebatch.schedules import Steps, Warmup
+
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+EVAL_BATCH = {"imagenet2012": 64, "digits": 517}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training run: what to train, where, and on which data.
+
+    Attributes:
+        label: shown while it runs.
+        plan: the resolved recipe and batch.
+        source: a data source (see `tf_largebatch.data`).
+        seed: of weights, order and augmentation.
+        folder: the run's own folder.
+    """
+
+    label: str
+    plan: Plan
+    source: object
+    seed: int
+    folder: Path
+
+
+def train(job: Job) -> SeedResult:
+    """Trains one recipe with one seed and reports the error as the paper does.
+
+    A run that was stopped continues from its newest checkpoint. One whose loss stops being finite
+    ends there, with what it had reached.
+
+    Raises:
+        InputError: the data cannot be read, or the checkpoint not restored.
+    """
+    started = time.perf_counter()
+    recipe, batch, source = job.plan.recipe, job.plan.batch, job.source
+    run_folder.write_json(job.folder / run_folder.PLAN, job.plan.to_json())
+
+    keras.utils.set_random_seed(job.seed)
+    keras.config.set_dtype_policy(POLICIES[job.plan.precision])
+    strategy = make_strategy(batch.replicas)
+    with strategy.scope():
+        model = make_model(recipe, source, job.seed)
+        model.compile(optimizer=make_optimizer(recipe, batch))
+
+    step = TrainingStep(model, model.optimizer, loss=cross_entropy, plan=batch, strategy=strategy)
+    checkpoints = Checkpoints(job.folder / "checkpoints", model, model.optimizer)
+    done = checkpoints.restore()
+    history = run_folder.read_metrics(job.folder / run_folder.METRICS)
+    history = [record for record in history if record.update <= done]
+
+    def save(records):
+        run_folder.write_metrics(job.folder / run_folder.METRICS, records)
+        checkpoints.save(records[-1].update)
+
+    diverged_at = None
+    watchers = make_watchers(job, done)
+    try:
+        fit(
+            step,
+            batches=training_batches(source, batch, strategy, seed=job.seed, first_update=done),
+            evaluate=make_evaluation(model, source, batch, strategy),
+            epochs=recipe.epochs,
+            records=history,
+            callbacks=watchers,
+            after_epoch=save,
+        )
+    except NonFiniteError as error:
+        diverged_at = error.update
+        run_folder.write_text(job.folder / "diverged.txt", f"{error}\n")
+    except tf.errors.InvalidArgumentError as error:
+        update = int(model.optimizer.iterations.numpy())
+        known = source.explain_failure(error, batch, seed=job.seed, update=update)
+        raise known or error from None
+    finally:
+        watchers[0].close()
+    export(model, job.folder / "model.keras")
+    return SeedResult(
+        seed=job.seed,
+        folder=".",
+        epochs=tuple(history),
+        wall_seconds=time.perf_counter() - started,
+        diverged_at=diverged_at,
+    )
+
+
+def make_source(spec: ImageNetSpec | DigitsSpec, folder: Path | None):
+    """Opens the recipe's data.
+
+    Raises:
+        InputError: no folder where one is needed, or a folder that cannot be used.
+    """
+    match spec:
+        case DigitsSpec():
+            return digits.load(shift=spec.shift, noise=spec.noise)
+        case ImageNetSpec():
+            if folder is None:
+                raise InputError("--data must name a folder of ImageNet TFRecord shards")
+            return imagenet.open_folder(
+                folder,
+                image_size=spec.image_size,
+                area=(spec.min_area, spec.max_area),
+                aspect=(spec.min_aspect, spec.max_aspect),
+                eval_short_side=spec.eval_short_side,
+            )
+
+
+def make_model(recipe: Recipe, source, seed: int) -> keras.Model:
+    """Builds the recipe's network for the source's images; its output are logits."""
+    spec = recipe.model
+    common = {
+        "image_shape": source.image_shape,
+        "classes": source.classes,
+        "pixel_mean": source.pixel_mean,
+        "pixel_std": source.pixel_std,
+        "last_gamma": spec.last_gamma,
+        "bn_decay": spec.bn_decay,
+        "bn_epsilon": spec.bn_epsilon,
+        "bn_batch": spec.bn_batch,
+        "head_std": spec.head_std,
+        "seed": seed,
+    }
+    match spec.architecture:
+        case "resnet50":
+            return make_resnet(50, **common)
+        case "resnet101":
+            return make_resnet(101, **common)
+        case "digits_resnet":
+            return make_digits_resnet(**common)
+    raise ValueError(f"`architecture` must be known. Received: {spec.architecture!r}")
+
+
+def make_schedule(recipe: Recipe, batch: BatchPlan) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Builds the course of the rate, in updates of this batch."""
+    spec, peak = recipe.schedule, recipe.peak_rate
+    steps = Steps.from_epochs(peak, spec.drop_epochs, factor=spec.drop_factor, plan=batch)
+    if not spec.warmup_epochs:
+        return steps
+    return Warmup.from_epochs(
+        steps,
+        spec.warmup_epochs,
+        spec.warmup_start_rate,
+        spec.warmup_shape,
+        plan=batch,
+        peak=peak,
+    )
+
+
+def make_optimizer(recipe: Recipe, batch: BatchPlan) -> keras.optimizers.Optimizer:
+    """Builds the update rule with its schedule."""
+    spec, schedule = recipe.optimizer, make_schedule(recipe, batch)
+    match spec:
+        case SGDSpec():
+            return MomentumSGD(
+                schedule,
+                momentum=spec.momentum,
+                nesterov=spec.nesterov,
+                weight_decay=spec.weight_decay,
+                exclude_rank_below=spec.exempt_rank_below,
+            )
+        case LARSSpec():
+            return LARS(
+                schedule,
+                momentum=spec.momentum,
+                nesterov=spec.nesterov,
+                weight_decay=spec.weight_decay,
+                trust_coefficient=spec.trust_coefficient,
+                epsilon=spec.epsilon,
+                momentum_placement=spec.momentum_placement,
+                decay_in_norm=spec.decay_in_norm,
+                exclude_rank_below=spec.exempt_rank_below,
+            )
+
+
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Returns the loss of each example, nats."""
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+
+
+def training_batches(source, batch: BatchPlan, strategy, *, seed: int, first_update: int):
+    """Returns an endless iterator of (images, labels), one replica batch per replica."""
+
+    def make(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        dataset = source.train_batches(
+            batch,
+            seed=seed,
+            first_update=first_update,
+            worker=context.input_pipeline_id,
+            workers=context.num_input_pipelines,
+        )
+        return dataset.prefetch(tf.data.AUTOTUNE)
+
+    return iter(strategy.distribute_datasets_from_function(make))
+
+
+def make_evaluation(model: keras.Model, source, batch: BatchPlan, strategy):
+    """Returns a function that scores the model on the whole evaluation set."""
+    step = EvaluationStep(model, strategy)
+    size = min(EVAL_BATCH[source.name], source.eval_examples)
+    per_worker = -(-source.eval_examples // size)
+
+    def make(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        local = batch.replicas // context.num_input_pipelines
+        dataset = source.eval_batches(
+            size, worker=context.input_pipeline_id, workers=context.num_input_pipelines
+        )
+        return pad_to_multiple(dataset, per_worker, local).prefetch(tf.data.AUTOTUNE)
+
+    dataset = strategy.distribute_datasets_from_function(make)
+
+    def evaluate():
+        try:
+            return step(
+                iter(dataset),
+                batches=-(-per_worker // batch.replicas),
+                examples=source.eval_examples,
+            )
+        except tf.errors.InvalidArgumentError as error:
+            raise source.explain_evaluation_failure(error) or error from None
+
+    return evaluate
+
+
+def make_watchers(job: Job, done: int) -> list[keras.callbacks.Callback]:
+    """Returns what watches the run: progress on the terminal, scalars in TensorBoard."""
+    plan, recipe = job.plan, job.plan.recipe
+    hparams = {
+        "recipe": recipe.name,
+        "optimizer": type(recipe.optimizer).__name__.removesuffix("Spec"),
+        "global_batch": recipe.global_batch,
+        "micro_batch": plan.batch.micro_batch,
+        "peak_lr": recipe.peak_rate,
+        "scaling": recipe.scaling,
+        "warmup_epochs": recipe.schedule.warmup_epochs,
+        "weight_decay": recipe.optimizer.weight_decay,
+        "bn_batch": recipe.model.bn_batch or plan.batch.micro_batch,
+        "precision": plan.precision,
+        "seed": job.seed,
+        "modified": bool(plan.departures),
+    }
+    return [
+        TrainingProgress(job.label, updates=plan.updates, epochs=recipe.epochs, done=done),
+        TensorBoardScalars(
+            job.folder,
+            every=BLOCK,
+            plan_markdown=plan.markdown(),
+            hparams=hparams,
+            images_per_update=recipe.global_batch,
+        ),
+    ]
+
+
+def export(model: keras.Model, path: Path) -> None:
+    """Saves the model, whole or not at all. It takes raw pixels and returns logits."""
+    # Keras decides the format by the suffix, so the unfinished file needs the same one.
+    part = path.with_name("part-" + path.name)
+    model.save(part)
+    shutil.move(part, path)
