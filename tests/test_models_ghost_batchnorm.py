@@ -150,7 +150,7 @@ def test_groups_of_a_batch_and_batches_of_one_group_move_the_statistics_alike():
     for start in (0, 4, 8):
         part = make_layer(None, shape, gamma, beta)
         run(part, x[start : start + 4], upstream[start : start + 4])
-        moved.append([np.array(part.moving_mean), np.array(part.moving_variance)])
+        moved.append([part.moving_mean.numpy(), part.moving_variance.numpy()])
     mean, variance = np.mean(moved, axis=0)
     np.testing.assert_allclose(whole.moving_mean, mean, atol=1e-6)
     np.testing.assert_allclose(whole.moving_variance, variance, rtol=1e-6)
@@ -244,6 +244,7 @@ def test_the_config_holds_every_argument():
     assert (copy.group, copy.momentum, copy.epsilon, copy.center) == (4, 0.8, 1e-3, False)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' writer
 def test_a_saved_model_loads_with_its_groups_and_statistics(tmp_path):
     inputs = keras.Input((5, 4, 3))
     model = keras.Model(inputs, GhostBatchNormalization(4)(inputs))

@@ -285,7 +285,7 @@ def test_the_schedule_after_a_warmup_sees_the_update_of_the_whole_run():
 )
 def test_polynomial_and_cosine_equal_their_equations(rate, share, power, begin, length):
     end = share * rate
-    u = begin + np.unique(np.linspace(-2, length + 2, 97).astype(np.int64))
+    u = begin + np.unique(np.append(np.linspace(-2, length + 2, 97).astype(np.int64), 0))
     u = u[u >= 0]
     poly = trace(Polynomial(rate, end, power, begin, decay_updates=length), u)
     # float32 x ** p is exp(p ln x): its error grows with p and with |p ln x|, which is below
@@ -578,7 +578,11 @@ BAD = {
     ),
     "warmup into a drop": (
         lambda: Warmup(Steps(1.0, (5, 9), factor=0.1), 5, 0.0),
-        "`updates`.*first drop.*at update 5.*updates=5.*`peak`",
+        "`updates`.*first drop.*at update 5.*updates=5.*Shorten",
+    ),
+    "warmup over a drop": (
+        lambda: Warmup(Steps(1.0, (5, 9), factor=0.1), 6, 0.0, peak=1.0),
+        "`updates`.*first drop.*at update 5.*updates=6",
     ),
     "unknown shape": (lambda: Warmup(Constant(1.0), 5, 0.0, "sine"), "`shape`.*linear.*'sine'"),
     "shape without power": (lambda: Warmup(Constant(1.0), 5, 0.0, "power"), "`power`.*power=None"),

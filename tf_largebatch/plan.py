@@ -145,6 +145,6 @@ def _exempt_line(recipe: Recipe) -> str:
     if recipe.optimizer.exempt_rank_below > 2:
         return f"no {what} below rank {recipe.optimizer.exempt_rank_below}"
     return (
-        f"no {what} on {facts.exempt_tensors} of {facts.tensors} tensors "
+        f"no {what} on {facts.rank_le_1_tensors} of {facts.tensors} tensors "
         f"({facts.norm_tensors} batch norm, {facts.bias_tensors} bias)"
     )

@@ -7,6 +7,7 @@ record means in TensorFlow is decided in `train.py` alone. Standard library only
 from dataclasses import dataclass
 from typing import Literal
 
+from tf_largebatch import architectures
 from tf_largebatch.batching import BatchPlan
 from tf_largebatch.datasets import DATASETS
 from tf_largebatch.scaling import RULES, explain_rate, scaled_rate
@@ -79,7 +80,7 @@ class ModelSpec:
     """The network and the switches that recipes set on it.
 
     Attributes:
-        architecture: a name in `architectures.ARCHITECTURES`.
+        architecture: one of `architectures.ARCHITECTURES`, by name.
         last_gamma: initial scale of the last batch norm of every residual block.
         bn_batch: images whose statistics are shared by one batch normalisation; None for those of
             one forward pass.
@@ -96,6 +97,7 @@ class ModelSpec:
     head_std: float = 0.01
 
     def __post_init__(self):
+        architectures.get(self.architecture)
         _check(
             self.bn_batch is None or self.bn_batch >= 2,
             "model.bn_batch",

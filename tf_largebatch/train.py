@@ -211,14 +211,13 @@ def training_batches(source, batch: BatchPlan, strategy, *, seed: int, first_upd
     """Returns an endless iterator of (images, labels), one replica batch per replica."""
 
     def make(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        dataset = source.train_batches(
+        return source.train_batches(
             batch,
             seed=seed,
             first_update=first_update,
             worker=context.input_pipeline_id,
             workers=context.num_input_pipelines,
         )
-        return dataset.prefetch(tf.data.AUTOTUNE)
 
     return iter(strategy.distribute_datasets_from_function(make))
 
@@ -234,7 +233,7 @@ def make_evaluation(model: keras.Model, source, batch: BatchPlan, strategy):
         dataset = source.eval_batches(
             size, worker=context.input_pipeline_id, workers=context.num_input_pipelines
         )
-        return pad_to_multiple(dataset, per_worker, local).prefetch(tf.data.AUTOTUNE)
+        return pad_to_multiple(dataset, per_worker, local)
 
     dataset = strategy.distribute_datasets_from_function(make)
 
@@ -246,7 +245,7 @@ def make_evaluation(model: keras.Model, source, batch: BatchPlan, strategy):
                 examples=source.eval_examples,
             )
         except tf.errors.InvalidArgumentError as error:
-            raise source.explain_evaluation_failure(error) or error from None
+            raise source.explain_eval_failure(error) or error from None
 
     return evaluate
 
@@ -276,6 +275,7 @@ def make_watchers(job: Job, done: int) -> list[keras.callbacks.Callback]:
             plan_markdown=plan.markdown(),
             hparams=hparams,
             images_per_update=recipe.global_batch,
+            first_update=done,
         ),
     ]
 

@@ -71,12 +71,13 @@ class EvaluationStep:
     def _score(self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         logits = tf.cast(self.model(images, training=False), tf.float32)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        # The rank of the true class: one comparison gives top-1 and top-5, and a row of NaN
-        # (no logit is finite) counts as wrong, which `in_top_k` would not promise.
+        # The rank of the true class: one comparison gives top-1 and top-5. Ties count against the
+        # model, and so does a row of NaN, whose rank is 0. (A negated `<` would give it the last
+        # rank, but the graph optimizer turns that into `>=`.)
         true = tf.gather(logits, labels, axis=1, batch_dims=1)[:, None]
-        not_below = tf.logical_not(logits < true)
-        rank = tf.reduce_sum(tf.cast(not_below, tf.float32), axis=1)
-        wrong1, wrong5 = tf.cast(rank > 1, tf.float32), tf.cast(rank > 5, tf.float32)
+        rank = tf.reduce_sum(tf.cast(logits >= true, tf.float32), axis=1)
+        wrong1 = tf.cast((rank < 1) | (rank > 1), tf.float32)
+        wrong5 = tf.cast((rank < 1) | (rank > 5), tf.float32)
         # A padded row must add nothing even where its loss is not finite.
         losses = tf.where(weights > 0, losses, 0.0)
         parts = [losses, wrong1 * weights, wrong5 * weights, weights]

@@ -1,10 +1,15 @@
 """Which devices train, and the `tf.distribute` strategy over them."""
 
+import functools
+
 import tensorflow as tf
 
 from tf_largebatch.errors import InputError
 
 
+# One object per process and size: a second MirroredStrategy over the same devices numbers its
+# collectives from the start again, and TensorFlow then mixes them up with the first one's.
+@functools.cache
 def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
     """Returns `MirroredStrategy` over several local devices, the default strategy for one.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -16,17 +17,24 @@ from tf_largebatch.optimizers.exemptions import (
     variable_path,
 )
 
-_KERAS_ARGUMENTS = (
-    "clipnorm",
-    "clipvalue",
-    "global_clipnorm",
-    "use_ema",
-    "ema_momentum",
-    "ema_overwrite_frequency",
-    "loss_scale_factor",
-    "gradient_accumulation_steps",
-    "name",
-)
+
+class TensorNorms(NamedTuple):
+    """What the last update did to one tensor.
+
+    Attributes:
+        path: the variable's path.
+        weight_norm: 2-norm of the weights before the update.
+        gradient_norm: 2-norm of the gradient that the update saw: over all replicas, clipped,
+            without decay.
+        update_norm: 2-norm of the change of the weights.
+        trust_ratio: the factor on this tensor's step; 1 where it is not adapted.
+    """
+
+    path: str
+    weight_norm: float
+    gradient_norm: float
+    update_norm: float
+    trust_ratio: float
 
 
 class LargeBatchOptimizer(keras.optimizers.Optimizer):
@@ -56,9 +64,10 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
         no_decay=(),
         no_adaptation=(),
         exclude_rank_below=2,
+        record_norms=False,
         **kwargs,
     ):
-        _check_keras_arguments(type(self).__name__, kwargs)
+        kwargs = checks.check_keras_arguments(type(self).__name__, kwargs)
         decay = checks.check_number(
             "weight_decay",
             0.0 if weight_decay is None else weight_decay,
@@ -68,6 +77,7 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
         self.no_decay = checks.check_patterns("no_decay", no_decay)
         self.no_adaptation = checks.check_patterns("no_adaptation", no_adaptation)
         self.exclude_rank_below = checks.check_rank("exclude_rank_below", exclude_rank_below)
+        self.record_norms = checks.check_flag("record_norms", record_norms)
         self._listed_paths = ()
         self._exemptions = ()
         self._saved_state = None
@@ -113,6 +123,24 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
             )
         return self._exemptions
 
+    def recorded_norms(self) -> tuple[TensorNorms, ...]:
+        """The norms of the last update, one row a variable, in the order of `build`.
+
+        Raises:
+            ValueError: the optimizer was made without `record_norms=True`, or is not built.
+        """
+        if not self.record_norms:
+            raise ValueError(
+                "`recorded_norms()` needs an optimizer that records. Received: record_norms=False. "
+                f"Make it with {type(self).__name__}(..., record_norms=True)."
+            )
+        rows = self.exemptions()
+        values = ops.convert_to_numpy(self._norms)
+        return tuple(
+            TensorNorms(row.path, *map(float, value))
+            for row, value in zip(rows, values, strict=True)
+        )
+
     def build(self, variables: Sequence[keras.Variable]):
         """Creates the slots and decides which tensors are exempt."""
         if self.built:
@@ -130,6 +158,9 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
         super().build(variables)
         self._exemptions = rows
         self._build_slots(variables)
+        if self.record_norms:
+            # One row a variable: the norms of weight, gradient and update, and the trust ratio.
+            self._norms = self.add_variable((len(variables), 4), dtype="float32", name="norms")
         if self._saved_state is not None:
             self._restore(self._saved_state)
             self._saved_state = None
@@ -165,6 +196,7 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
             "no_decay": list(self.no_decay),
             "no_adaptation": list(self.no_adaptation),
             "exclude_rank_below": self.exclude_rank_below,
+            "record_norms": self.record_norms,
         }
 
     def load_own_variables(self, store):
@@ -184,6 +216,12 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
 
     def _decay_of(self, index: int) -> float:
         return self.weight_decay if self._exemptions[index].decay else 0.0
+
+    def _record(self, index, weight_norm, gradient_norm, update_norm, trust_ratio=1.0):
+        columns = (weight_norm, gradient_norm, update_norm, trust_ratio)
+        row = ops.stack([ops.cast(column, "float32") for column in columns])
+        table = ops.convert_to_tensor(self._norms)
+        self.assign(self._norms, ops.slice_update(table, (index, 0), row[None]))
 
     def _patterns_of(self, method, var_list, var_names):
         if self.built:
@@ -248,21 +286,6 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
             list(zip(clipped, variables, strict=True)),
             learning_rate,
         )
-
-
-def _check_keras_arguments(optimizer: str, kwargs: dict) -> None:
-    unknown = sorted(set(kwargs) - set(_KERAS_ARGUMENTS))
-    if unknown:
-        received = ", ".join(f"{key}={kwargs[key]!r}" for key in unknown)
-        raise ValueError(
-            f"Arguments of `{optimizer}` must be its own or one of {list(_KERAS_ARGUMENTS)}. "
-            f"Received: {received}. Remove them; a config that has them is of another version."
-        )
-    for name in ("clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor"):
-        if kwargs.get(name) is not None:
-            kwargs[name] = checks.check_number(
-                name, kwargs[name], low_open=True, fix="Give a positive number, or None for none."
-            )
 
 
 def _first_difference(expected: list[tuple], received: list[tuple]) -> str:

@@ -7,6 +7,18 @@ from collections.abc import Callable, Iterable
 
 import keras
 
+_KERAS_ARGUMENTS = (
+    "clipnorm",
+    "clipvalue",
+    "global_clipnorm",
+    "use_ema",
+    "ema_momentum",
+    "ema_overwrite_frequency",
+    "loss_scale_factor",
+    "gradient_accumulation_steps",
+    "name",
+)
+
 
 def check_number(
     name: str,
@@ -89,3 +101,21 @@ def check_learning_rate(value: object) -> float | Callable:
     return check_number(
         "learning_rate", value, fix="Give a float, a LearningRateSchedule or a callable."
     )
+
+
+def check_keras_arguments(optimizer: str, kwargs: dict) -> dict:
+    """The arguments for the Keras base class, which ignores a clipping limit that is not > 0."""
+    unknown = sorted(set(kwargs) - set(_KERAS_ARGUMENTS))
+    if unknown:
+        received = ", ".join(f"{key}={kwargs[key]!r}" for key in unknown)
+        raise ValueError(
+            f"Arguments of `{optimizer}` must be its own or one of {list(_KERAS_ARGUMENTS)}. "
+            f"Received: {received}. Remove them; a config that has them is of another version."
+        )
+    checked = dict(kwargs)
+    for name in ("clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor"):
+        if checked.get(name) is not None:
+            checked[name] = check_number(
+                name, checked[name], low_open=True, fix="Give a positive number, or None for none."
+            )
+    return checked

@@ -80,33 +80,79 @@ def clip_together(gradients, limit):
     return [gradient * ops.cast(factor, gradient.dtype) for gradient in gradients]
 
 
-def step_outside(optimizer, variable, velocity, direction, rate, momentum, nesterov):
-    """v = momentum v + d;  w = w - rate v,  Nesterov: w = w - rate (d + momentum v)."""
+def step_outside(
+    optimizer, variable, velocity, direction, rate, momentum, *, nesterov=False, measure=False
+):
+    """Momentum step with the rate outside the velocity; returns the step's norm if `measure`.
+
+    v = momentum v + d;  w = w - rate v.  Nesterov: w = w - rate (d + momentum v).
+    """
     if _fuses(variable):
-        _tensorflow_step(
+        _momentum_kernel(
             "ResourceApplyMomentum", variable, velocity, direction, rate, momentum, nesterov
         )
-        return
+        if not measure:
+            return None
+        v = ops.convert_to_tensor(velocity)
+        return rate * norm(direction + momentum * v if nesterov else v)
     v = momentum * ops.convert_to_tensor(velocity) + direction
     step = direction + momentum * v if nesterov else v
     optimizer.assign(velocity, v)
-    optimizer.assign(variable, _wide(variable) - rate * step)
+    optimizer.assign(variable, widened(variable) - rate * step)
+    return rate * norm(step) if measure else None
 
 
-def step_inside(optimizer, variable, velocity, direction, rate, momentum, nesterov):
-    """v = momentum v - rate d;  w = w + v,  Nesterov: w = w + momentum v - rate d."""
+def step_inside(
+    optimizer, variable, velocity, direction, rate, momentum, *, nesterov=False, measure=False
+):
+    """Momentum step with the rate inside the velocity; returns the step's norm if `measure`.
+
+    v = momentum v - rate d;  w = w + v.  Nesterov: w = w + momentum v - rate d.
+    """
     if _fuses(variable):
-        _tensorflow_step(
+        _momentum_kernel(
             "ResourceApplyKerasMomentum", variable, velocity, direction, rate, momentum, nesterov
         )
-        return
-    direction = rate * direction
-    v = momentum * ops.convert_to_tensor(velocity) - direction
+        if not measure:
+            return None
+        v = ops.convert_to_tensor(velocity)
+        return norm(momentum * v - rate * direction if nesterov else v)
+    v = momentum * ops.convert_to_tensor(velocity) - rate * direction
+    step = momentum * v - rate * direction if nesterov else v
     optimizer.assign(velocity, v)
-    optimizer.assign(variable, _wide(variable) + (momentum * v - direction if nesterov else v))
+    optimizer.assign(variable, widened(variable) + step)
+    return norm(step) if measure else None
 
 
-def _wide(variable):
+def update_moments(optimizer, variable, first, second, gradient, beta_1, beta_2):
+    """Moves both moments of Adam and returns them.
+
+    m = beta_1 m + (1 - beta_1) g;  v = beta_2 v + (1 - beta_2) g^2.
+    """
+    if _fuses(variable):
+        _adam_kernel(variable, first, second, gradient, beta_1, beta_2)
+        return ops.convert_to_tensor(first), ops.convert_to_tensor(second)
+    m = beta_1 * ops.convert_to_tensor(first) + (1.0 - beta_1) * gradient
+    v = beta_2 * ops.convert_to_tensor(second) + (1.0 - beta_2) * ops.square(gradient)
+    optimizer.assign(first, m)
+    optimizer.assign(second, v)
+    return m, v
+
+
+def subtract_scaled(optimizer, variable, rate, step):
+    """Takes the step: w = w - rate step."""
+    if _fuses(variable):
+        import tensorflow as tf
+
+        tf.raw_ops.ResourceApplyGradientDescent(
+            var=variable.handle, alpha=tf.cast(rate, variable.dtype), delta=step
+        )
+        return
+    optimizer.assign(variable, widened(variable) - rate * step)
+
+
+def widened(variable):
+    """The value of a variable in the dtype of the arithmetic on it."""
     return ops.cast(variable, compute_dtype(variable))
 
 
@@ -117,15 +163,33 @@ def _fuses(variable) -> bool:
     )
 
 
-def _tensorflow_step(kernel, variable, velocity, direction, rate, momentum, nesterov):
+def _momentum_kernel(kernel, variable, velocity, direction, rate, momentum, nesterov):
     import tensorflow as tf
 
-    dtype = variable.dtype
     getattr(tf.raw_ops, kernel)(
         var=variable.handle,
         accum=velocity.value.handle,
-        lr=tf.cast(rate, dtype),
+        lr=tf.cast(rate, variable.dtype),
         grad=direction,
-        momentum=tf.cast(momentum, dtype),
+        momentum=tf.cast(momentum, variable.dtype),
         use_nesterov=nesterov,
+    )
+
+
+def _adam_kernel(variable, first, second, gradient, beta_1, beta_2):
+    """Adam at rate 0: moves both moments in one pass and leaves the weight as it is."""
+    import tensorflow as tf
+
+    zero, one = tf.zeros((), variable.dtype), tf.ones((), variable.dtype)
+    tf.raw_ops.ResourceApplyAdam(
+        var=variable.handle,
+        m=first.value.handle,
+        v=second.value.handle,
+        beta1_power=zero,
+        beta2_power=zero,
+        lr=zero,
+        beta1=tf.cast(beta_1, variable.dtype),
+        beta2=tf.cast(beta_2, variable.dtype),
+        epsilon=one,  # keeps the kernel's unused quotient away from 0 / 0
+        grad=gradient,
     )

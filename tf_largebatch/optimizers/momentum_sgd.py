@@ -30,6 +30,7 @@ class MomentumSGD(LargeBatchOptimizer):
         weight_decay: number >= 0, `decay` above; None is 0.
         no_decay: regular expressions searched in `variable.path`: tensors without decay.
         exclude_rank_below: tensors of lower rank have no decay; 0 switches that off.
+        record_norms: whether each update keeps the norms that `recorded_norms()` reads.
         **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm` (all three act on the gradient after
             the sum over replicas, before decay), `use_ema`, `ema_momentum`,
             `ema_overwrite_frequency`, `loss_scale_factor`, `gradient_accumulation_steps`, `name`:
@@ -48,6 +49,7 @@ class MomentumSGD(LargeBatchOptimizer):
         weight_decay=0.0,
         no_decay=(),
         exclude_rank_below=2,
+        record_norms=False,
         **kwargs,
     ):
         super().__init__(
@@ -55,6 +57,7 @@ class MomentumSGD(LargeBatchOptimizer):
             weight_decay=weight_decay,
             no_decay=no_decay,
             exclude_rank_below=exclude_rank_below,
+            record_norms=record_norms,
             **kwargs,
         )
         self.momentum = checks.check_number(
@@ -69,12 +72,22 @@ class MomentumSGD(LargeBatchOptimizer):
         """One update of one tensor, by the equation above."""
         i = self._get_variable_index(variable)
         dtype = kernels.compute_dtype(variable)
-        lr, d = ops.cast(learning_rate, dtype), ops.cast(gradient, dtype)
-        if decay := self._decay_of(i):
-            d = d + decay * ops.cast(variable, dtype)
-        kernels.step_outside(
-            self, variable, self._velocities[i], d, lr, self.momentum, self.nesterov
+        lr, g = ops.cast(learning_rate, dtype), ops.cast(gradient, dtype)
+        decay, measure = self._decay_of(i), self.record_norms
+        norms = (kernels.norm(kernels.widened(variable)), kernels.norm(g)) if measure else ()
+        d = g + decay * kernels.widened(variable) if decay else g
+        update_norm = kernels.step_outside(
+            self,
+            variable,
+            self._velocities[i],
+            d,
+            lr,
+            self.momentum,
+            nesterov=self.nesterov,
+            measure=measure,
         )
+        if measure:
+            self._record(i, *norms, update_norm)
 
     def get_config(self):
         """The arguments of this optimizer, from which an equal one can be made."""

@@ -165,5 +165,11 @@ MINIATURE = Miniature(
     ),
 )
 
+
+def rows(*labels: str) -> tuple[MiniatureRow, ...]:
+    """Returns the miniature's rows of these labels, for the paper's other rows to share."""
+    return tuple(row for row in MINIATURE.rows if row.label in labels)
+
+
 if __name__ == "__main__":
     main(RECIPE, MINIATURE)

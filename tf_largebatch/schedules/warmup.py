@@ -44,8 +44,8 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         peak: float >= 0, the rate the ramp aims at, or None for `after(W)`.
 
     Raises:
-        ValueError: an argument outside its range; a warmup that lasts longer than the decay in
-            `after`; or one that ends at or past the first drop of `after`, without a `peak`.
+        ValueError: an argument outside its range, or a warmup that outlasts the decay in `after` or
+            covers its first drop.
     """
 
     def __init__(
@@ -140,11 +140,11 @@ def _check_room(after, updates: int, peak: float | None):
             f"`updates` must end before the decay in `after` ends, at update {last}. "
             f"Received: updates={updates}. Shorten the warmup or train longer."
         )
-    if isinstance(after, Steps) and after.boundaries and peak is None:
+    if isinstance(after, Steps) and after.boundaries:
         first = after.boundaries[0]
-        # Aimed at the rate after the drop, the ramp would never reach the rate before it.
-        if updates >= first:
+        # The drop would be lost under the ramp; without a `peak` the ramp would aim below it, too.
+        if updates > first or (updates == first and peak is None):
             raise ValueError(
                 f"`updates` must end before the first drop in `after`, at update {first}. "
-                f"Received: updates={updates}. Shorten the warmup or set `peak`."
+                f"Received: updates={updates}. Shorten the warmup or train longer."
             )

@@ -1,0 +1,60 @@
+import pytest
+
+from tf_largebatch import overrides
+from tf_largebatch.errors import InputError
+from tf_largebatch.recipes.goyal_8k import RECIPE
+
+
+def test_a_setting_changes_one_number_and_is_a_departure():
+    changed, departures = overrides.apply(RECIPE, ["optimizer.momentum=0.95"])
+    assert changed.optimizer.momentum == 0.95
+    assert RECIPE.optimizer.momentum == 0.9
+    assert departures == ("optimizer.momentum 0.9 -> 0.95",)
+
+
+def test_a_setting_that_repeats_the_recipe_is_no_departure():
+    changed, departures = overrides.apply(RECIPE, ["epochs=90", "optimizer.nesterov=true"])
+    assert changed == RECIPE
+    assert departures == ()
+
+
+@pytest.mark.parametrize(
+    ("setting", "field", "value"),
+    [
+        ("global_batch=4096", "global_batch", 4096),
+        ("scaling=sqrt", "scaling", "sqrt"),
+        ("model.bn_batch=none", "model.bn_batch", None),
+        ("model.bn_batch=64", "model.bn_batch", 64),
+        ("schedule.drop_epochs=40,70,85", "schedule.drop_epochs", (40.0, 70.0, 85.0)),
+        ("whole_epochs=true", "whole_epochs", True),
+        ("reference_rate=5e-2", "reference_rate", 0.05),
+    ],
+)
+def test_values_are_read_as_the_declared_type(setting, field, value):
+    changed, departures = overrides.apply(RECIPE, [setting])
+    found = overrides.fields(changed)[field]
+    assert found == value
+    assert type(found) is type(value)
+    assert len(departures) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("momentum", "must be field=value. Received: 'momentum'"),
+        ("optimizer.momentun=0.9", "no field 'optimizer.momentun'. Nearest: optimizer.momentum"),
+        ("name=mine", "no field 'name'"),
+        ("expected.top1_error_pct=1", "no field 'expected.top1_error_pct'"),
+        ("global_batch=8k", "must be a whole number. Received: '8k'"),
+        ("epochs=nan", "must be finite"),
+        ("optimizer.momentum=1.5", r"must be in \[0, 1\). Received: optimizer.momentum=1.5"),
+        ("scaling=cubic", "must be one of linear, sqrt, none. Received: 'cubic'"),
+        ("optimizer.nesterov=yes", "must be true or false. Received: 'yes'"),
+        ("schedule.drop_epochs=60,30", "must be rising"),
+        ("epochs=50", r"at least the schedule's last change \(80\)"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_with_the_value_and_the_nearest_name(setting, message):
+    with pytest.raises(InputError, match=message) as caught:
+        overrides.apply(RECIPE, [setting])
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,93 @@
+import json
+
+import pytest
+
+from tf_largebatch import run_folder
+from tf_largebatch.errors import InputError
+from tf_largebatch.result import EpochRecord
+
+IDENTITY = {"recipe": "goyal_8k", "seeds": [0, 1], "epochs": (30.0, 60.0)}
+
+
+def record(epoch, error=12.5):
+    return EpochRecord(
+        epoch=epoch,
+        update=5 * epoch,
+        images_seen=1280 * epoch,
+        learning_rate=0.1 + 0.2,
+        train_loss=1 / 3,
+        train_error_pct=20.0,
+        validation_loss=0.5,
+        validation_error_pct=error,
+        validation_top5_error_pct=1.25,
+        seconds=0.75,
+    )
+
+
+def test_a_new_folder_is_claimed_and_then_recognised(tmp_path):
+    folder = tmp_path / "a" / "b"
+    assert run_folder.claim(folder, IDENTITY) is False
+    assert run_folder.claim(folder, IDENTITY) is True
+    assert [p.name for p in folder.iterdir()] == ["run.json"]
+
+
+def test_the_folder_of_another_recipe_is_refused_by_name(tmp_path):
+    run_folder.claim(tmp_path / "run", IDENTITY)
+    with pytest.raises(InputError, match='belongs to another run .recipe: "goyal_8k" there.'):
+        run_folder.claim(tmp_path / "run", {**IDENTITY, "recipe": "goyal_256"})
+
+
+def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match="holds thesis.tex"):
+        run_folder.claim(tmp_path, IDENTITY)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_or_a_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="must be a folder that can be written to"):
+        run_folder.claim(tmp_path / "file", IDENTITY)
+    with pytest.raises(InputError, match="must be a folder that can be written to"):
+        run_folder.claim(tmp_path / "file" / "below", IDENTITY)
+
+
+def test_a_damaged_mark_is_named(tmp_path):
+    (tmp_path / "run.json").write_text('{"recipe": "go')
+    with pytest.raises(InputError, match="run.json is damaged"):
+        run_folder.claim(tmp_path, IDENTITY)
+
+
+def test_metrics_come_back_exactly(tmp_path):
+    records = [record(1), record(2, error=100 / 7)]
+    run_folder.write_metrics(tmp_path / "metrics.csv", records)
+    assert run_folder.read_metrics(tmp_path / "metrics.csv") == records
+    assert run_folder.read_metrics(tmp_path / "absent.csv") == []
+
+
+def test_a_file_is_whole_or_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "plan.json"
+    run_folder.write_json(path, {"a": 1})
+
+    def fail(*arguments):
+        raise OSError("killed here")
+
+    monkeypatch.setattr(run_folder.os, "replace", fail)
+    with pytest.raises(OSError, match="killed here"):
+        run_folder.write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_the_environment_names_versions_and_processor():
+    found = run_folder.environment()
+    assert found["versions"]["tensorflow"].startswith("2.")
+    assert found["versions"]["keras"].startswith("3.")
+    assert found["processor"]
+    assert found["cores"] >= 1
+
+
+def test_default_folders_do_not_collide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = run_folder.default_folder("x")
+    first.mkdir(parents=True)
+    assert run_folder.default_folder("x") != first

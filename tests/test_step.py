@@ -1,0 +1,165 @@
+"""The engine: one update is the same however the batch is split."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_largebatch.batching import BatchPlan
+from tf_largebatch.distribution.step import COLUMNS, TrainingStep
+from tf_largebatch.distribution.strategy import make_strategy
+from tf_largebatch.optimizers import MomentumSGD
+
+EXAMPLES, CLASSES, BATCH = 96, 5, 24
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(EXAMPLES, 6, 6, 2)).astype("float32")
+    return images, rng.integers(0, CLASSES, EXAMPLES).astype("int32")
+
+
+def losses(labels, logits):
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+
+
+def make_step(replicas=1, micro_batch=None, *, norm=False, optimizer=None):
+    strategy = make_strategy(replicas)
+    plan = BatchPlan(
+        global_batch=BATCH, train_examples=EXAMPLES, replicas=replicas, micro_batch=micro_batch
+    )
+    keras.utils.set_random_seed(1)
+    with strategy.scope():
+        middle = [keras.layers.BatchNormalization(momentum=0.9)] if norm else []
+        model = keras.Sequential(
+            [
+                keras.Input((6, 6, 2)),
+                keras.layers.Conv2D(4, 3),
+                *middle,
+                keras.layers.ReLU(),
+                keras.layers.Flatten(),
+                keras.layers.Dense(CLASSES),
+            ]
+        )
+        make = optimizer or (lambda: MomentumSGD(0.1, momentum=0.9, weight_decay=1e-3))
+        step = TrainingStep(model, make(), loss=losses, plan=plan, strategy=strategy)
+    return step
+
+
+def train(step, data, updates):
+    batches = tf.data.Dataset.from_tensor_slices(data).repeat()
+    batches = batches.batch(step.plan.replica_batch, drop_remainder=True)
+    iterator = iter(step.strategy.distribute_datasets_from_function(lambda context: batches))
+    rows = step.run(iterator, tf.constant(updates)).numpy()
+    return rows, [np.array(w) for w in step.model.get_weights()]
+
+
+def column(rows, name):
+    return rows[:, COLUMNS.index(name)]
+
+
+@pytest.mark.parametrize(("replicas", "micro_batch"), [(1, 6), (1, 1), (2, None), (2, 3)])
+def test_the_split_of_the_batch_does_not_change_the_weights(data, replicas, micro_batch):
+    whole_rows, whole = train(make_step(), data, 20)
+    rows, weights = train(make_step(replicas, micro_batch), data, 20)
+    for a, b in zip(whole, weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)  # float32 sums in another order, 20 updates
+    np.testing.assert_allclose(whole_rows, rows, rtol=1e-5)
+
+
+def test_clipping_acts_on_the_gradient_of_the_global_batch(data):
+    # Each replica's own gradient is larger than their mean: clipping before the sum shows.
+    def clipped():
+        return keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.05)
+
+    _, whole = train(make_step(optimizer=clipped), data, 10)
+    _, weights = train(make_step(2, optimizer=clipped), data, 10)
+    for a, b in zip(whole, weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_the_first_update_is_the_one_worked_out_by_hand(data):
+    # One linear layer without bias, plain SGD: W' = W - rate * x^T (softmax(x W) - onehot) / B.
+    images = data[0][:BATCH].reshape(BATCH, -1).astype("float64")
+    labels = data[1][:BATCH]
+    strategy = make_strategy(1)
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(CLASSES, use_bias=False),
+        ]
+    )
+    before = model.get_weights()[0].astype("float64")
+    plan = BatchPlan(global_batch=BATCH, train_examples=EXAMPLES, micro_batch=8)
+    step = TrainingStep(
+        model, MomentumSGD(0.5, momentum=0.0), loss=losses, plan=plan, strategy=strategy
+    )
+    rows, (after,) = train(step, data, 1)
+
+    logits = images @ before
+    exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
+    softmax = exponent / exponent.sum(axis=1, keepdims=True)
+    gradient = images.T @ (softmax - np.eye(CLASSES)[labels]) / BATCH
+    np.testing.assert_allclose(after, before - 0.5 * gradient, atol=1e-6)
+    loss = -np.log(softmax[np.arange(BATCH), labels]).mean()
+    accuracy = (logits.argmax(axis=1) == labels).mean()
+    expected = [loss, accuracy, 0.5, np.linalg.norm(gradient), -1]
+    np.testing.assert_allclose(rows[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("replicas", "micro_batch"), [(1, None), (1, 6), (2, 6)])
+def test_running_statistics_move_once_per_update_by_the_mean_of_the_micro_batches(
+    data, replicas, micro_batch
+):
+    step = make_step(replicas, micro_batch, norm=True)
+    kernel, bias = (v.numpy().astype("float64") for v in step.model.layers[0].trainable_variables)
+    train(step, data, 1)
+    # Valid 3x3 convolution in float64, then moments per micro-batch.
+    images = data[0][:BATCH].astype("float64")
+    patches = np.lib.stride_tricks.sliding_window_view(images, (3, 3), axis=(1, 2))
+    features = np.einsum("nhwcij,ijco->nhwo", patches, kernel) + bias
+    groups = features.reshape(-1, step.plan.micro_batch, *features.shape[1:])
+    mean = groups.mean(axis=(1, 2, 3)).mean(axis=0)
+    variance = groups.var(axis=(1, 2, 3)).mean(axis=0)
+    norm = step.model.layers[1]
+    np.testing.assert_allclose(norm.moving_mean.numpy(), 0.1 * mean, atol=1e-6)
+    np.testing.assert_allclose(norm.moving_variance.numpy(), 0.9 + 0.1 * variance, rtol=1e-5)
+
+
+def test_micro_batches_and_replicas_of_one_size_agree_with_batch_norm(data):
+    _, micro = train(make_step(1, 12, norm=True), data, 20)
+    _, mirrored = train(make_step(2, None, norm=True), data, 20)
+    for a, b in zip(micro, mirrored, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_an_update_counts_once_whatever_the_accumulation(data):
+    step = make_step(1, 6)
+    train(step, data, 7)
+    assert int(step.optimizer.iterations.numpy()) == 7
+
+
+def test_another_number_of_updates_does_not_retrace(data):
+    step = make_step()
+    batches = tf.data.Dataset.from_tensor_slices(data).repeat().batch(BATCH)
+    iterator = iter(step.strategy.distribute_datasets_from_function(lambda context: batches))
+    for updates in (3, 1, 5):
+        assert step.run(iterator, tf.constant(updates)).shape == (updates, len(COLUMNS))
+    assert step.run.experimental_get_tracing_count() == 1
+
+
+def test_a_gradient_that_is_not_finite_is_named(data):
+    images = data[0].copy()
+    images[BATCH] = np.inf  # the first example of the second update
+    rows, _ = train(make_step(2, 6), (images, data[1]), 2)
+    assert column(rows, "first_bad_tensor")[0] == -1
+    assert column(rows, "first_bad_tensor")[1] == 0
+
+
+def test_weight_norm_is_that_of_all_trainable_weights_together(data):
+    step = make_step(norm=True)
+    flat = np.concatenate([v.numpy().ravel() for v in step.model.trainable_variables])
+    assert float(step.weight_norm()) == pytest.approx(np.linalg.norm(flat), rel=1e-6)

@@ -1,0 +1,108 @@
+"""The figure of a result: validation error against epoch. matplotlib is imported to draw."""
+
+import io
+import math
+import os
+from pathlib import Path
+
+from tf_largebatch.result import EpochRecord, Result, RowResult
+from tf_largebatch.tables import error_text, is_finite, scale_text
+
+# Okabe and Ito's colours, told apart by colour-blind readers; without yellow, pale on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
+STYLES = ("-", "-.", ":")  # the second round of colours is drawn in the second style
+
+
+def draw_curves(result: Result, path: Path) -> bytes:
+    """Draws validation error against epoch and writes it as PNG.
+
+    One colour per row: the mean over the seeds that finished as a line, their range as a band.
+    Each diverged run is a thin line that ends in a cross. At full scale the published errors are
+    dashed lines; a miniature's paper is another experiment and is left out.
+
+    Returns:
+        The bytes of the file, to be embedded.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    drawn = [error for row in result.rows for run in row.runs for _, error in _points(run.epochs)]
+    handles = []
+    for number, row in enumerate(result.rows):
+        look = {"color": colour(number), "ls": STYLES[number // len(COLOURS) % len(STYLES)]}
+        handles.append(_draw_row(axes, row, look))
+        if result.scale == "full" and is_finite(row.published_error_pct):
+            axes.axhline(row.published_error_pct, color=look["color"], ls="--", lw=1)
+            drawn.append(row.published_error_pct)
+    _name_axes(axes, drawn)
+    # Labels are the user's words: a $ in them is no mathematics.
+    title = axes.set_title(f"{result.title} · {scale_text(result)}", fontsize=10, wrap=True)
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
+    for text in [title, *legend.get_texts()]:
+        text.set_parse_math(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(buffer.getvalue())
+    os.replace(part, path)
+    return buffer.getvalue()
+
+
+def colour(number: int) -> str:
+    """Returns the colour of row `number` in the figure and the report."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def _draw_row(axes, row: RowResult, look: dict):
+    """Draws one row; returns its entry for the legend."""
+    from matplotlib.lines import Line2D
+
+    by_epoch: dict[int, list[float]] = {}
+    for run in row.runs:
+        points = _points(run.epochs)
+        if run.diverged_at is None:
+            for epoch, error in points:
+                by_epoch.setdefault(epoch, []).append(error)
+            continue
+        axes.plot(*zip(*points, strict=True), **look, lw=0.8) if points else None
+        # A run that diverged within its first epoch has no point: its cross stands at the top.
+        epoch, error = points[-1] if points else (0, 0.97)
+        where = axes.transData if points else axes.get_xaxis_transform()
+        axes.plot(epoch, error, "X", color=look["color"], ms=9, mec="white", transform=where)
+    epochs = sorted(by_epoch)
+    errors = [by_epoch[e] for e in epochs]
+    mark = "o" if len(epochs) < 10 else None
+    axes.plot(epochs, [sum(e) / len(e) for e in errors], **look, lw=1.8, marker=mark, ms=4)
+    if len(row.errors_pct) > 1:
+        low, high = map(min, errors), map(max, errors)
+        axes.fill_between(epochs, [*low], [*high], color=look["color"], alpha=0.18, lw=0)
+    label = f"{row.label}: {error_text(row)}{' %' * bool(row.errors_pct)}"
+    if row.diverged:
+        label += f" (×: {row.diverged} of {len(row.runs)})"
+    return Line2D([], [], **look, lw=1.8, label=label)
+
+
+def _points(epochs: tuple[EpochRecord, ...]) -> list[tuple[int, float]]:
+    return [
+        (e.epoch, e.validation_error_pct) for e in epochs if math.isfinite(e.validation_error_pct)
+    ]
+
+
+def _name_axes(axes, drawn: list[float]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("validation error, %")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    # A tenfold range would press the rows that work onto the bottom of a linear axis.
+    if drawn and min(drawn) > 0 and max(drawn) >= 10 * min(drawn):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    elif not drawn:
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "no epoch finished", ha="center", transform=axes.transAxes)

@@ -1,0 +1,93 @@
+"""Data sources: what a training run needs from a data set, one module per data set.
+
+Every source is a pure function of (seed, update): the examples are one endless stream of shuffled
+epochs (see `tf_largebatch.batching`), so any number of workers and any restart see the same global
+batches, and augmentation depends on (seed, epoch, example) alone.
+
+Importing this package costs nothing; the modules in it import TensorFlow.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from tf_largebatch.batching import BatchPlan
+from tf_largebatch.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+class DataSource(Protocol):
+    """What the training path asks of a data set.
+
+    Attributes:
+        name: as recipes call it, for example "digits".
+        classes: number of classes; labels are 0 to classes - 1.
+        train_examples: examples per epoch.
+        eval_examples: examples of one complete evaluation.
+        image_shape: (height, width, channels) of a delivered image.
+        pixel_mean: one number a channel, in the units delivered.
+        pixel_std: one number a channel, in the units delivered. The model applies
+            (image - mean) / std on the device, so that uint8 travels where the source allows it.
+    """
+
+    name: str
+    classes: int
+    train_examples: int
+    eval_examples: int
+    image_shape: tuple[int, int, int]
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+
+    def describe(self) -> str:
+        """Returns one line for the plan: sizes, format, augmentation."""
+        ...
+
+    def train_batches(
+        self,
+        plan: BatchPlan,
+        *,
+        seed: int,
+        first_update: int = 0,
+        worker: int = 0,
+        workers: int = 1,
+    ) -> tf.data.Dataset:
+        """Returns the endless training batches of one worker, in order.
+
+        One element per replica of this worker in turn: all replicas of update `first_update`, then
+        all of the next update. Worker w has the w-th contiguous share of every global batch and its
+        replicas have consecutive shares of that.
+
+        Args:
+            plan: `plan.replicas` counts the replicas of all workers.
+            seed: 0 <= seed < 2**32.
+            first_update: number of the first update, >= 0.
+            worker: this worker, 0 <= worker < workers.
+            workers: must divide `plan.replicas`.
+
+        Returns:
+            (images [replica_batch, H, W, C], labels int32 [replica_batch]), static shapes.
+        """
+        ...
+
+    def eval_batches(self, batch: int, *, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
+        """Returns the evaluation batches of one worker, every example once over all workers.
+
+        The last batches are filled with rows of weight 0, so that shapes are static and all workers
+        have the same number of batches; the weights of all workers add up to `eval_examples`.
+
+        Returns:
+            (images [batch, H, W, C], labels int32 [batch], weights float32 [batch]).
+        """
+        ...
+
+    def explain_failure(
+        self, error: Exception, plan: BatchPlan, *, seed: int, update: int
+    ) -> InputError | None:
+        """Returns the one-line reason why `update` could not be read; None if not the data."""
+        ...
+
+    def explain_evaluation_failure(self, error: Exception) -> InputError | None:
+        """Returns the one-line reason why evaluation failed; None if not the data."""
+        ...

@@ -1,0 +1,166 @@
+"""A data source whose images are two NumPy arrays in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from tf_largebatch.batching import BatchPlan
+from tf_largebatch.data import order
+from tf_largebatch.errors import InputError
+
+Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+# Small replica batches are gathered and augmented this many examples at a time.
+_GROUP_EXAMPLES = 512
+
+
+class ArraySource:
+    """Images and labels in memory, shuffled and augmented as `tf_largebatch.data` describes.
+
+    The order of each epoch is an exact permutation of all training examples.
+
+    Args:
+        name: of the data set.
+        classes: number of classes, > 1.
+        train: (images [n, H, W, C] uint8 or float32, labels [n] of 0 to classes - 1).
+        evaluation: the same for the evaluation examples; same type and image shape.
+        pixel_mean: one number a channel in the units of the images.
+        pixel_std: the same, > 0.
+        augment: images [n, H, W, C] and keys uint64 [n] to images of the same shape and type; None
+            delivers the images as they are.
+        augmentation: what `augment` does, in words, for `describe`.
+
+    Raises:
+        InputError: arrays that do not fit each other or the arguments.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        classes: int,
+        train: tuple[np.ndarray, np.ndarray],
+        evaluation: tuple[np.ndarray, np.ndarray],
+        pixel_mean: tuple[float, ...],
+        pixel_std: tuple[float, ...],
+        augment: Augment | None = None,
+        augmentation: str = "no augmentation",
+    ):
+        self.name = name
+        self.classes = classes
+        self.image_shape = tuple(train[0].shape[1:])
+        self.pixel_mean = tuple(float(m) for m in pixel_mean)
+        self.pixel_std = tuple(float(s) for s in pixel_std)
+        self.train_examples = len(train[0])
+        self.eval_examples = len(evaluation[0])
+        self._augment = augment
+        self._augmentation = augmentation
+        for part, (images, labels) in (("train", train), ("evaluation", evaluation)):
+            _check_arrays(self, part, images, labels, dtype=train[0].dtype)
+        if not len(self.pixel_mean) == len(self.pixel_std) == self.image_shape[2]:
+            raise InputError(
+                f"`pixel_mean` and `pixel_std` must have one number for each of the "
+                f"{self.image_shape[2]} channels. Received: pixel_mean={pixel_mean}, "
+                f"pixel_std={pixel_std}"
+            )
+        if min(self.pixel_std) <= 0:
+            raise InputError(f"`pixel_std` must be above 0. Received: pixel_std={pixel_std}")
+        # On the host, once: a dataset captures tensors by reference, arrays by copy.
+        with tf.device("CPU:0"):
+            self._train = _tensors(*train)
+            self._eval = _tensors(*evaluation)
+
+    def describe(self) -> str:
+        """Returns one line: sizes, format, classes, augmentation."""
+        height, width, channels = self.image_shape
+        return (
+            f"{self.name}: {self.train_examples:,} training and {self.eval_examples:,} evaluation "
+            f"images of {height}x{width}x{channels} ({self._train[0].dtype.name}, in memory), "
+            f"{self.classes} classes; {self._augmentation}"
+        )
+
+    def train_batches(
+        self,
+        plan: BatchPlan,
+        *,
+        seed: int,
+        first_update: int = 0,
+        worker: int = 0,
+        workers: int = 1,
+    ) -> tf.data.Dataset:
+        """Returns the endless training batches of one worker: see `DataSource.train_batches`."""
+        order.check_plan(plan, self)
+        images, labels = self._train
+        group = max(1, _GROUP_EXAMPLES // plan.replica_batch)
+
+        def deliver(epochs, examples):
+            chosen = tf.gather(images, examples)
+            if self._augment is not None:
+                chosen = self._augment(chosen, order.augmentation_keys(seed, epochs, examples))
+            return (
+                tf.reshape(chosen, [group, plan.replica_batch, *self.image_shape]),
+                tf.reshape(tf.gather(labels, examples), [group, plan.replica_batch]),
+            )
+
+        stream = order.train_stream(
+            plan,
+            seed=seed,
+            first_update=first_update,
+            worker=worker,
+            workers=workers,
+            group=group,
+        )
+        batches = stream.map(deliver, tf.data.AUTOTUNE).unbatch()
+        return order.ordered(batches.prefetch(tf.data.AUTOTUNE))
+
+    def eval_batches(self, batch: int, *, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
+        """Returns the evaluation batches of one worker: see `DataSource.eval_batches`."""
+        images, labels = self._eval
+        stream = order.eval_stream(self.eval_examples, batch, worker=worker, workers=workers)
+
+        def deliver(examples, weights):
+            return tf.gather(images, examples), tf.gather(labels, examples), weights
+
+        return order.ordered(stream.map(deliver, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
+
+    def explain_failure(
+        self, error: Exception, plan: BatchPlan, *, seed: int, update: int
+    ) -> InputError | None:
+        """Returns None: the arrays were checked when the source was made."""
+        return None
+
+    def explain_evaluation_failure(self, error: Exception) -> InputError | None:
+        """Returns None: the arrays were checked when the source was made."""
+        return None
+
+
+def _check_arrays(source: ArraySource, part: str, images, labels, *, dtype) -> None:
+    """Raises InputError unless the two arrays of one part fit."""
+    if images.ndim != 4 or len(images) == 0 or tuple(images.shape[1:]) != source.image_shape:
+        raise InputError(
+            f"the {part} images of {source.name} must be [n, height, width, channels], n > 0, "
+            f"all of one size. Received: shape={images.shape}, training images {source.image_shape}"
+        )
+    if images.dtype != dtype or images.dtype not in (np.uint8, np.float32):
+        raise InputError(
+            f"the {part} images of {source.name} must be uint8 or float32 like the training "
+            f"images. Received: dtype={images.dtype}"
+        )
+    if labels.shape != (len(images),):
+        raise InputError(
+            f"the {part} labels of {source.name} must be one per image. Received: "
+            f"{len(images)} images, labels of shape {labels.shape}"
+        )
+    wrong = np.flatnonzero((labels < 0) | (labels >= source.classes))
+    if len(wrong):
+        raise InputError(
+            f"the {part} labels of {source.name} must be 0 to {source.classes - 1}. Received: "
+            f"label {labels[wrong[0]]} at example {wrong[0]}"
+        )
+
+
+def _tensors(images, labels):
+    return tf.constant(images), tf.constant(labels.astype(np.int32))

@@ -1,0 +1,87 @@
+"""Random numbers that depend on a key alone, for a whole batch of keys at once.
+
+`tf.random.stateless_*` takes one seed per call, so a batch of examples would need one call each.
+Here every number is the SplitMix64 hash (Steele, Lea & Flood, 2014, "Fast splittable pseudorandom
+number generators", OOPSLA) of its example's key and its place in the draw:
+
+    z_i = mix(key + i * 0x9E3779B97F4A7C15)          i = 1, 2, ...
+
+All of it is uint64 arithmetic modulo 2**64, which TensorFlow does on the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+_GAMMA = 0x9E3779B97F4A7C15
+
+
+def mix(values: tf.Tensor) -> tf.Tensor:
+    """Returns the SplitMix64 finaliser of `values`, uint64 of any shape: a bijection."""
+    z = values
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, _uint64(shift))) * _uint64(factor)
+    return tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, _uint64(31)))
+
+
+def fold(keys: tf.Tensor | int, values: tf.Tensor | int) -> tf.Tensor:
+    """Returns one new key per pair: mix(mix(key + gamma) ^ value).
+
+    For one key, different values always give different keys.
+
+    Args:
+        keys: uint64, or a whole number below 2**64.
+        values: any integer type, >= 0, broadcast against `keys`.
+    """
+    hashed = mix(_uint64(keys) + _uint64(_GAMMA))
+    return mix(tf.bitwise.bitwise_xor(hashed, _uint64(values)))
+
+
+def random_bits(keys: tf.Tensor, count: int) -> tf.Tensor:
+    """Returns `count` uint64 numbers a key: the SplitMix64 stream seeded with that key.
+
+    Args:
+        keys: uint64 [n].
+        count: numbers per key, > 0.
+
+    Returns:
+        uint64 [n, count].
+    """
+    steps = tf.range(1, count + 1, dtype=tf.int64)
+    return mix(keys[:, tf.newaxis] + tf.cast(steps, tf.uint64) * _uint64(_GAMMA))
+
+
+def uniforms(keys: tf.Tensor, count: int) -> tf.Tensor:
+    """Returns float32 [n, count], uniform on the multiples of 2**-24 in [0, 1)."""
+    top = tf.bitwise.right_shift(random_bits(keys, count), _uint64(40))
+    return tf.cast(top, tf.float32) * 2.0**-24
+
+
+def integers(keys: tf.Tensor, count: int, low: int, high: int) -> tf.Tensor:
+    """Returns int32 [n, count], uniform on low, ..., high (both included).
+
+    A value's probability is off by less than 2**-24, the spacing of `uniforms`.
+    """
+    width = high - low + 1
+    return low + tf.cast(uniforms(keys, count) * width, tf.int32)
+
+
+def normals(keys: tf.Tensor, count: int) -> tf.Tensor:
+    """Returns float32 [n, count], standard normal by the Box-Muller transform.
+
+    No value is further out than sqrt(48 ln 2) = 5.77, since `uniforms` has 24 bits.
+    """
+    pairs = (count + 1) // 2
+    draws = uniforms(keys, 2 * pairs)
+    radius = tf.sqrt(-2.0 * tf.math.log(1.0 - draws[:, :pairs]))
+    angle = (2.0 * math.pi) * draws[:, pairs:]
+    return tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=1)[:, :count]
+
+
+def _uint64(value):
+    """Converts whole numbers of any integer type to uint64 tensors."""
+    if isinstance(value, tf.Tensor):
+        return tf.cast(value, tf.uint64)
+    return tf.constant(value, tf.uint64)

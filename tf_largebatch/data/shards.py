@@ -1,0 +1,229 @@
+"""TFRecord shards on disk: which there are, whether all are there, and where each record starts.
+
+A record is its length (8 bytes, little endian), a checksum of the length (4), the payload, and a
+checksum of the payload (4). Checksums are masked CRC-32C. The index reads the lengths alone, never
+a payload, so it costs one small read per record; a file cut short is found to the byte.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from tf_largebatch.errors import InputError
+
+HEADER_BYTES = 12
+FOOTER_BYTES = 4
+SPLITS = ("train", "validation")
+# One family is train-00000-of-01024, the other imagenet2012-train.tfrecord-00000-of-01024.
+_SHARD_NAME = re.compile(
+    r"(?P<prefix>(?:.+-)?)(?P<split>train|validation)(?:\.tfrecord)?"
+    r"-(?P<number>\d+)-of-(?P<total>\d+)(?:\.tfrecord)?"
+)
+_READERS = 16
+_CHECK_EVERY = 4096
+_AGAIN = "Copy or prepare it again"
+_WANTED = (
+    "TFRecord shards named train-00000-of-01024 and validation-00000-of-00128, or "
+    "imagenet2012-train.tfrecord-00000-of-01024 and so on"
+)
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """Where the records of one split are, in the order of their shards.
+
+    Attributes:
+        paths: the shard files.
+        shards: int32 [records], the place of each record's file in `paths`.
+        offsets: int64 [records], the byte where each record starts in its file.
+        lengths: int64 [records], bytes of each payload.
+    """
+
+    paths: tuple[str, ...]
+    shards: np.ndarray
+    offsets: np.ndarray
+    lengths: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def place(self, record: int) -> str:
+        """Returns "record 17 of <file>", counted from 0 within its file."""
+        shard = self.shards[record]
+        first = int(np.searchsorted(self.shards, shard))
+        return f"record {record - first} of {self.paths[shard]}"
+
+    def payload(self, record: int) -> bytes:
+        """Returns the bytes of one record, unchecked."""
+        with open(self.paths[self.shards[record]], "rb") as file:
+            file.seek(int(self.offsets[record]) + HEADER_BYTES)
+            return file.read(int(self.lengths[record]))
+
+
+def find_shards(folder: str | os.PathLike) -> dict[str, tuple[Path, ...]]:
+    """Returns the files of the training and the validation split, each complete and in order.
+
+    Looks in `folder` and in its `train` and `validation` subfolders.
+
+    Raises:
+        InputError: no folder, no shards, shards missing from the numbering, or two sets of shards.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise InputError(f"the data folder {what}. Received: {root}. Pass a folder with {_WANTED}")
+    files = [
+        path
+        for place in (root, root / "train", root / "validation")
+        if place.is_dir()
+        for path in sorted(place.iterdir())
+        if path.is_file()
+    ]
+    named = [(path, _SHARD_NAME.fullmatch(path.name)) for path in files]
+    found = {split: {} for split in SPLITS}
+    for path, match in named:
+        if match:
+            key = (str(path.parent), match["prefix"], int(match["total"]))
+            found[match["split"]].setdefault(key, {})[int(match["number"])] = path
+    if not any(found.values()):
+        raise InputError(
+            f"the data folder has no shards. Received: {root}, which holds {_contents(root)}. "
+            f"Pass a folder with {_WANTED}"
+        )
+    return {split: _complete(root, split, sets) for split, sets in found.items()}
+
+
+def index_shards(paths: tuple[Path, ...]) -> ShardIndex:
+    """Returns the place of every record of `paths`, in order.
+
+    Raises:
+        InputError: a file that is empty, cut short, or not a TFRecord file; names file and byte.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        starts = list(pool.map(_record_starts, paths))
+    counts = [len(offsets) for offsets, _ in starts]
+    return ShardIndex(
+        paths=tuple(str(path) for path in paths),
+        shards=np.repeat(np.arange(len(paths), dtype=np.int32), counts),
+        offsets=np.concatenate([offsets for offsets, _ in starts]),
+        lengths=np.concatenate([lengths for _, lengths in starts]),
+    )
+
+
+def masked_crc32c(words: np.ndarray) -> np.ndarray:
+    """Returns the masked CRC-32C of each row of bytes: uint8 [n, width] to uint32 [n].
+
+    CRC-32C is the Castagnoli polynomial (RFC 3720, appendix B.4); the mask is TFRecord's, a
+    rotation by 15 bits plus 0xA282EAD8.
+    """
+    table = _crc_table()
+    crc = np.full(len(words), 0xFFFFFFFF, np.uint32)
+    for column in words.T:
+        crc = table[(crc ^ column) & 0xFF] ^ (crc >> np.uint32(8))
+    crc ^= np.uint32(0xFFFFFFFF)
+    return ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + np.uint32(0xA282EAD8)
+
+
+@lru_cache(maxsize=1)
+def _crc_table() -> np.ndarray:
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = np.where(table & 1, (table >> 1) ^ np.uint32(0x82F63B78), table >> 1)
+    return table
+
+
+def _record_starts(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Walks one file's lengths; returns offsets and payload lengths, both int64."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            return _walk(path, file.fileno(), size)
+    except OSError as error:
+        raise InputError(f"the shard {path} cannot be read: {error.strerror}") from error
+
+
+def _walk(path: Path, file: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    if size == 0:
+        raise InputError(f"the shard {path} is empty (0 bytes). {_AGAIN}")
+    offsets, headers, checked, end = [], [], 0, 0
+    while end + HEADER_BYTES <= size:
+        offsets.append(end)
+        headers.append(os.pread(file, HEADER_BYTES, end))
+        end += struct.unpack_from("<Q", headers[-1])[0] + HEADER_BYTES + FOOTER_BYTES
+        # A wrong length sends the walk astray, so the checksums decide before the end does.
+        if len(headers) - checked == _CHECK_EVERY or end + HEADER_BYTES > size:
+            _check_lengths(path, offsets[checked:], headers[checked:], first=checked)
+            checked = len(headers)
+    if end != size:
+        start = offsets[-1] if end > size else end
+        record = len(offsets) - 1 if end > size else len(offsets)
+        raise InputError(
+            f"the shard {path} is cut short: record {record} starts at byte {start:,} and the file "
+            f"ends within it, at byte {size:,}. {_AGAIN}"
+        )
+    lengths = np.frombuffer(b"".join(headers), [("length", "<i8"), ("crc", "<u4")])["length"]
+    return np.array(offsets, np.int64), lengths.astype(np.int64)
+
+
+def _check_lengths(path: Path, offsets: list[int], headers: list[bytes], *, first: int) -> None:
+    """Raises InputError where a length does not have its checksum."""
+    rows = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, HEADER_BYTES)
+    stored = np.ascontiguousarray(rows[:, 8:]).view("<u4")[:, 0]
+    wrong = np.flatnonzero(masked_crc32c(rows[:, :8]) != stored)
+    if not len(wrong):
+        return
+    if first + wrong[0] == 0:
+        raise InputError(
+            f"the file {path} is not a TFRecord file, or a compressed one. Received: first bytes "
+            f"{headers[0].hex()}. Pass a folder with {_WANTED}, not compressed"
+        )
+    raise InputError(
+        f"the shard {path} is damaged at byte {offsets[wrong[0]]:,}: the length of record "
+        f"{first + wrong[0]} does not have its checksum. {_AGAIN}"
+    )
+
+
+def _complete(root: Path, split: str, sets: dict) -> tuple[Path, ...]:
+    """Returns the shards of one split in order; InputError unless there is one complete set."""
+    if not sets:
+        raise InputError(
+            f"the data folder has no {split} shards. Received: {root}. Both splits are needed: "
+            f"{_WANTED}"
+        )
+    if len(sets) > 1:
+        names = [next(iter(shards.values())) for shards in sets.values()]
+        raise InputError(
+            f"the data folder has two sets of {split} shards. Received: {names[0]} and {names[1]}. "
+            f"Keep one"
+        )
+    ((_, _, total), shards) = next(iter(sets.items()))
+    missing = [number for number in range(total) if number not in shards]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {total} {split} shards are missing. Received: {root}, without "
+            f"number {missing[0]:05d}. Copy or prepare them again"
+        )
+    if len(shards) > total:
+        extra = shards[max(shards)]
+        raise InputError(
+            f"a {split} shard has a number above its total. Received: {extra}. Remove it"
+        )
+    return tuple(shards[number] for number in range(total))
+
+
+def _contents(root: Path) -> str:
+    """Says in a few words what a folder without shards holds."""
+    names = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
+    if not names:
+        return "nothing"
+    if any(re.fullmatch(r"n\d{8}/?|ILSVRC2012_\w+\.tar", name) for name in names):
+        return f"the pictures themselves ({names[0]} ...), not records made of them"
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
