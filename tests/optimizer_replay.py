@@ -68,7 +68,7 @@ def make_variables(weights, names=None, dtype="float32"):
 
 def values_of(variable):
     """A copy: NumPy may otherwise look into the buffer that the next update writes."""
-    return np.array(keras.ops.convert_to_numpy(variable))
+    return np.array(variable.numpy())
 
 
 def replay(optimizer, weights, gradients, *, graph=False, xla=False):

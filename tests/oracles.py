@@ -72,8 +72,10 @@ def lars(
         g = np.asarray(g, np.float64)
 
         def clipped(r, rate=rate):
-            """LARC: the local rate lr * r is at most lr."""
-            return min(r / rate, 1.0) if clip and rate > 0 else (min(r, 1.0) if clip else r)
+            """LARC: the local rate lr * r is at most lr; in the limit of rate 0, r is 1."""
+            if not clip:
+                return r
+            return min(r / rate, 1.0) if rate > 0 else 1.0
 
         if family == "C":
             buffer = momentum * buffer + g + decay * w

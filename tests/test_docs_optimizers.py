@@ -40,7 +40,7 @@ def test_the_options_that_reproduce_an_implementation_exist(implementation):
 def test_every_implementation_that_has_options_names_them():
     without = [name for name, options in lars_options().items() if not options]
     assert len(lars_options()) == 15
-    assert [name.strip("*` ").split("`")[0] for name in without] == [
+    assert [name.strip("*` ").split("`")[0].strip() for name in without] == [
         "tf.contrib.opt.LARSOptimizer",
         "Fujitsu, MXNet, batch 86,016",
         "an early",

@@ -17,11 +17,13 @@ LEVELS = {
     "distribution": 1,
     "callbacks": 1,
     "report": 2,
+    "curves": 2,
+    "tables": 2,
     "train": 2,
     "experiment": 2,
     "cli": 3,
     "recipes": 4,
-    "__main__": 4,
+    "__main__": 5,
     "__init__": 4,
 }
 FRAMEWORKS = {"keras", "tensorflow", "numpy", "matplotlib", "rich", "jinja2", "sklearn"}

@@ -20,7 +20,9 @@ def test_published_rates_follow_their_rule(rule, base, batch, reference, rate):
 
 def test_explanation_shows_the_arithmetic():
     assert explain_rate("linear", 0.1, 8192, 256) == "3.2 = 0.1 x 8192 / 256 (linear)"
-    assert explain_rate("sqrt", 0.04, 512, 32768) == "0.005 = 0.04 x sqrt(512 / 32768) (square root)"
+    assert (
+        explain_rate("sqrt", 0.04, 512, 32768) == "0.005 = 0.04 x sqrt(512 / 32768) (square root)"
+    )
     assert explain_rate("none", 0.1, 8192, 256) == "0.1 = 0.1 (not scaled with the batch)"
 
 

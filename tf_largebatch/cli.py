@@ -4,11 +4,12 @@ import argparse
 import dataclasses
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from tf_largebatch import overrides, run_folder
-from tf_largebatch.errors import InputError, NonFiniteError
+from tf_largebatch.errors import InputError
 from tf_largebatch.plan import Plan, describe_data
 from tf_largebatch.recipe import Expected, ImageNetSpec, Miniature, Recipe
 from tf_largebatch.result import Result
@@ -251,7 +252,7 @@ def _claim(recipe, arguments, scale, plans) -> Path:
 
 def _execute(recipe, miniature, arguments, folder, rows, scale) -> int:
     """Imports TensorFlow, runs the rows, and prints what was found."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its start-up notes are not for our reader
+    _import_tensorflow()
     from tf_largebatch import experiment, report
     from tf_largebatch.train import make_source
 
@@ -259,12 +260,11 @@ def _execute(recipe, miniature, arguments, folder, rows, scale) -> int:
     if scale == "smoke":
         from tf_largebatch.data import synthetic
 
-        data = synthetic.write_shards(
-            folder / "images",
-            train_examples=SMOKE_TRAIN_IMAGES,
-            eval_examples=SMOKE_EVAL_IMAGES,
-            seed=arguments.seed,
-        )
+        data = folder / "images"
+        if not data.exists():
+            synthetic.write_shards(
+                data, train_examples=SMOKE_TRAIN_IMAGES, eval_examples=SMOKE_EVAL_IMAGES
+            )
     sources, plans = {}, []
     for row in rows:
         if row.recipe.data not in sources:
@@ -286,14 +286,13 @@ def _execute(recipe, miniature, arguments, folder, rows, scale) -> int:
     result = experiment.run(
         blank,
         [
-            experiment.Row(
-                label=row.label, shows=row.shows, plan=plan, published=row.published
-            )
+            experiment.Row(label=row.label, shows=row.shows, plan=plan, published=row.published)
             for row, plan in zip(rows, plans, strict=True)
         ],
         seeds=[arguments.seed + i for i in range(arguments.seeds)],
         folder=folder,
         open_source=lambda plan: sources[plan.recipe.data],
+        interrupt=scale == "smoke",
     )
     print(report.text_table(result))
     for name in ("report.html", "curves.png", "rows.csv", "result.json"):
@@ -309,11 +308,9 @@ def _execute(recipe, miniature, arguments, folder, rows, scale) -> int:
 def _final_plan(row: _Row, source, arguments, scale) -> Plan:
     """The plan with the sizes of the data that is really there."""
     departures = row.departures
-    published = describe_data(row.recipe)
     expected = row.recipe.batch_plan().train_examples
     if isinstance(row.recipe.data, ImageNetSpec) and source.train_examples != expected:
         departures += (f"training images {expected:,} -> {source.train_examples:,}",)
-    del published
     return _plan(
         row.recipe,
         arguments,
@@ -326,7 +323,28 @@ def _final_plan(row: _Row, source, arguments, scale) -> Plan:
 
 def _count_gpus() -> int:
     """Counts the GPUs that TensorFlow can use; 1 where there is none."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
+    return max(len(_import_tensorflow().config.list_physical_devices("GPU")), 1)
 
-    return max(len(tf.config.list_physical_devices("GPU")), 1)
+
+def _import_tensorflow():
+    """Imports TensorFlow without its start-up notes, which go past every log setting.
+
+    They are kept in a file meanwhile, and shown if the import fails.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        except BaseException:
+            notes.seek(0)
+            os.write(screen, notes.read())
+            raise
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
+    return tf

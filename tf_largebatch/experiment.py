@@ -43,6 +43,7 @@ def run(
     seeds: list[int],
     folder: Path,
     open_source: Callable[[Plan], object],
+    interrupt: bool = False,
 ) -> Result:
     """Runs every row with every seed, and writes result, table, figure and report.
 
@@ -52,6 +53,8 @@ def run(
         seeds: each row is run with each.
         folder: claimed by the caller.
         open_source: gives a plan's data source.
+        interrupt: stop each run after its first epoch and continue it from its checkpoint, to
+            show that this works.
 
     Returns:
         The complete result.
@@ -71,7 +74,9 @@ def run(
                 seed=seed,
                 folder=place,
             )
-            runs.append(dataclasses.replace(_finish(job), folder=str(place.relative_to(folder))))
+            runs.append(
+                dataclasses.replace(_finish(job, interrupt), folder=str(place.relative_to(folder)))
+            )
         results.append(_row_result(row, runs))
     result = dataclasses.replace(
         blank, rows=tuple(results), wall_seconds=time.perf_counter() - started
@@ -89,12 +94,14 @@ def slug(label: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
 
 
-def _finish(job: Job) -> SeedResult:
+def _finish(job: Job, interrupt: bool) -> SeedResult:
     """Runs the job, or reads the result of the time when it was run."""
     job.folder.mkdir(parents=True, exist_ok=True)
     mark = job.folder / "seed.json"
     if mark.exists():
         return SeedResult.from_json(json.loads(mark.read_text(encoding="utf-8")))
+    if interrupt:
+        train(dataclasses.replace(job, stop_epoch=1.0))
     done = train(job)
     run_folder.write_json(mark, dataclasses.asdict(done))
     return done

@@ -113,7 +113,9 @@ def _model_line(recipe: Recipe) -> str:
     size = ""
     if isinstance(recipe.data, ImageNetSpec):
         size = f" at {recipe.data.image_size} px"
-    return f"{facts.name}{size}, {facts.parameters:,} weights, last gamma {recipe.model.last_gamma:g}"
+    return (
+        f"{facts.name}{size}, {facts.parameters:,} weights, last gamma {recipe.model.last_gamma:g}"
+    )
 
 
 def _batch_norm_line(recipe: Recipe, batch: BatchPlan) -> str:

@@ -4,6 +4,7 @@ The one place where the records of `recipe.py` become TensorFlow objects.
 """
 
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ class Job:
         source: a data source (see `tf_largebatch.data`).
         seed: of weights, order and augmentation.
         folder: the run's own folder.
+        stop_epoch: end here instead of at the recipe's end, to be continued later.
     """
 
     label: str
@@ -51,6 +53,7 @@ class Job:
     source: object
     seed: int
     folder: Path
+    stop_epoch: float | None = None
 
 
 def train(job: Job) -> SeedResult:
@@ -76,6 +79,8 @@ def train(job: Job) -> SeedResult:
     step = TrainingStep(model, model.optimizer, loss=cross_entropy, plan=batch, strategy=strategy)
     checkpoints = Checkpoints(job.folder / "checkpoints", model, model.optimizer)
     done = checkpoints.restore()
+    for damage in checkpoints.damaged:
+        print(f"{damage}: continues from update {done}", file=sys.stderr)
     history = run_folder.read_metrics(job.folder / run_folder.METRICS)
     history = [record for record in history if record.update <= done]
 
@@ -90,7 +95,7 @@ def train(job: Job) -> SeedResult:
             step,
             batches=training_batches(source, batch, strategy, seed=job.seed, first_update=done),
             evaluate=make_evaluation(model, source, batch, strategy),
-            epochs=recipe.epochs,
+            epochs=job.stop_epoch or recipe.epochs,
             records=history,
             callbacks=watchers,
             after_epoch=save,
@@ -160,7 +165,9 @@ def make_model(recipe: Recipe, source, seed: int) -> keras.Model:
     raise ValueError(f"`architecture` must be known. Received: {spec.architecture!r}")
 
 
-def make_schedule(recipe: Recipe, batch: BatchPlan) -> keras.optimizers.schedules.LearningRateSchedule:
+def make_schedule(
+    recipe: Recipe, batch: BatchPlan
+) -> keras.optimizers.schedules.LearningRateSchedule:
     """Builds the course of the rate, in updates of this batch."""
     spec, peak = recipe.schedule, recipe.peak_rate
     steps = Steps.from_epochs(peak, spec.drop_epochs, factor=spec.drop_factor, plan=batch)

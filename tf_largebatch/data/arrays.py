@@ -15,6 +15,7 @@ Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 # Small replica batches are gathered and augmented this many examples at a time.
 _GROUP_EXAMPLES = 512
+_PIXELS_AT_ONCE = 1 << 20
 
 
 class ArraySource:
@@ -135,6 +136,18 @@ class ArraySource:
     def explain_evaluation_failure(self, error: Exception) -> InputError | None:
         """Returns None: the arrays were checked when the source was made."""
         return None
+
+
+def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns each channel's mean and deviation, exact sums: uint8 [n, H, W, C]."""
+    pixels, total, squares = images.reshape(-1, images.shape[-1]), 0, 0
+    for start in range(0, len(pixels), _PIXELS_AT_ONCE):
+        part = pixels[start : start + _PIXELS_AT_ONCE].astype(np.uint32)
+        total += part.sum(axis=0, dtype=np.uint64)
+        squares += (part * part).sum(axis=0, dtype=np.uint64)
+    mean = total / len(pixels)
+    std = np.sqrt(squares / len(pixels) - mean**2)
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def _check_arrays(source: ArraySource, part: str, images, labels, *, dtype) -> None:

@@ -6,6 +6,8 @@ the same shape and type.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tf_largebatch.data.keyed_random import fold, integers, normals, uniforms
@@ -41,3 +43,23 @@ def add_noise(images: tf.Tensor, keys: tf.Tensor, sd: float) -> tf.Tensor:
     shape = images.shape[1:]
     noise = normals(fold(keys, _NOISE), shape.num_elements())
     return images + sd * tf.reshape(noise, [-1, *shape])
+
+
+def shift_and_flip(
+    pixels: int, *, flip: bool
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None:
+    """Returns the two as one function of images and keys; None where neither is asked for."""
+    if not pixels and not flip:
+        return None
+
+    def change(images, keys):
+        moved = random_shift(images, keys, pixels) if pixels else images
+        return random_flip(moved, keys) if flip else moved
+
+    return change
+
+
+def describe_shift_and_flip(pixels: int, *, flip: bool) -> str:
+    """Returns what `shift_and_flip` does, in words."""
+    parts = [f"shift up to {pixels} pixels"] * bool(pixels) + ["mirrored 1/2"] * flip
+    return ", ".join(parts) or "no augmentation"

@@ -7,8 +7,8 @@ arXiv:1706.02677, section 5.1) use, in torchvision's form:
     aspect = exp(U(log of the aspect range))                            width / height
     width, height = round(sqrt(area * aspect)), round(sqrt(area / aspect))
 
-up to ten tries until the crop fits, at a uniform place; else the largest centred crop whose aspect is
-in the range. The square is then mirrored with probability 1/2. fb.resnet.torch draws the aspect
+up to ten tries until the crop fits, at a uniform place; else the largest centred crop whose aspect
+is in the range. The square is then mirrored with probability 1/2. fb.resnet.torch draws the aspect
 uniformly and swaps the sides half of the time; log-uniform is symmetric by itself.
 
 Evaluation crop: the shorter side to 256 (the longer in proportion, rounded down), the centre 224.

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
 import tensorflow as tf
 
 from tf_largebatch.batching import BatchPlan

@@ -54,7 +54,11 @@ def random_bits(keys: tf.Tensor, count: int) -> tf.Tensor:
 
 
 def uniforms(keys: tf.Tensor, count: int) -> tf.Tensor:
-    """Returns float32 [n, count], uniform on the multiples of 2**-24 in [0, 1)."""
+    """Returns float32 [n, count], uniform on the multiples of 2**-24 in [0, 1).
+
+    Multiplied by a whole number n < 2**24 in float32 they stay below n: the largest, 1 - 2**-24, is
+    more than half a spacing away from n there.
+    """
     top = tf.bitwise.right_shift(random_bits(keys, count), _uint64(40))
     return tf.cast(top, tf.float32) * 2.0**-24
 

@@ -26,6 +26,7 @@ class Checkpoints:
     def __init__(self, folder: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer):
         self._update = tf.Variable(0, dtype=tf.int64, trainable=False)
         checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, update=self._update)
+        self.damaged: list[str] = []
         self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=KEEP)
 
     def save(self, update: int) -> None:
@@ -34,24 +35,31 @@ class Checkpoints:
         self._manager.save(checkpoint_number=update)
 
     def restore(self) -> int:
-        """Restores the newest checkpoint.
+        """Restores the newest checkpoint that is whole; `damaged` then names those that are not.
 
         Returns:
-            The updates it has behind it; 0 where there is none.
+            The updates it has behind it; 0 where there is no checkpoint.
 
         Raises:
-            InputError: it is damaged or holds other variables.
+            InputError: there are checkpoints, but none can be restored.
         """
-        path = self._manager.latest_checkpoint
-        if path is None:
-            return 0
-        try:
-            status = self._manager.checkpoint.restore(path)
-            status.assert_existing_objects_matched()
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0][:120]
-            raise InputError(
-                f"checkpoint {path} cannot be restored ({reason}). Remove its files to go back to "
-                "the one before it, or choose another --run-dir"
-            ) from None
-        return int(self._update.numpy())
+        self.damaged = []
+        for path in reversed(self._manager.checkpoints):
+            try:
+                status = self._manager.checkpoint.restore(path)
+                status.assert_existing_objects_matched()
+            # A truncated file shows as IndexError or as an error of TensorFlow.
+            except (
+                tf.errors.OpError,
+                AssertionError,
+                IndexError,
+                RuntimeError,
+                ValueError,
+            ) as error:
+                reason = str(error).strip().splitlines()[0][:120]
+                self.damaged.append(f"checkpoint {path} cannot be restored ({reason})")
+                continue
+            return int(self._update.numpy())
+        if self.damaged:
+            raise InputError(f"{self.damaged[0]}. Choose another --run-dir")
+        return 0

@@ -135,7 +135,7 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
                 f"Make it with {type(self).__name__}(..., record_norms=True)."
             )
         rows = self.exemptions()
-        values = ops.convert_to_numpy(self._norms)
+        values = self._norms.numpy()
         return tuple(
             TensorNorms(row.path, *map(float, value))
             for row, value in zip(rows, values, strict=True)

@@ -129,7 +129,8 @@ def update_moments(optimizer, variable, first, second, gradient, beta_1, beta_2)
 
     m = beta_1 m + (1 - beta_1) g;  v = beta_2 v + (1 - beta_2) g^2.
     """
-    if _fuses(variable):
+    # The kernel adds (1 - beta) (g^2 - v), which loses digits where v falls fast.
+    if _fuses(variable) and beta_2 >= 0.5:
         _adam_kernel(variable, first, second, gradient, beta_1, beta_2)
         return ops.convert_to_tensor(first), ops.convert_to_tensor(second)
     m = beta_1 * ops.convert_to_tensor(first) + (1.0 - beta_1) * gradient

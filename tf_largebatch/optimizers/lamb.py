@@ -122,30 +122,29 @@ class LAMB(LargeBatchOptimizer):
             self, variable, self._first[i], self._second[i], g, beta_1, beta_2
         )
         w = kernels.widened(variable)
-        shrunk = lr * decay if decay and self.decoupled_weight_decay else None
-        if shrunk is not None:
-            kernels.subtract_scaled(self, variable, shrunk, w)
-            decayed = (1.0 - shrunk) * w
-        else:
-            decayed = w
-
-        # u = scale * x saves two passes: both corrections become scalars.
         first, second = self._corrections(beta_1, beta_2, dtype)
+        # u = scale * x: with both corrections in scalars, two passes over the moments are saved.
         scale = first / ops.sqrt(second)
         x = m / (ops.sqrt(v) + self.epsilon / ops.sqrt(second))
-        if decay and shrunk is None:
+        outside = self.decoupled_weight_decay and decay > 0.0
+        if decay and not outside:
             x = x + (decay / scale) * w
 
-        measured = self.record_norms
-        w_norm = kernels.norm(decayed) if adapted or measured else None
+        measured, r = self.record_norms, ops.ones_like(lr)
         u_norm = scale * kernels.norm(x) if adapted or measured else None
-        r = self._ratio(w_norm, u_norm) if adapted else ops.ones_like(lr)
-        kernels.subtract_scaled(self, variable, lr * r * scale, x)
+        if adapted:
+            r = self._ratio(kernels.norm((1.0 - lr * decay) * w if outside else w), u_norm)
         if measured:
-            whole = lr * r * u_norm
-            if shrunk is not None:
-                w_norm, whole = kernels.norm(w), kernels.norm(lr * r * scale * x + shrunk * w)
-            self._record(i, w_norm, kernels.norm(g), whole, r)
+            norms = (kernels.norm(w), kernels.norm(g), lr * r * u_norm)
+        if outside:
+            step = (lr * r * scale) * x + (lr * decay) * w
+            if measured:
+                norms = (*norms[:2], kernels.norm(step))
+            kernels.subtract_scaled(self, variable, 1.0, step)
+        else:
+            kernels.subtract_scaled(self, variable, lr * r * scale, x)
+        if measured:
+            self._record(i, *norms, r)
 
     def get_config(self):
         """The arguments of this optimizer, from which an equal one can be made."""

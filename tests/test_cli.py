@@ -1,0 +1,161 @@
+"""The command line as a user meets it, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def command(*arguments, module="tf_largebatch.recipes.goyal_8k", cwd=None, timeout=600):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd or ROOT,
+        env=environment,
+        timeout=timeout,
+    )
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--plan",)])
+def test_help_and_plan_import_no_framework(arguments):
+    # -X importtime names every module that is loaded.
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "tf_largebatch.recipes.goyal_8k", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "tf_largebatch.cli" in loaded
+    assert not loaded & {"tensorflow", "keras", "numpy", "matplotlib", "rich", "jinja2"}
+
+
+def test_the_list_of_recipes_is_what_the_package_prints():
+    done = command(module="tf_largebatch")
+    assert done.returncode == 0
+    assert "goyal_8k" in done.stdout
+    assert "76.26 +- 0.09" in done.stdout
+
+
+def test_the_plan_shows_a_departure():
+    done = command("--plan", "--set", "optimizer.momentum=0.95", "--replicas", 8)
+    assert done.returncode == 0
+    assert "8192 = 8 replicas x 32 micro-batch x 32 accumulation" in done.stdout
+    assert "modified        optimizer.momentum 0.9 -> 0.95" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "optimizer.momentun=0.9", "--plan"], "Nearest: optimizer.momentum"),
+        (["--set", "optimizer.momentum=2", "--plan"], "must be in [0, 1)"),
+        (["--set", "epochs", "--plan"], "--set must be field=value. Received: 'epochs'"),
+        (["--replicas", "3", "--plan"], "Replica counts that divide it: 2 or 4"),
+        (["--micro-batch", "48", "--plan"], "Nearest that do: 32 or 64"),
+        (["--seeds", "0"], "must be at least 1. Received: 0"),
+        (["--precision", "float8"], "invalid choice: 'float8'"),
+        (["--unknown"], "unrecognized arguments: --unknown"),
+        (["--data", "/nonexistent/imagenet"], "/nonexistent/imagenet"),
+    ],
+)
+def test_wrong_flags_are_one_line_and_status_2(arguments, message, tmp_path):
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("python -m tf_largebatch.recipes")
+
+
+def test_a_run_folder_of_another_recipe_is_refused_before_tensorflow_starts(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"recipe": "goyal_256"}))
+    started = time.monotonic()
+    done = command("--run-dir", folder, "--replicas", 1)
+    assert done.returncode == 2
+    assert 'belongs to another run (recipe: "goyal_256" there' in done.stderr
+    assert [p.name for p in folder.iterdir()] == ["run.json"]
+    assert time.monotonic() - started < 30
+
+
+def test_an_unwritable_run_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    done = command("--run-dir", tmp_path / "file" / "run", "--replicas", 1)
+    assert done.returncode == 2
+    assert "--run-dir must be a folder that can be written to" in done.stderr
+
+
+FAST = [
+    "--set=epochs=1",
+    "--set=schedule.drop_epochs=1",
+    "--set=schedule.warmup_epochs=0",
+    "--set=global_batch=256",
+]
+
+
+@pytest.mark.slow
+def test_a_miniature_writes_everything_it_promises_and_is_marked_modified(tmp_path):
+    folder = tmp_path / "run"
+    done = command("--run-dir", folder, *FAST)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((folder / "result.json").read_text())
+    assert [row["label"] for row in result["rows"]] == [
+        "small batch",
+        "large, same rate",
+        "linear, no warmup",
+        "linear, warmup",
+        "LARS, warmup",
+    ]
+    assert "epochs 30 -> 1" in result["departures"]
+    assert result["environment"]["versions"]["keras"].startswith("3.")
+    assert {"report.html", "curves.png", "rows.csv", "result.json"} <= names(folder)
+    for row in result["rows"]:
+        (run,) = row["runs"]
+        assert {
+            "plan.json",
+            "metrics.csv",
+            "model.keras",
+            "checkpoints",
+            "train",
+            "validation",
+        } <= names(folder / run["folder"])
+        (epoch,) = run["epochs"]
+        assert epoch["update"] == row["updates"] == 5  # 1280 / 256
+    assert "modified" in (folder / "report.html").read_text()
+    assert not [p for p in folder.rglob("*.part")]
+    assert names(tmp_path) == {"run"}  # nothing outside the run folder
+
+    # The same command again trains nothing: every row is there.
+    before = (folder / "small-batch" / "seed-0" / "model.keras").stat().st_mtime_ns
+    again = command("--run-dir", folder, *FAST)
+    assert again.returncode == 0
+    assert "continues" in again.stderr
+    assert (folder / "small-batch" / "seed-0" / "model.keras").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_a_smoke_run_walks_the_whole_path_and_continues_from_its_checkpoint(tmp_path):
+    folder = tmp_path / "run"
+    done = command("--smoke", "--run-dir", folder)
+    assert done.returncode == 0, done.stderr
+    assert {"result.json", "report.html", "model.keras", "checkpoints", "metrics.csv"} <= names(
+        folder
+    )
+    result = json.loads((folder / "result.json").read_text())
+    assert result["scale"] == "smoke"
+    (run,) = result["rows"][0]["runs"]
+    assert [e["update"] for e in run["epochs"]] == [4, 8]  # 32 images, 8 an update, two epochs
+
+
+def names(folder):
+    return {p.name for p in folder.iterdir()}

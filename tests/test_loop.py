@@ -1,0 +1,198 @@
+"""The loop over epochs: what it records, what it tells callbacks, where it stops."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_largebatch.batching import BatchPlan
+from tf_largebatch.distribution.checkpoint import Checkpoints
+from tf_largebatch.distribution.evaluation import Scores
+from tf_largebatch.distribution.loop import BLOCK, fit
+from tf_largebatch.distribution.step import TrainingStep
+from tf_largebatch.distribution.strategy import make_strategy
+from tf_largebatch.errors import InputError, NonFiniteError
+from tf_largebatch.optimizers import MomentumSGD
+from tf_largebatch.schedules import Steps
+
+SCORES = Scores(loss=1.0, top1_error_pct=50.0, top5_error_pct=10.0, examples=4)
+
+
+def losses(labels, logits):
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+
+
+def make_step(examples, batch, rate=0.1):
+    keras.utils.set_random_seed(4)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="head")])
+    plan = BatchPlan(global_batch=batch, train_examples=examples)
+    optimizer = MomentumSGD(Steps(rate, (7,), factor=0.5), momentum=0.9)
+    return TrainingStep(model, optimizer, loss=losses, plan=plan, strategy=make_strategy(1))
+
+
+def batches_from(update, batch, poison=None):
+    """Batch `u` is a function of `u`, as the data sources promise."""
+
+    def make(u):
+        images = tf.random.stateless_normal([batch, 3], [5, tf.cast(u, tf.int32)])
+        if poison is not None:
+            images = tf.where(u == poison, np.nan, images)
+        labels = tf.random.stateless_uniform([batch], [6, tf.cast(u, tf.int32)], 0, 4, tf.int32)
+        return images, labels
+
+    return iter(tf.data.Dataset.counter(update).map(make))
+
+
+class Log(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.updates, self.epochs, self.with_norm = [], [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.updates.append(batch)
+        if "weight_norm" in logs:
+            self.with_norm.append(batch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append((epoch, logs["update"], logs["epoch"]))
+
+
+def test_epochs_end_at_the_first_update_past_them_and_every_update_is_told_once():
+    # 100 examples at 8: epochs end after ceil(12.5), ceil(25), ceil(37.5) updates.
+    step, log = make_step(100, 8), Log()
+    records = fit(
+        step,
+        batches=batches_from(0, 8),
+        evaluate=lambda: SCORES,
+        epochs=3,
+        records=[],
+        callbacks=[log],
+    )
+    assert log.updates == list(range(38))
+    assert log.epochs == [(0, 13, 1), (1, 25, 2), (2, 38, 3)]
+    assert [r.images_seen for r in records] == [104, 200, 304]
+    # The last update of a block carries the weight norm: blocks end with the epochs.
+    assert log.with_norm == [12, 24, 37]
+    assert BLOCK == 20
+
+
+def test_an_epoch_longer_than_a_block_is_told_whole():
+    step, log = make_step(2 * BLOCK + 3, 1), Log()
+    fit(
+        step,
+        batches=batches_from(0, 1),
+        evaluate=lambda: SCORES,
+        epochs=1,
+        records=[],
+        callbacks=[log],
+    )
+    assert log.updates == list(range(2 * BLOCK + 3))
+    assert log.with_norm == [BLOCK - 1, 2 * BLOCK - 1, 2 * BLOCK + 2]
+
+
+def test_a_batch_larger_than_the_data_ends_several_epochs_at_once():
+    # 10 examples at 25: 4 epochs are 40 examples, two updates; epochs 1 and 2 end with the first.
+    step = make_step(10, 25)
+    records = fit(step, batches=batches_from(0, 25), evaluate=lambda: SCORES, epochs=4, records=[])
+    assert [(r.epoch, r.update) for r in records] == [(1, 1), (3, 2)]
+
+
+def test_the_record_holds_the_means_of_its_epoch_and_the_rate_of_its_last_update():
+    step = make_step(5, 1)
+    seen = []
+
+    class Keep(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(logs)
+
+    records = fit(
+        step,
+        batches=batches_from(0, 1),
+        evaluate=lambda: SCORES,
+        epochs=2,
+        records=[],
+        callbacks=[Keep()],
+    )
+    for n, record in enumerate(records):
+        part = seen[5 * n : 5 * n + 5]
+        assert record.train_loss == pytest.approx(np.mean([p["loss"] for p in part]), rel=1e-6)
+        error = 100 * (1 - np.mean([p["accuracy"] for p in part]))
+        assert record.train_error_pct == pytest.approx(error, abs=1e-4)
+    # Updates 0 to 9 with a drop at 7: the first epoch ends before it, the second after.
+    assert [r.learning_rate for r in records] == pytest.approx([0.1, 0.05])
+
+
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path):
+    whole = make_step(100, 8)
+    records = fit(whole, batches=batches_from(0, 8), evaluate=lambda: SCORES, epochs=3, records=[])
+
+    first = make_step(100, 8)
+    saver = Checkpoints(tmp_path, first.model, first.optimizer)
+    history = fit(first, batches=batches_from(0, 8), evaluate=lambda: SCORES, epochs=1, records=[])
+    saver.save(history[-1].update)
+
+    second = make_step(100, 8)
+    done = Checkpoints(tmp_path, second.model, second.optimizer).restore()
+    assert done == 13
+    history = fit(
+        second,
+        batches=batches_from(done, 8),
+        evaluate=lambda: SCORES,
+        epochs=3,
+        records=history,
+    )
+    for a, b in zip(whole.model.get_weights(), second.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert [r.train_loss for r in history] == [r.train_loss for r in records]
+    assert [r.learning_rate for r in history] == [r.learning_rate for r in records]
+
+
+def test_a_value_that_is_not_finite_stops_the_run_with_update_tensor_and_rate():
+    step = make_step(100, 8)
+    with pytest.raises(NonFiniteError) as caught:
+        fit(
+            step,
+            batches=batches_from(0, 8, poison=9),
+            evaluate=lambda: SCORES,
+            epochs=3,
+            records=[],
+        )
+    assert caught.value.update == 9
+    message = str(caught.value)
+    assert message.startswith("update 9: ")
+    assert "head/kernel" in message
+    assert "rate 0.05" in message
+    assert "\n" not in message
+
+
+def damage(path):
+    path.write_bytes(path.read_bytes()[:10])
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    step = make_step(100, 8)
+    saver = Checkpoints(tmp_path, step.model, step.optimizer)
+    for update in (5, 10, 15):
+        saver.save(update)
+    assert sorted(p.name for p in tmp_path.glob("*.index")) == ["ckpt-10.index", "ckpt-15.index"]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path):
+    step = make_step(100, 8)
+    saver = Checkpoints(tmp_path, step.model, step.optimizer)
+    saver.save(10)
+    good = step.model.get_weights()
+    step.model.set_weights([w + 1 for w in good])
+    saver.save(15)
+    damage(tmp_path / "ckpt-15.data-00000-of-00001")
+
+    other = make_step(100, 8)
+    again = Checkpoints(tmp_path, other.model, other.optimizer)
+    assert again.restore() == 10
+    assert len(again.damaged) == 1 and "ckpt-15" in again.damaged[0]
+    for a, b in zip(other.model.get_weights(), good, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+    damage(tmp_path / "ckpt-10.data-00000-of-00001")
+    with pytest.raises(InputError, match="ckpt-15 cannot be restored"):
+        Checkpoints(tmp_path, other.model, other.optimizer).restore()

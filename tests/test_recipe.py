@@ -1,0 +1,105 @@
+import ast
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from tf_largebatch import overrides
+from tf_largebatch.__main__ import load_recipes, table
+from tf_largebatch.plan import Plan, describe_data
+from tf_largebatch.recipes.goyal_8k import RECIPE
+
+RECIPES = Path(__file__).parents[1] / "tf_largebatch" / "recipes"
+SOURCE = re.compile(r"§|Table|Fig\.|Eq\.|ours|recall|code:|derived|unknown")
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.py")), ids=lambda p: p.stem)
+def test_every_number_of_a_recipe_has_its_source_on_the_line(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for node in ast.walk(ast.parse("\n".join(lines))):
+        number = isinstance(node, ast.Constant) and type(node.value) in (int, float)
+        if number:
+            line = lines[node.lineno - 1]
+            comment = line.partition("#")[2]
+            assert SOURCE.search(comment), f"{path.name}:{node.lineno} has no source: {line}"
+
+
+def test_a_module_is_named_like_its_recipe():
+    names = {path.stem for path in RECIPES.glob("*.py")} - {"__init__"}
+    assert names == {recipe.name for recipe in load_recipes()}
+
+
+def test_the_list_shows_every_recipe_with_batch_updates_and_published_accuracy():
+    text = table()
+    for recipe in load_recipes():
+        (line,) = (x for x in text.splitlines() if x.split()[0] == recipe.name)
+        assert f"{recipe.global_batch:,}" in line
+        assert f"{100 - recipe.expected.top1_error_pct:.2f} +- " in line
+    assert "14,076" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "`epochs` must be above 0. Received: epochs=0"),
+        ({"epochs": 50}, r"at least the schedule's last change \(80\)"),
+        ({"global_batch": 0}, "`global_batch` must be at least 1"),
+        ({"reference_rate": -0.1}, "Received: reference_rate=-0.1"),
+        ({"scaling": "cubic"}, "one of linear, sqrt, none"),
+    ],
+)
+def test_a_recipe_out_of_range_cannot_be_made(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(RECIPE, **change)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("model", {"architecture": "resnet5"}, "one of resnet50, .*Received: name='resnet5'"),
+        ("model", {"bn_decay": 1.0}, r"`model.bn_decay` must be in \[0, 1\)"),
+        ("model", {"bn_batch": 1}, "`model.bn_batch` must be at least 2 or none"),
+        ("optimizer", {"momentum": 1.0}, r"`optimizer.momentum` must be in \[0, 1\)"),
+        ("optimizer", {"weight_decay": -1e-4}, "`optimizer.weight_decay` must be at least 0"),
+        ("schedule", {"drop_epochs": (60, 30)}, "`schedule.drop_epochs` must be rising"),
+        ("schedule", {"warmup_epochs": 31}, r"at most the first drop \(30\)"),
+        ("data", {"min_area": 0.0}, r"`data.min_area` must be in \(0, max\]"),
+        ("data", {"eval_short_side": 200}, r"at least data.image_size \(224\)"),
+        ("expected", {"top1_error_pct": 101}, "in 0..100"),
+    ],
+)
+def test_a_part_out_of_range_cannot_be_made(part, change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(getattr(RECIPE, part), **change)
+
+
+def plan_of(recipe, **batch):
+    return Plan(
+        recipe=recipe,
+        batch=recipe.batch_plan(**batch),
+        scale="full",
+        data=describe_data(recipe),
+        departures=("epochs 90 -> 80",),
+    )
+
+
+def test_the_plan_says_what_a_reader_of_the_paper_checks():
+    lines = dict(plan_of(RECIPE, replicas=8).lines())
+    assert lines["global batch"] == "8192 = 8 replicas x 32 micro-batch x 32 accumulation"
+    assert lines["learning rate"] == "3.2 = 0.1 x 8192 / 256 (linear)"
+    assert lines["  epoch 5"] == "update 782: 3.2 (warmup ends)"
+    assert lines["  epoch 30"] == "update 4,692: 0.32 (x 0.1)"
+    assert lines["updates"] == "14,076 (156.39 an epoch)"
+    assert lines["exempt tensors"] == ("no decay on 107 of 161 tensors (106 batch norm, 1 bias)")
+    assert lines["published"] == "23.74 +- 0.09 % error (top-1 76.26 %; Table 1, 5 runs)"
+    assert lines["batch norm"].startswith("statistics of 32 images")
+    assert lines["modified"] == "epochs 90 -> 80"
+
+
+def test_the_plan_follows_a_change():
+    changed, _ = overrides.apply(RECIPE, ["global_batch=4096", "optimizer.exempt_rank_below=0"])
+    lines = dict(plan_of(changed, micro_batch=64).lines())
+    assert lines["learning rate"] == "1.6 = 0.1 x 4096 / 256 (linear)"
+    assert lines["exempt tensors"] == "none: decay on all 161 tensors"
+    assert "2 groups in each micro-batch" in lines["batch norm"]
