@@ -58,3 +58,15 @@ def test_a_wrong_setting_is_one_line_with_the_value_and_the_nearest_name(setting
     with pytest.raises(InputError, match=message) as caught:
         overrides.apply(RECIPE, [setting])
     assert "\n" not in str(caught.value)
+
+
+def test_settings_are_checked_together_and_not_one_after_another():
+    # Each alone would be refused: drops past the end, an end before the drops.
+    for settings in (
+        ["epochs=10", "schedule.drop_epochs=6,8"],
+        ["schedule.drop_epochs=100", "epochs=200"],
+    ):
+        for order in (settings, settings[::-1]):
+            changed, departures = overrides.apply(RECIPE, order)
+            assert len(departures) == 2
+            assert changed.schedule.drop_epochs[-1] <= changed.epochs

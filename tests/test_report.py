@@ -81,6 +81,12 @@ def test_the_distance_is_counted_in_the_papers_deviations(finals, end):
     assert line.endswith(end)
 
 
+def test_a_difference_of_one_deviation_to_the_last_binary_digit_is_within_it():
+    assert 23.60 - 23.48 > 0.12
+    [line] = verdict(result(row(finals=(23.48, 23.48), paper=23.60, std=0.12)))
+    assert line.endswith("within 1 sd")
+
+
 def test_our_own_spread_cannot_widen_the_papers_yardstick():
     # Mean 24.74, one point above; our deviation is 1.41, the paper's 0.1.
     [line] = verdict(result(row(finals=(23.74, 25.74), paper=23.74, std=0.1)))
@@ -244,7 +250,7 @@ def test_the_figure_is_a_png_and_is_returned_as_written(tmp_path, scale):
         row("plain", (20.0, 3.0), paper=23.6),
         row("one diverged", runs=(run(0, [90.0, 5.0]), DIVERGED)),
         row("died at once", runs=(run(1, [], diverged_at=1),)),
-        row("a $ and a _", runs=(run(1, [0.0, float("nan"), 50.0]),)),
+        row("$a^ and _b_$", runs=(run(1, [0.0, float("nan"), 50.0]),)),
     ]
     drawn = draw_curves(result(*rows, scale=scale), tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes() == drawn
@@ -410,6 +416,7 @@ def test_the_page_shows_verdict_table_plan_departures_notes_and_environment(tmp_
         assert words in text, words
     # Said once: it is the same in both rows.
     assert text.count("model resnet") == 1
+    assert text.count("rate 0.1") == 1
 
 
 def test_a_reproduction_is_not_called_modified(tmp_path):

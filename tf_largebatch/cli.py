@@ -65,7 +65,7 @@ def make_parser(recipe: Recipe) -> argparse.ArgumentParser:
         "--replicas",
         type=_positive,
         metavar="N",
-        help="devices that train in step (default: every GPU, or one CPU)",
+        help="devices that train in step (default: with --data every GPU, else one device)",
     )
     machine.add_argument(
         "--micro-batch",
@@ -146,7 +146,7 @@ def _run(recipe: Recipe, miniature: Miniature, arguments: argparse.Namespace) ->
     scale = "smoke" if arguments.smoke else "full" if arguments.data else "miniature"
     rows = _rows(recipe, miniature, arguments, scale)
     if arguments.replicas is None:
-        arguments.replicas = _count_gpus()
+        arguments.replicas = _count_gpus() if scale == "full" else 1
     plans = [
         _plan(row.recipe, arguments, row.departures, scale=scale, data=describe_data(row.recipe))
         for row in rows
@@ -254,7 +254,10 @@ def _execute(recipe, miniature, arguments, folder, rows, scale) -> int:
     """Imports TensorFlow, runs the rows, and prints what was found."""
     _import_tensorflow()
     from tf_largebatch import experiment, report
+    from tf_largebatch.distribution.strategy import make_strategy
     from tf_largebatch.train import make_source
+
+    make_strategy(arguments.replicas)  # before the first tensor, or the CPU cannot be split
 
     data = arguments.data
     if scale == "smoke":

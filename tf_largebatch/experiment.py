@@ -81,7 +81,6 @@ def run(
     result = dataclasses.replace(
         blank, rows=tuple(results), wall_seconds=time.perf_counter() - started
     )
-    report.draw_curves(result, folder / "curves.png")
     report.write_rows_csv(result, folder / "rows.csv")
     report.write_report(result, [row.plan.to_json() for row in rows], folder)
     # Last, so that a result is there only when everything else is.

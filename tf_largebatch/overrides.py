@@ -38,34 +38,51 @@ def apply(recipe: Recipe, settings: list[str]) -> tuple[Recipe, tuple[str, ...]]
     Raises:
         InputError: no `=`, an unknown field, a value of the wrong type or out of range.
     """
-    departures = []
+    known, values = fields(recipe), {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
             raise InputError(f"--set must be field=value. Received: {setting!r}")
-        known = fields(recipe)
         if name not in known:
             close = difflib.get_close_matches(name, known, n=3) or list(known)
             raise InputError(
                 f"--set: {recipe.name} has no field {name!r}. Nearest: {', '.join(close)}"
             )
-        old = known[name]
         try:
-            recipe = _replace(recipe, name.split("."), text)
+            values[name] = parse(_hint(recipe, name), text)
         except ValueError as error:
             raise InputError(f"--set {setting}: {error}") from None
-        new = fields(recipe)[name]
-        if new != old:
-            departures.append(f"{name} {_show(old)} -> {_show(new)}")
-    return recipe, tuple(departures)
+    try:
+        changed = _rebuild(recipe, values)
+    except ValueError as error:
+        raise InputError(f"--set {' '.join(settings)}: {error}") from None
+    departures = (
+        f"{name} {_show(known[name])} -> {_show(value)}"
+        for name, value in values.items()
+        if value != known[name]
+    )
+    return changed, tuple(departures)
 
 
-def _replace(record: Any, path: list[str], text: str) -> Any:
-    name, *rest = path
+def _hint(record: Any, name: str) -> Any:
+    """The declared type of a dotted field."""
+    first, _, rest = name.partition(".")
     if rest:
-        return dataclasses.replace(record, **{name: _replace(getattr(record, name), rest, text)})
-    hint = typing.get_type_hints(type(record))[name]
-    return dataclasses.replace(record, **{name: parse(hint, text)})
+        return _hint(getattr(record, first), rest)
+    return typing.get_type_hints(type(record))[first]
+
+
+def _rebuild(record: Any, values: dict[str, Any]) -> Any:
+    """Replaces all fields at once, so that records check the whole and not each step to it."""
+    changes, parts = {}, {}
+    for name, value in values.items():
+        first, _, rest = name.partition(".")
+        if rest:
+            parts.setdefault(first, {})[rest] = value
+        else:
+            changes[first] = value
+    changes |= {name: _rebuild(getattr(record, name), part) for name, part in parts.items()}
+    return dataclasses.replace(record, **changes)
 
 
 def parse(hint: Any, text: str) -> Any:

@@ -8,6 +8,7 @@ Standard library only.
 """
 
 import dataclasses
+import math
 import statistics
 from dataclasses import dataclass, field
 
@@ -52,7 +53,7 @@ class SeedResult:
         seed: of weights, order and augmentation.
         folder: the run's folder, relative to the result file.
         epochs: one record per epoch.
-        wall_seconds: the whole run, evaluation included, compilation too.
+        wall_seconds: of the process that finished the run, evaluation and compilation included.
         diverged_at: the update at which the loss stopped being finite, or None.
     """
 
@@ -107,7 +108,8 @@ class RowResult:
     @property
     def errors_pct(self) -> tuple[float, ...]:
         """The errors of the runs that finished."""
-        return tuple(r.top1_error_pct for r in self.runs if r.top1_error_pct is not None)
+        errors = (run.top1_error_pct for run in self.runs)
+        return tuple(e for e in errors if e is not None and math.isfinite(e))
 
     @property
     def mean_error_pct(self) -> float | None:

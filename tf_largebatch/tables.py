@@ -103,7 +103,7 @@ def _distance(difference: float, row: RowResult) -> str:
     std = row.published_std_pct or row.std_error_pct
     if not is_finite(std) or not std:
         return f"{abs(difference):.2f} points {side}, no deviation known"
-    ratio = round(abs(difference) / std, 6)  # 23.83 - 23.74 is a little more than 0.09 in binary
+    ratio = round(abs(difference) / std, 6)  # 23.60 - 23.48 is a little over 0.12 in binary
     return "within 1 sd" if ratio <= 1 else f"{ratio:.1f} sd {side}"
 
 

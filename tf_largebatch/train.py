@@ -3,7 +3,7 @@
 The one place where the records of `recipe.py` become TensorFlow objects.
 """
 
-import shutil
+import dataclasses
 import sys
 import time
 from dataclasses import dataclass
@@ -89,7 +89,6 @@ def train(job: Job) -> SeedResult:
         checkpoints.save(records[-1].update)
 
     diverged_at = None
-    watchers = make_watchers(job, done)
     try:
         fit(
             step,
@@ -97,7 +96,7 @@ def train(job: Job) -> SeedResult:
             evaluate=make_evaluation(model, source, batch, strategy),
             epochs=job.stop_epoch or recipe.epochs,
             records=history,
-            callbacks=watchers,
+            callbacks=make_watchers(job, done),
             after_epoch=save,
         )
     except NonFiniteError as error:
@@ -107,9 +106,7 @@ def train(job: Job) -> SeedResult:
         update = int(model.optimizer.iterations.numpy())
         known = source.explain_failure(error, batch, seed=job.seed, update=update)
         raise known or error from None
-    finally:
-        watchers[0].close()
-    export(model, job.folder / "model.keras")
+    export(model, job)
     return SeedResult(
         seed=job.seed,
         folder=".",
@@ -287,9 +284,18 @@ def make_watchers(job: Job, done: int) -> list[keras.callbacks.Callback]:
     ]
 
 
-def export(model: keras.Model, path: Path) -> None:
-    """Saves the model, whole or not at all. It takes raw pixels and returns logits."""
+def export(model: keras.Model, job: Job) -> None:
+    """Saves the network for use, whole or not at all: raw pixels in, logits out, float32.
+
+    Its batch norms are Keras's own, which infer the same, so that `keras.saving.load_model` needs
+    nothing of this package; the optimizer's state is in the checkpoints.
+    """
+    keras.config.set_dtype_policy("float32")
+    recipe = job.plan.recipe
+    plain = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, bn_batch=None))
+    exported = make_model(plain, job.source, job.seed)
+    exported.set_weights(model.get_weights())
     # Keras decides the format by the suffix, so the unfinished file needs the same one.
-    part = path.with_name("part-" + path.name)
-    model.save(part)
-    shutil.move(part, path)
+    part = job.folder / "part-model.keras"
+    exported.save(part)
+    part.replace(job.folder / "model.keras")

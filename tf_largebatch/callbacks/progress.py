@@ -74,12 +74,7 @@ class TrainingProgress(keras.callbacks.Callback):
                 soft_wrap=True,
             )
 
-    def close(self):
-        """Ends the bar, also when training was cut short."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
     def on_train_end(self, logs=None):
         """Ends the bar."""
-        self.close()
+        if self._bar is not None:
+            self._bar.stop()

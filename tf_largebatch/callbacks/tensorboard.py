@@ -112,7 +112,6 @@ class TensorBoardScalars(keras.callbacks.Callback):
             _write(_experiment(self._hparams))
             _write(hparams_summary.session_start_pb(self._hparams))
             _write(custom_scalar.pb(_layout()))
-        self._writers[""].flush()
 
     def on_train_batch_end(self, batch, logs=None):
         """Keeps one update's values, and writes the window when it is full."""
@@ -140,8 +139,6 @@ class TensorBoardScalars(keras.callbacks.Callback):
             tf.summary.scalar("epoch/top1", top1)
             tf.summary.scalar("epoch/top1_best", self._best_top1)
             tf.summary.scalar("epoch/top5", 1 - logs["validation_top5_error_pct"] / 100)
-        for writer in self._writers.values():
-            writer.flush()
 
     def on_train_end(self, logs=None):
         """Writes what is left, marks the run as finished and closes the files."""
@@ -154,14 +151,13 @@ class TensorBoardScalars(keras.callbacks.Callback):
     def _write_window(self):
         if not self._count:
             return
+        # `as_default` flushes as it ends: a run that is killed or diverges keeps what tells why.
         with self._writers["train"].as_default(step=self._updates):
             for name, tag, mean in PER_UPDATE:
                 values = self._values[name]
                 if values and (self._compiled or not tag.startswith("throughput/")):
                     tf.summary.scalar(tag, mean(values))
             tf.summary.scalar("images_seen", self._updates * self._images_per_update)
-        # A run that is killed or diverges keeps the points that tell why.
-        self._writers["train"].flush()
         self._compiled = True
         self._clear()
 

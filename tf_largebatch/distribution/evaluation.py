@@ -34,6 +34,7 @@ class EvaluationStep:
 
     def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy):
         self.model, self.strategy = model, strategy
+        self._run = tf.function(self._total)
 
     def __call__(self, iterator: Iterator, *, batches: int, examples: int) -> Scores:
         """Scores `batches` batches per replica.
@@ -59,8 +60,7 @@ class EvaluationStep:
             examples=examples,
         )
 
-    @tf.function
-    def _run(self, iterator: Iterator, batches: tf.Tensor) -> tf.Tensor:
+    def _total(self, iterator: Iterator, batches: tf.Tensor) -> tf.Tensor:
         # float64: 50,000 ones and losses are added one batch at a time.
         totals = tf.zeros([4], tf.float64)
         for _ in tf.range(batches):

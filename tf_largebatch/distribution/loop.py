@@ -55,18 +55,20 @@ def fit(
     update = records[-1].update if records else 0
     watchers.on_train_begin({})
     first = records[-1].epoch + 1 if records else 1
-    for epoch in range(first, math.ceil(epochs) + 1):
-        end = plan.updates_at(min(epoch, epochs))
-        if end == update:  # a batch larger than the data: this epoch ends within the last update
-            continue
-        watchers.on_epoch_begin(epoch - 1, {})
-        rows, seconds = _run_epoch(step, batches, update, end, watchers)
-        update = end
-        scores = evaluate()
-        records.append(_record(epoch, update, plan, rows, seconds, scores))
-        watchers.on_epoch_end(epoch - 1, dataclasses.asdict(records[-1]))
-        after_epoch(records)
-    watchers.on_train_end({})
+    try:
+        for epoch in range(first, math.ceil(epochs) + 1):
+            end = plan.updates_at(min(epoch, epochs))
+            if end == update:  # a batch larger than the data: the last update ended this one too
+                continue
+            watchers.on_epoch_begin(epoch - 1, {})
+            rows, seconds = _run_epoch(step, batches, update, end, watchers)
+            update = end
+            scores = evaluate()
+            records.append(_record(epoch, update, plan, rows, seconds, scores))
+            watchers.on_epoch_end(epoch - 1, dataclasses.asdict(records[-1]))
+            after_epoch(records)
+    finally:  # what was watched is written, and the bar closed, also when training is cut short
+        watchers.on_train_end({})
     return records
 
 

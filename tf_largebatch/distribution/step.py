@@ -35,6 +35,14 @@ class TrainingStep:
         loss: (labels [n], logits [n, classes]) -> losses [n], without reduction.
         plan: how the global batch is split.
         strategy: the strategy in whose scope model and optimizer were made.
+
+    Attributes:
+        run: (iterator, updates) -> rows. Runs `updates` updates (a scalar tensor, so that another
+            number does not retrace) on what a distributed data set yields; float32
+            [updates, len(COLUMNS)]: per update the mean loss and accuracy of the global batch
+            before it, the rate used, the norm of the reduced gradient, and the index of the first
+            variable whose gradient is not finite, -1 if all are.
+        weight_norm: () -> the 2-norm of all trainable weights together, a float32 scalar.
     """
 
     def __init__(
@@ -52,25 +60,19 @@ class TrainingStep:
             optimizer.build(model.trainable_variables)
         # The base class would sum over replicas a second time (private, checked by a test).
         optimizer._all_reduce_sum_gradients = list
+        # One function per object: as decorated methods, the runs of one process would count as
+        # retracings of a single function.
+        self.run = tf.function(self._run)
+        self.weight_norm = tf.function(self._weight_norm)
 
-    @tf.function
-    def run(self, iterator: Iterator, updates: tf.Tensor) -> tf.Tensor:
-        """Runs `updates` updates (a scalar tensor: other counts do not retrace).
-
-        Returns:
-            float32 [updates, len(COLUMNS)]: per update the mean loss and accuracy of the global
-            batch before the update, the rate used, the norm of the reduced gradient, and the
-            index of the first variable whose gradient is not finite (-1 if all are).
-        """
+    def _run(self, iterator: Iterator, updates: tf.Tensor) -> tf.Tensor:
         rows = tf.TensorArray(tf.float32, size=updates, element_shape=[len(COLUMNS)])
         for i in tf.range(updates):
             row = self.strategy.run(self._update, args=next(iterator))
             rows = rows.write(i, self.strategy.experimental_local_results(row)[0])
         return rows.stack()
 
-    @tf.function
-    def weight_norm(self) -> tf.Tensor:
-        """Returns the 2-norm of all trainable weights together, a float32 scalar."""
+    def _weight_norm(self) -> tf.Tensor:
         return _norm([tf.cast(v.value, tf.float32) for v in self.model.trainable_variables])
 
     def _update(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
