@@ -1,5 +1,7 @@
 """One fixed problem for every optimizer: weights, gradients and rates that feed nothing back."""
 
+import contextlib
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -60,8 +62,10 @@ def make_variables(weights, names=None, dtype="float32"):
     names = names or [name for name, *_ in TENSORS]
     variables = []
     for name, value in zip(names, weights, strict=True):
-        scope, leaf = name.split("/")
-        with keras.name_scope(scope):
+        *scopes, leaf = name.split("/")
+        with contextlib.ExitStack() as stack:
+            for scope in scopes:
+                stack.enter_context(keras.name_scope(scope))
             variables.append(keras.Variable(value, name=leaf, dtype=dtype))
     return variables
 

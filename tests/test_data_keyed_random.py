@@ -62,11 +62,8 @@ def test_a_draw_does_not_depend_on_its_neighbours_in_the_batch():
 
 def test_uniforms_are_uniform_along_keys_and_along_draws():
     # Kolmogorov-Smirnov: 1.95 / sqrt(n) is the 0.1 % point; the input is fixed, so it never flakes.
-    for draws in (
-        keyed_random.uniforms(keys_of(40_000), 1),
-        keyed_random.uniforms(keys_of(1), 40_000),
-    ):
-        values = draws.numpy().ravel().astype(np.float64)
+    for keys, count in ((40_000, 1), (1, 40_000)):
+        values = keyed_random.uniforms(keys_of(keys), count).numpy().ravel().astype(np.float64)
         assert values.min() >= 0 and values.max() < 1
         assert kolmogorov_distance(values, lambda x: x) < 1.95 / math.sqrt(40_000)
 

@@ -159,11 +159,10 @@ def test_larc_never_exceeds_the_rate():
     [
         ("one", [[2.7, 3.6]]),  # r = 1: w - 0.2 * 0.5 w
         ("skip", [[3.0, 4.0]]),  # no decay either
-        ("denominator", [[1.5, 2.0]]),  # r = 0.5 * 5 / (0.5 * 5) = 1 by chance; see below
+        ("denominator", [[1.5, 2.0]]),  # r = 2.5 * 5 / (0.5 * 5) = 5: w - 0.2 * 5 * 0.5 w
     ],
 )
 def test_lars_zero_gradient_follows_the_zero_rule(zero_rule, want):
-    # "denominator": r = trust |w| / (decay |w|) = 2.5 * 5 / (0.5 * 5) = 5, w - 0.2 * 5 * 0.5 w
     optimizer = LARS(
         0.2, momentum=0.0, weight_decay=0.5, trust_coefficient=2.5, zero_rule=zero_rule
     )

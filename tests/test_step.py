@@ -24,7 +24,7 @@ def losses(labels, logits):
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
 
-def make_step(replicas=1, micro_batch=None, *, norm=False, optimizer=None):
+def make_step(replicas=1, micro_batch=None, *, norm=False, optimizer=None, **options):
     strategy = make_strategy(replicas)
     plan = BatchPlan(
         global_batch=BATCH, train_examples=EXAMPLES, replicas=replicas, micro_batch=micro_batch
@@ -43,7 +43,7 @@ def make_step(replicas=1, micro_batch=None, *, norm=False, optimizer=None):
             ]
         )
         make = optimizer or (lambda: MomentumSGD(0.1, momentum=0.9, weight_decay=1e-3))
-        step = TrainingStep(model, make(), loss=losses, plan=plan, strategy=strategy)
+        step = TrainingStep(model, make(), loss=losses, plan=plan, strategy=strategy, **options)
     return step
 
 
@@ -106,7 +106,7 @@ def test_the_first_update_is_the_one_worked_out_by_hand(data):
     np.testing.assert_allclose(after, before - 0.5 * gradient, atol=1e-6)
     loss = -np.log(softmax[np.arange(BATCH), labels]).mean()
     accuracy = (logits.argmax(axis=1) == labels).mean()
-    expected = [loss, accuracy, 0.5, np.linalg.norm(gradient), -1]
+    expected = [loss, accuracy, 0.5, np.linalg.norm(gradient), 1, -1]
     np.testing.assert_allclose(rows[0], expected, rtol=1e-5)
 
 
@@ -163,3 +163,54 @@ def test_weight_norm_is_that_of_all_trainable_weights_together(data):
     step = make_step(norm=True)
     flat = np.concatenate([v.numpy().ravel() for v in step.model.trainable_variables])
     assert float(step.weight_norm()) == pytest.approx(np.linalg.norm(flat), rel=1e-6)
+
+
+def half():
+    keras.config.set_dtype_policy("mixed_float16")
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_an_overflow_on_the_last_replica_skips_that_update_everywhere(data, replicas):
+    images = data[0].copy()
+    images[2 * BATCH - 1] = np.inf  # the last example of the second update: on the last replica
+    half()
+    step = make_step(replicas, scale_loss=True)
+    rows, weights = train(step, (images, data[1]), 3)
+    assert all(np.isfinite(w).all() for w in weights)
+    assert int(step.optimizer.iterations.numpy()) == 2
+    np.testing.assert_array_equal(column(rows, "loss_scale"), [2.0**15, 2.0**15, 2.0**14])
+    assert (column(rows, "first_bad_tensor") == -1).all()
+
+    # The weights are those of a run that never saw the second batch.
+    keep = np.r_[0:BATCH, 2 * BATCH : EXAMPLES]
+    half()
+    _, without = train(make_step(replicas, scale_loss=True), (data[0][keep], data[1][keep]), 2)
+    for a, b in zip(weights, without, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)  # the scale differs by then: float16 rounding
+
+
+def test_the_loss_scale_leaves_the_update_alone(data):
+    _, plain = train(make_step(), data, 10)
+    _, scaled = train(make_step(scale_loss=True), data, 10)
+    for a, b in zip(plain, scaled, strict=True):
+        np.testing.assert_array_equal(a, b)  # a power of two, in float32: exact
+
+
+def test_gradients_that_stay_infinite_at_the_least_scale_are_an_error(data):
+    step = make_step(scale_loss=True)
+    step._scale.assign(1.0)
+    rows, _ = train(step, (np.full_like(data[0], np.inf), data[1]), 1)
+    assert column(rows, "first_bad_tensor")[0] == 0
+
+
+@pytest.mark.parametrize(("wire", "tolerance"), [("bfloat16", 2e-2), ("float16", 2e-3)])
+def test_the_wire_dtype_rounds_the_gradients_and_nothing_else(data, wire, tolerance):
+    _, exact = train(make_step(2), data, 5)
+    step = make_step(2, wire_dtype=wire)
+    _, rounded = train(step, data, 5)
+    assert step.model.trainable_variables[0].dtype == "float32"
+    moved = False
+    for a, b in zip(exact, rounded, strict=True):
+        np.testing.assert_allclose(a, b, atol=tolerance * np.abs(a).max())
+        moved |= bool((a != b).any())
+    assert moved

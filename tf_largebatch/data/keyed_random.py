@@ -16,6 +16,9 @@ import math
 import tensorflow as tf
 
 _GAMMA = 0x9E3779B97F4A7C15
+# Numbers per vector instruction, at most. Left-over numbers get another log and cos, an ulp apart,
+# so none are left over: the same key gives the same bits in a batch of any size.
+_SIMD = 16
 
 
 def mix(values: tf.Tensor) -> tf.Tensor:
@@ -77,7 +80,7 @@ def normals(keys: tf.Tensor, count: int) -> tf.Tensor:
 
     No value is further out than sqrt(48 ln 2) = 5.77, since `uniforms` has 24 bits.
     """
-    pairs = (count + 1) // 2
+    pairs = _SIMD * -(-count // (2 * _SIMD))
     draws = uniforms(keys, 2 * pairs)
     radius = tf.sqrt(-2.0 * tf.math.log(1.0 - draws[:, :pairs]))
     angle = (2.0 * math.pi) * draws[:, pairs:]

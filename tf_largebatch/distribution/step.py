@@ -1,6 +1,7 @@
 """One update of the weights, the same on one device and on many.
 
-    micro-steps without communication -> one packed all-reduce -> finite check -> optimizer
+    micro-steps without communication -> one packed all-reduce -> unscale -> finite check
+    -> clipping, decay, LARS or LAMB, update (all in the optimizer)
 
 The loss is the sum over examples divided by the *global* batch (arXiv:1706.02677 §3), and the
 all-reduce sums, so the gradient is that of the whole batch however it was split over replicas and
@@ -10,6 +11,12 @@ and replicas: they move once per update whatever the accumulation, and agree on 
 
 Forward and backward are one pure function of tensors (`Model.stateless_call`), so nothing but the
 optimizer writes variables inside the loop.
+
+In float16 the loss is scaled up before the backward pass and the reduced gradient down again, in
+float32. An overflow on any replica makes the sum not finite on all of them, so all skip the same
+update and halve the scale; after `GROWTH_UPDATES` updates without one it doubles. Keras's own
+`LossScaleOptimizer` checks each replica's gradient before the sum: there, one replica's overflow
+ends in NaN or in a deadlock.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +29,9 @@ from tf_largebatch.batching import BatchPlan
 PACK_BYTES = 25 << 20  # one pack of everything was 2.4 times slower than packs of 4 to 50 MB
 
 # The columns of what `TrainingStep.run` returns, one row per update.
-COLUMNS = ("loss", "accuracy", "learning_rate", "grad_norm", "first_bad_tensor")
+COLUMNS = ("loss", "accuracy", "learning_rate", "grad_norm", "loss_scale", "first_bad_tensor")
+
+FIRST_SCALE, LEAST_SCALE, GROWTH_UPDATES = 2.0**15, 1.0, 2000
 
 
 class TrainingStep:
@@ -35,13 +44,17 @@ class TrainingStep:
         loss: (labels [n], logits [n, classes]) -> losses [n], without reduction.
         plan: how the global batch is split.
         strategy: the strategy in whose scope model and optimizer were made.
+        scale_loss: for float16; see above.
+        wire_dtype: "bfloat16" or "float16" sends the gradients in half the bytes; sums lose digits.
 
     Attributes:
+        variables: what a checkpoint must hold besides model and optimizer.
         run: (iterator, updates) -> rows. Runs `updates` updates (a scalar tensor, so that another
             number does not retrace) on what a distributed data set yields; float32
             [updates, len(COLUMNS)]: per update the mean loss and accuracy of the global batch
-            before it, the rate used, the norm of the reduced gradient, and the index of the first
-            variable whose gradient is not finite, -1 if all are.
+            before it, the rate used, the norm of the reduced gradient, the loss scale, and the
+            index of the first variable whose gradient is not finite, -1 if all are or if the
+            update was skipped to lower the scale.
         weight_norm: () -> the 2-norm of all trainable weights together, a float32 scalar.
     """
 
@@ -53,11 +66,19 @@ class TrainingStep:
         loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
         plan: BatchPlan,
         strategy: tf.distribute.Strategy,
+        scale_loss: bool = False,
+        wire_dtype: str | None = None,
     ):
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.plan, self.strategy = plan, strategy
+        self.wire_dtype = wire_dtype
+        self.variables = []
         with strategy.scope():
             optimizer.build(model.trainable_variables)
+            if scale_loss:
+                self._scale = keras.Variable(FIRST_SCALE, dtype="float32", trainable=False)
+                self._good = keras.Variable(0.0, dtype="float32", trainable=False)
+                self.variables = [self._scale.value, self._good.value]
         # The base class would sum over replicas a second time (private, checked by a test).
         optimizer._all_reduce_sum_gradients = list
         # One function per object: as decorated methods, the runs of one process would count as
@@ -76,48 +97,90 @@ class TrainingStep:
         return _norm([tf.cast(v.value, tf.float32) for v in self.model.trainable_variables])
 
     def _update(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        gradients, state, loss, correct = self._accumulate(images, labels)
-        floats = [i for i, s in enumerate(state) if s.dtype.is_floating]
-        parts = self._reduce([loss, correct, *gradients, *(state[i] for i in floats)])
-        loss, correct, gradients = parts[0], parts[1], parts[2 : 2 + len(gradients)]
-        share = self.plan.accumulation * self.plan.replicas
-        for i, total in zip(floats, parts[2 + len(gradients) :], strict=True):
-            state[i] = total / tf.cast(share, total.dtype)
+        scale = tf.convert_to_tensor(self._scale.value) if self.variables else tf.constant(1.0)
+        gradients, state, loss, correct = self._accumulate(images, labels, scale)
+        gradients, state, loss, correct = self._reduce(gradients, state, loss, correct)
+        if self.variables:
+            gradients = [g / tf.cast(scale, g.dtype) for g in gradients]
 
         rate = tf.cast(self.optimizer.learning_rate, tf.float32)
         squares = tf.stack([2.0 * tf.nn.l2_loss(tf.cast(g, tf.float32)) for g in gradients])
         bad = tf.logical_not(tf.math.is_finite(squares))
         first_bad = tf.where(tf.reduce_any(bad), tf.argmax(bad, output_type=tf.int32), -1)
+        if self.variables:
+            finite = first_bad < 0
+            self._apply_if(finite, gradients, state)
+            self._adjust_scale(finite)
+            first_bad = tf.where(scale > LEAST_SCALE, -1, first_bad)
+        else:
+            self._apply(gradients, state)
+        norm = tf.sqrt(tf.reduce_sum(squares))
+        accuracy = correct / self.plan.global_batch
+        return tf.stack([loss, accuracy, rate, norm, scale, tf.cast(first_bad, tf.float32)])
 
+    def _apply(self, gradients: list[tf.Tensor], state: list[tf.Tensor]) -> None:
+        """Updates the weights, and writes the state that the forward pass moved."""
         self.optimizer.apply(gradients, self.model.trainable_variables)
         for variable, value in zip(self.model.non_trainable_variables, state, strict=True):
             variable.assign(value)
-        norm = tf.sqrt(tf.reduce_sum(squares))
-        accuracy = correct / self.plan.global_batch
-        return tf.stack([loss, accuracy, rate, norm, tf.cast(first_bad, tf.float32)])
 
-    def _reduce(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Sums each tensor over the replicas."""
-        context = tf.distribute.get_replica_context()
-        if context.num_replicas_in_sync == 1:
-            return tensors
-        options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=PACK_BYTES)
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, tensors, options=options)
+    def _apply_if(self, finite: tf.Tensor, gradients, state) -> None:
+        """The same if `finite`, and nothing otherwise.
 
-    def _accumulate(self, images: tf.Tensor, labels: tf.Tensor):
+        Everything is updated and then put back: the optimizer merges replicas, which TensorFlow
+        forbids inside a condition.
+        """
+        variables = [
+            *self.model.trainable_variables,
+            *self.model.non_trainable_variables,
+            *self.optimizer.variables,
+        ]
+        before = [tf.identity(v.value) for v in variables]
+        self._apply(gradients, state)
+        for variable, old in zip(variables, before, strict=True):
+            variable.assign(tf.where(finite, tf.convert_to_tensor(variable.value), old))
+
+    def _adjust_scale(self, finite: tf.Tensor) -> None:
+        scale, good = (tf.convert_to_tensor(v) for v in self.variables)
+        good = tf.where(finite, good + 1.0, 0.0)
+        grow = good >= GROWTH_UPDATES
+        higher = tf.where(grow, 2.0 * scale, scale)
+        lower = tf.maximum(0.5 * scale, LEAST_SCALE)
+        self._scale.assign(tf.where(finite, higher, lower))
+        self._good.assign(tf.where(grow, 0.0, good))
+
+    def _reduce(self, gradients, state, loss, correct):
+        """Sums over replicas, packed; averages the floating state."""
+        floats = [i for i, s in enumerate(state) if s.dtype.is_floating]
+        sent = [loss, correct, *(state[i] for i in floats), *self._to_wire(gradients)]
+        sent = _sum_over_replicas(sent)
+        loss, correct = sent[:2]
+        share = self.plan.accumulation * self.plan.replicas
+        for i, total in zip(floats, sent[2:], strict=False):
+            state[i] = total / tf.cast(share, total.dtype)
+        received = sent[2 + len(floats) :]
+        reduced = [tf.cast(r, g.dtype) for r, g in zip(received, gradients, strict=True)]
+        return reduced, state, loss, correct
+
+    def _to_wire(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        if self.wire_dtype is None:
+            return gradients
+        return [tf.cast(g, self.wire_dtype) for g in gradients]
+
+    def _accumulate(self, images: tf.Tensor, labels: tf.Tensor, scale: tf.Tensor):
         """Sums gradient, state, loss and correct answers over this replica's micro-steps."""
         trainable = [tf.convert_to_tensor(v.value) for v in self.model.trainable_variables]
         state = [tf.convert_to_tensor(v.value) for v in self.model.non_trainable_variables]
         steps, size = self.plan.accumulation, self.plan.micro_batch
         if steps == 1:
-            return self._micro_step(trainable, state, images, labels)
+            return self._micro_step(trainable, state, images, labels, scale)
 
         def body(step, sums):
             part = slice(step * size, (step + 1) * size)
             # Static shapes inside the loop, which slicing by a tensor loses.
             x = tf.ensure_shape(images[part], [size, *images.shape[1:]])
             y = tf.ensure_shape(labels[part], [size])
-            new = self._micro_step(trainable, state, x, y)
+            new = self._micro_step(trainable, state, x, y, scale)
             return step + 1, tf.nest.map_structure(_add_or_take, sums, new)
 
         zeros = (
@@ -134,19 +197,36 @@ class TrainingStep:
         )
         return sums
 
-    def _micro_step(self, trainable, state, images, labels):
-        """One forward and backward: (gradients, new state, loss, correct answers)."""
+    def _micro_step(self, trainable, state, images, labels, scale):
+        """One forward and backward: (scaled gradients, new state, loss, correct answers)."""
         with tf.GradientTape() as tape:
             tape.watch(trainable)
             logits, new_state = self.model.stateless_call(trainable, state, images, training=True)
             logits = tf.cast(logits, tf.float32)
             loss = tf.reduce_sum(self.loss(labels, logits)) / self.plan.global_batch
+            scaled = loss * scale
         gradients = tape.gradient(
-            loss, trainable, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            scaled, trainable, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
         hits = tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels)
         new_state = [tf.convert_to_tensor(s) for s in new_state]
         return list(gradients), new_state, loss, tf.reduce_sum(tf.cast(hits, tf.float32))
+
+
+def _sum_over_replicas(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+    """One all-reduce for each dtype: TensorFlow packs tensors by joining them."""
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return tensors
+    options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=PACK_BYTES)
+    summed = list(tensors)
+    for dtype in dict.fromkeys(t.dtype for t in tensors):
+        places = [i for i, t in enumerate(tensors) if t.dtype == dtype]
+        group = [tensors[i] for i in places]
+        group = context.all_reduce(tf.distribute.ReduceOp.SUM, group, options=options)
+        for i, total in zip(places, group, strict=True):
+            summed[i] = total
+    return summed
 
 
 def _add_or_take(total: tf.Tensor, new: tf.Tensor) -> tf.Tensor:

@@ -12,7 +12,7 @@ from tf_largebatch.optimizers import checks, kernels
 from tf_largebatch.optimizers.exemptions import (
     Exemption,
     check_unambiguous,
-    exact_pattern,
+    listed_pattern,
     resolve,
     variable_path,
 )
@@ -47,7 +47,8 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
       sparse    gradients are summed over repeated rows and made dense on arrival.
       16 bits   gradients, slots, norms and arithmetic are float32 beside 16-bit weights.
       exempt    tensors are chosen by path and rank at `build`, kept in the config, and listed by
-                `exemptions()`.
+                `exemptions()`. Begin a pattern at a layer, "(^|/)conv1/", not at the model: a
+                `Sequential` loaded from a file has lost its own name from the paths.
       restore   state of other variables is an error, not a warning.
 
     Subclasses write `_build_slots` and `update_step`.
@@ -76,6 +77,11 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
         super().__init__(checks.check_learning_rate(learning_rate), weight_decay=decay, **kwargs)
         self.no_decay = checks.check_patterns("no_decay", no_decay)
         self.no_adaptation = checks.check_patterns("no_adaptation", no_adaptation)
+        if self.no_adaptation and not self.adapts:
+            raise ValueError(
+                f"`no_adaptation` must be left out of {type(self).__name__}, which has no trust "
+                f"ratio. Received: no_adaptation={no_adaptation!r}. Use LARS or LAMB."
+            )
         self.exclude_rank_below = checks.check_rank("exclude_rank_below", exclude_rank_below)
         self.record_norms = checks.check_flag("record_norms", record_norms)
         self._listed_paths = ()
@@ -146,8 +152,8 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
         if self.built:
             return
         variables = list(variables)
-        for name, path in self._listed_paths:
-            check_unambiguous(name, path, variables)
+        for method, path in self._listed_paths:
+            check_unambiguous(method, path, variables)
         rows = resolve(
             variables,
             no_decay=self.no_decay,
@@ -232,7 +238,7 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
         listed = tuple(variable_path(variable) for variable in var_list or ())
         self._listed_paths = self._listed_paths + tuple((method, path) for path in listed)
         names = checks.check_patterns("var_names", var_names or ())
-        return tuple(exact_pattern(path) for path in listed) + names
+        return tuple(listed_pattern(path) for path in listed) + names
 
     def _restore(self, state):
         expected = [tuple(variable.shape) for variable in self.variables]

@@ -29,9 +29,18 @@ def variable_path(variable) -> str:
     return path if path is not None else variable.name.split(":")[0]
 
 
-def exact_pattern(path: str) -> str:
-    """The regular expression that matches this path and no other."""
-    return f"^{re.escape(path)}$"
+def listed_pattern(path: str) -> str:
+    """The regular expression for one variable given by itself.
+
+    It matches the path, and the path without its first parts as long as layer and leaf remain: a
+    `Sequential` that is loaded from a file no longer has its own name in the paths.
+    """
+    *scopes, leaf = [re.escape(part) for part in path.split("/")]
+    pattern = f"{scopes.pop()}/{leaf}" if scopes else leaf
+    optional = ""
+    for scope in scopes:
+        optional = f"(?:{optional}{scope}/)?"
+    return f"^{optional}{pattern}$"
 
 
 def resolve(
@@ -72,16 +81,17 @@ def resolve(
     return tuple(rows)
 
 
-def check_unambiguous(name: str, path: str, variables: Sequence[keras.Variable]) -> None:
-    """Raises ValueError unless exactly one variable has this path."""
+def check_unambiguous(method: str, path: str, variables: Sequence[keras.Variable]) -> None:
+    """Raises ValueError unless exactly one variable is the one listed."""
     paths = [variable_path(variable) for variable in variables]
-    if paths.count(path) == 1:
+    hits = [other for other in paths if re.search(listed_pattern(path), other)]
+    if len(hits) == 1:
         return
-    problem = "is not among" if path not in paths else "is the path of several of"
+    problem = f"matches several, {_listing(hits)}" if hits else "is not among the variables trained"
     raise ValueError(
-        f"`var_list` must hold variables with a path of their own. Received: var_list={path!r} in "
-        f"`{name}`, which {problem} the variables of this optimizer. Name your layers, or pass the "
-        f"variables that are trained: {_listing(paths)}"
+        "`var_list` must hold variables whose paths tell them apart. Received: "
+        f"var_list={path!r} in `{method}`, which {problem}. Name your layers, or pass variables of "
+        f"these: {_listing(paths)}"
     )
 
 

@@ -1,0 +1,231 @@
+"""The two crops: against their definitions in float64 and against Pillow."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_largebatch.data.crops import (
+    ATTEMPTS,
+    DRAWS,
+    Crops,
+    crop_box,
+    evaluation_image,
+    training_image,
+)
+from tf_largebatch.errors import InputError
+
+CROPS = Crops(image_size=48, eval_short_side=56)
+NO_FLIP = np.float32(0.75)
+
+
+def box_by_hand(height, width, draws, area=(0.08, 1.0), aspect=(3 / 4, 4 / 3)):
+    """torchvision's RandomResizedCrop, in Python floats, from the same numbers."""
+    for k in range(ATTEMPTS):
+        size = height * width * (area[0] + (area[1] - area[0]) * float(draws[k]))
+        low, high = math.log(aspect[0]), math.log(aspect[1])
+        ratio = math.exp(low + (high - low) * float(draws[ATTEMPTS + k]))
+        h, w = round(math.sqrt(size / ratio)), round(math.sqrt(size * ratio))
+        if 0 < h <= height and 0 < w <= width:
+            top, left = (
+                math.floor(float(draws[2 * ATTEMPTS + n]) * (full - part + 1))
+                for n, full, part in ((0, height, h), (1, width, w))
+            )
+            return top, left, h, w
+    h, w = min(height, round(width / aspect[0])), min(width, round(height * aspect[1]))
+    return (height - h + 1) // 2, (width - w + 1) // 2, h, w
+
+
+def boxes(height, width, draws, crops):
+    @tf.function
+    def many(draws):
+        return tf.map_fn(
+            lambda d: crop_box(tf.constant([height, width, 3]), d, crops),
+            draws,
+            fn_output_signature=tf.int32,
+        )
+
+    return many(tf.constant(draws)).numpy()
+
+
+def uniform_draws(count, *, seed):
+    return np.random.default_rng(seed).random((count, DRAWS), dtype=np.float32)
+
+
+def picture(height, width, *, seed=0):
+    """A smooth picture with some noise, uint8."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width, :1][:2]
+    waves = [np.sin(y / a + x / b) for a, b in rng.uniform(3, 30, (3, 2))]
+    noisy = 127 + 90 * np.concatenate(waves, axis=2) + rng.normal(0, 8, (height, width, 3))
+    return noisy.clip(0, 255).round().astype(np.uint8)
+
+
+def png(image):
+    return tf.io.encode_png(image)
+
+
+def distance_of_samples(a, b):
+    """The Kolmogorov-Smirnov distance of two samples."""
+    both = np.sort(np.concatenate([a, b]))
+    return max(
+        abs(
+            np.searchsorted(np.sort(a), both, side="right") / len(a)
+            - np.searchsorted(np.sort(b), both, side="right") / len(b)
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "height, width, crops",
+    [
+        (375, 500, CROPS),
+        (500, 333, Crops(area=(0.05, 0.9), aspect=(2 / 3, 3 / 2))),
+        (20, 600, CROPS),
+        (600, 20, CROPS),
+        (1, 1, CROPS),
+    ],
+)
+def test_box_is_torchvisions_for_the_same_numbers(height, width, crops):
+    draws = uniform_draws(500, seed=1)
+    got = boxes(height, width, draws, crops)
+    expected = np.array([box_by_hand(height, width, d, crops.area, crops.aspect) for d in draws])
+    # float32 may round a side or a place the other way, by one pixel.
+    assert abs(got - expected).max() <= 1
+    assert (got == expected).all(axis=1).mean() > 0.99
+    assert (got[:, 0] + got[:, 2] <= height).all() and (got[:, 1] + got[:, 3] <= width).all()
+    assert got.min() >= 0 and got[:, 2:].min() >= 1
+
+
+def test_area_and_aspect_follow_their_definition():
+    # An independent sample of the definition, in float64, with its own numbers.
+    height, width, count = 1500, 2000, 6_000
+    got = boxes(height, width, uniform_draws(count, seed=2), CROPS).astype(np.float64)
+    rng, wanted = np.random.default_rng(3), []
+    while len(wanted) < count:
+        area, ratio = rng.uniform(0.08, 1), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        h, w = np.sqrt(area * height * width / ratio), np.sqrt(area * height * width * ratio)
+        if h <= height and w <= width:
+            wanted.append((area, ratio))
+    wanted = np.array(wanted)
+    limit = 1.95 * math.sqrt(2 / count)  # 0.1 % point; the numbers are fixed
+    area, ratio = got[:, 2] * got[:, 3] / (height * width), got[:, 3] / got[:, 2]
+    assert distance_of_samples(area, wanted[:, 0]) < limit
+    assert distance_of_samples(ratio, wanted[:, 1]) < limit
+    assert area.min() > 0.0795 and abs(np.log(ratio)).max() < math.log(4 / 3) + 0.005
+
+
+def test_place_of_the_crop_is_uniform():
+    got = boxes(1500, 2000, uniform_draws(4_000, seed=4), CROPS).astype(np.float64)
+    for start, size, full in ((got[:, 0], got[:, 2], 1500), (got[:, 1], got[:, 3], 2000)):
+        free = full - size > 50
+        share = np.sort(start[free] / (full - size[free]))
+        assert abs(share - np.arange(len(share)) / len(share)).max() < 2.2 / math.sqrt(len(share))
+
+
+@pytest.mark.parametrize("height, width", [(40, 1000), (1000, 40)])
+def test_fallback_is_the_largest_centred_crop_in_the_range(height, width):
+    draws = np.full((1, DRAWS), 0.999, np.float32)  # the whole area never fits in this shape
+    (top, left, h, w) = boxes(height, width, draws, CROPS)[0]
+    assert min(h, w) == 40 and max(h, w) == round(40 * 4 / 3)
+    assert abs(2 * top + h - height) <= 1 and abs(2 * left + w - width) <= 1
+
+
+def test_training_image_is_its_box_resized_and_half_are_mirrored():
+    image = picture(90, 120)
+    draws = uniform_draws(1, seed=5)[0]
+    top, left, h, w = box_by_hand(90, 120, draws)
+    # Bilinear at half-pixel centres, in float64.
+    y = np.clip((np.arange(48) + 0.5) * h / 48 - 0.5, 0, h - 1)
+    x = np.clip((np.arange(48) + 0.5) * w / 48 - 0.5, 0, w - 1)
+    part = image[top : top + h, left : left + w].astype(np.float64)
+    y0, x0 = np.minimum(y.astype(int), h - 2), np.minimum(x.astype(int), w - 2)
+    fy, fx = (y - y0)[:, None, None], (x - x0)[None, :, None]
+    rows = part[y0] * (1 - fy) + part[y0 + 1] * fy
+    expected = rows[:, x0] * (1 - fx) + rows[:, x0 + 1] * fx
+    for mirror in (0.0, 0.4999, 0.5, 0.999):
+        draws[-1] = mirror
+        got = training_image(png(image), tf.constant(draws), CROPS).numpy()
+        assert got.dtype == np.uint8 and got.shape == (48, 48, 3)
+        got = got[:, ::-1] if mirror < 0.5 else got
+        assert abs(got - expected).max() <= 0.51
+
+
+def test_cropped_decoding_equals_decoding_and_cropping():
+    # The decoder starts at a block boundary left of the crop; its pixels must be the same.
+    draws = uniform_draws(12, seed=6)
+    draws[:, -1] = NO_FLIP
+    image = picture(90, 120)
+    for quality, subsampled in ((80, False), (95, False), (95, True)):
+        jpeg = tf.io.encode_jpeg(image, quality=quality, chroma_downsampling=subsampled)
+        decoded = tf.io.decode_jpeg(jpeg, dct_method="INTEGER_FAST")
+        for row in draws:
+            fused = training_image(jpeg, tf.constant(row), CROPS).numpy().astype(int)
+            plain = training_image(png(decoded), tf.constant(row), CROPS).numpy()
+            # Chroma is interpolated across the cut when it is subsampled.
+            assert abs(fused - plain).max() <= (40 if subsampled else 0)
+            assert abs(fused - plain).mean() <= 0.5
+
+
+@pytest.mark.parametrize("encode", ["jpeg", "png", "grey jpeg", "grey png"])
+def test_grey_pictures_and_pngs_become_three_channels(encode):
+    image = picture(60, 70)
+    if "grey" in encode:
+        image = image[..., :1]
+    encoded = (tf.io.encode_jpeg if "jpeg" in encode else tf.io.encode_png)(image)
+    draws = tf.constant(uniform_draws(1, seed=7)[0])
+    for result in (training_image(encoded, draws, CROPS), evaluation_image(encoded, CROPS)):
+        assert result.shape == (48, 48, 3)
+        if "grey" in encode:
+            np.testing.assert_array_equal(result[..., 0], result[..., 2])
+
+
+def test_cmyk_jpeg_becomes_rgb():
+    image_module = pytest.importorskip("PIL.Image", reason="needs Pillow to write a CMYK JPEG")
+    buffer = io.BytesIO()
+    # Adobe's inverted CMYK, as Pillow writes it: no ink is white.
+    image_module.new("CMYK", (64, 64), (0, 0, 0, 0)).save(buffer, "JPEG")
+    draws = tf.constant(uniform_draws(1, seed=8)[0])
+    encoded = tf.constant(buffer.getvalue())
+    for result in (training_image(encoded, draws, CROPS), evaluation_image(encoded, CROPS)):
+        assert result.shape == (48, 48, 3) and result.numpy().min() >= 250
+
+
+@pytest.mark.parametrize("height, width", [(80, 117), (117, 80), (56, 56), (30, 45), (211, 64)])
+def test_evaluation_crop_is_pillows_unfiltered_bilinear(height, width):
+    image_module = pytest.importorskip("PIL.Image", reason="the oracle is Pillow")
+    image = picture(height, width)
+    got = evaluation_image(png(image), CROPS).numpy()
+    # Shorter side 56, longer int(56 * long / short), central 48: as one affine map of the source.
+    short = min(height, width)
+    tall, wide = (56 * side // short for side in (height, width))
+    top, left = (tall - 48) // 2, (wide - 48) // 2
+    corners = (left / wide, top / tall, (left + 48) / wide, (top + 48) / tall)
+    extent = [c * side for c, side in zip(corners, (width, height) * 2, strict=True)]
+    wanted = image_module.fromarray(image).transform(
+        (48, 48),
+        image_module.Transform.EXTENT,
+        extent,
+        resample=image_module.Resampling.BILINEAR,
+    )
+    # One grey level: Pillow truncates where we round.
+    assert abs(got.astype(int) - np.asarray(wanted)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        ({"image_size": 0}, "`image_size` must be at least 1"),
+        ({"area": (0.0, 1.0)}, "`area` must be"),
+        ({"area": (0.5, 0.4)}, "`area` must be"),
+        ({"area": (0.5, 1.1)}, "`area` must be"),
+        ({"aspect": (0.0, 1.0)}, "`aspect` must be"),
+        ({"aspect": (2.0, 1.0)}, "`aspect` must be"),
+        ({"eval_short_side": 223}, "`eval_short_side` must be at least image_size .224"),
+    ],
+)
+def test_range_that_makes_no_sense_is_named(changed, words):
+    with pytest.raises(InputError, match=words):
+        Crops(**changed)

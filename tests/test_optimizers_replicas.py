@@ -1,0 +1,139 @@
+"""Two replicas equal one device, clipping included, whoever sums the gradients."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from optimizer_replay import RateTable, make_problem, make_variables, replay, values_of
+
+from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, RMSpropSGD
+
+UPDATES = 5
+RATES = (0.05, 0.1, 0.2, 0.1, 0.05)
+TOLERANCE = 1e-6
+
+
+def rmsprop(rate, **options):
+    return RMSpropSGD(rate, center_updates=2, period_updates=3, **options)
+
+
+def lars_update(rate, **options):
+    return LARS(rate, momentum_placement="update", decay_in_norm="combined", **options)
+
+
+EVERY = (MomentumSGD, LARS, lars_update, LAMB, rmsprop)
+CLIPS = ({}, {"global_clipnorm": 0.5}, {"clipnorm": 0.05}, {"clipvalue": 0.01})
+
+
+def split(gradients):
+    """Two unequal parts of each gradient that sum to it."""
+    rng = np.random.default_rng(7)
+    noise = [[np.float32(rng.standard_normal(g.shape)) for g in update] for update in gradients]
+    first = [[np.float32(5 * n) for n in update] for update in noise]
+    second = [
+        [g - part for g, part in zip(update, parts, strict=True)]
+        for update, parts in zip(gradients, first, strict=True)
+    ]
+    return first, second
+
+
+def run_on_two(make, weights, gradients, *, already_reduced=False):
+    """Weights after all updates, the gradients summed by the optimizer or before it."""
+    parts = split(gradients)
+    stacks = [
+        tf.constant([[update[i] for update in part] for part in parts])  # replica, update, tensor
+        for i in range(len(weights))
+    ]
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        variables = make_variables(weights)
+        optimizer = make()
+        optimizer.build(variables)
+    if already_reduced:
+        optimizer._all_reduce_sum_gradients = list
+
+    def replica_update(index):
+        context = tf.distribute.get_replica_context()
+        grads = [stack[context.replica_id_in_sync_group, index] for stack in stacks]
+        if already_reduced:
+            grads = context.all_reduce("SUM", grads)
+        optimizer.apply(grads, variables)
+
+    update = tf.function(lambda index: strategy.run(replica_update, args=(index,)))
+    for index in range(UPDATES):
+        update(tf.constant(index))
+    copies = [strategy.experimental_local_results(v.value) for v in variables]
+    for pair in copies:
+        np.testing.assert_array_equal(pair[0].numpy(), pair[1].numpy())
+    return [pair[0].numpy() for pair in copies], optimizer
+
+
+def worst(a, b):
+    """Largest difference, relative to the largest weight of the tensor."""
+    return max(float(np.max(np.abs(x - y)) / np.max(np.abs(x))) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("already_reduced", [False, True], ids=["keras_sums", "engine_sums"])
+@pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: "".join(clip) or "no_clipping")
+@pytest.mark.parametrize("make", [LARS, LAMB])
+def test_two_replicas_equal_one_device(make, clip, already_reduced):
+    weights, gradients = make_problem(updates=UPDATES)
+
+    def optimizer():
+        return make(RateTable(RATES), weight_decay=0.01, **clip)
+
+    one = replay(optimizer(), weights, gradients)[-1]
+    two, _ = run_on_two(optimizer, weights, gradients, already_reduced=already_reduced)
+    assert worst(one, two) < TOLERANCE
+
+
+@pytest.mark.parametrize("make", [MomentumSGD, lars_update, rmsprop])
+def test_two_replicas_equal_one_device_with_active_clipping(make):
+    weights, gradients = make_problem(updates=UPDATES)
+
+    def optimizer():
+        return make(RateTable(RATES), weight_decay=0.01, global_clipnorm=0.5)
+
+    one = replay(optimizer(), weights, gradients)[-1]
+    two, _ = run_on_two(optimizer, weights, gradients)
+    assert worst(one, two) < TOLERANCE
+
+
+def test_the_parts_are_such_that_clipping_them_would_be_seen():
+    # Guard: Keras's SGD clips each replica's part, and is far away on the same input.
+    weights, gradients = make_problem(updates=UPDATES)
+
+    def optimizer():
+        return keras.optimizers.SGD(RateTable(RATES), momentum=0.9, global_clipnorm=0.5)
+
+    one = replay(optimizer(), weights, gradients)[-1]
+    two, _ = run_on_two(optimizer, weights, gradients)
+    assert worst(one, two) > 0.01
+
+
+def test_recorded_norms_of_two_replicas_are_those_of_one_device():
+    weights, gradients = make_problem(updates=UPDATES)
+    one = LARS(RateTable(RATES), record_norms=True)
+    replay(one, weights, gradients)
+    _, two = run_on_two(lambda: LARS(RateTable(RATES), record_norms=True), weights, gradients)
+    got = np.array([row[1:] for row in two.recorded_norms()])
+    want = np.array([row[1:] for row in one.recorded_norms()])
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_fit_on_two_replicas_equals_fit_on_one_device():
+    x = np.random.default_rng(0).standard_normal((64, 4)).astype("float32")
+    results = []
+    for strategy in (
+        tf.distribute.get_strategy(),
+        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
+    ):
+        with strategy.scope():
+            keras.utils.set_random_seed(0)
+            model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="body")])
+            optimizer = LARS(0.5, weight_decay=0.01, trust_coefficient=0.1, global_clipnorm=0.1)
+            model.compile(optimizer, loss="mse", jit_compile=False)
+        data = tf.data.Dataset.from_tensor_slices((x, x[:, :3])).batch(16, drop_remainder=True)
+        model.fit(data, epochs=2, verbose=0)
+        results.append([values_of(v) for v in model.trainable_variables])
+    assert worst(*results) < 2e-6

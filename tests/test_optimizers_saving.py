@@ -1,0 +1,246 @@
+"""Config, `.keras` files, pickles and checkpoints: what comes back is what was saved."""
+
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from optimizer_replay import RateTable, make_problem, make_variables, values_of
+
+from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, RMSpropSGD
+
+ROOT = Path(__file__).parent.parent
+COMMON = {
+    "weight_decay": 0.01,
+    "no_decay": ("bias",),
+    "exclude_rank_below": 1,
+    "record_norms": True,
+    "global_clipnorm": 3.0,
+    "use_ema": True,
+    "ema_momentum": 0.5,
+    "name": "mine",
+}
+# Every argument differs from its default.
+MAKERS = {
+    "MomentumSGD": lambda: MomentumSGD(0.125, momentum=0.5, nesterov=True, **COMMON),
+    "LARS": lambda: LARS(
+        0.125,
+        momentum=0.5,
+        nesterov=True,
+        trust_coefficient=0.5,
+        epsilon=0.25,
+        zero_rule="skip",
+        clip_trust_ratio=True,
+        momentum_correction=True,
+        no_adaptation=("kernel",),
+        **COMMON,
+    ),
+    "LARS update": lambda: LARS(
+        0.125, momentum_placement="update", decay_in_norm="combined", **COMMON
+    ),
+    "LAMB": lambda: LAMB(
+        0.125,
+        beta_1=0.5,
+        beta_2=0.75,
+        epsilon=0.25,
+        decoupled_weight_decay=True,
+        bias_correction=False,
+        min_weight_norm=0.5,
+        max_weight_norm=2.0,
+        clip_trust_ratio=True,
+        no_adaptation=("kernel",),
+        **COMMON,
+    ),
+    "RMSpropSGD": lambda: RMSpropSGD(
+        0.125,
+        center_updates=3.0,
+        period_updates=5.0,
+        rmsprop_learning_rate=0.5,
+        momentum=0.5,
+        rho=0.75,
+        epsilon=0.25,
+        **COMMON,
+    ),
+}
+
+
+def make_model():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3, name="body"), keras.layers.Dense(1, name="head")]
+    )
+
+
+def data():
+    x = np.random.default_rng(0).standard_normal((32, 4)).astype("float32")
+    return x, x[:, :1] - 0.5 * x[:, 1:2]
+
+
+def train(model, epochs=2):
+    x, y = data()
+    model.fit(x, y, batch_size=8, epochs=epochs, shuffle=False, verbose=0)
+
+
+def state(optimizer):
+    return [values_of(v) for v in optimizer.variables]
+
+
+def choices(optimizer):
+    """What is exempt, by layer and leaf: a loaded Sequential has no name of its own in the path."""
+    return [
+        ("/".join(row.path.split("/")[-2:]), row.decay, row.adapted)
+        for row in optimizer.exemptions()
+    ]
+
+
+def assert_equal(a, b):
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=list(MAKERS))
+def test_the_config_holds_every_argument(make):
+    import inspect
+
+    optimizer = make()
+    config = optimizer.get_config()
+    parameters = inspect.signature(type(optimizer).__init__).parameters
+    missing = set(parameters) - {"self", "kwargs"} - set(config)
+    assert not missing
+    again = type(optimizer).from_config(config)
+    assert again.get_config() == optimizer.get_config()
+    copied = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(copied) is type(optimizer) and copied.get_config() == config
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=list(MAKERS))
+def test_a_saved_model_continues_as_if_it_had_not_been(make, tmp_path):
+    model = make_model()
+    model.compile(make(), loss="mse", jit_compile=False)
+    train(model)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert choices(again.optimizer) == choices(model.optimizer)
+    assert_equal(state(model.optimizer), state(again.optimizer))
+    model.compile(model.optimizer, loss="mse", jit_compile=False)
+    again.compile(again.optimizer, loss="mse", jit_compile=False)
+    train(model, 1)
+    train(again, 1)
+    assert_equal(model.get_weights(), again.get_weights())
+
+
+@pytest.mark.slow
+def test_a_fresh_process_loads_optimizer_and_exemptions(tmp_path):
+    model = make_model()
+    optimizer = LARS(RateTable((0.5, 0.25, 0.125, 0.0625)), weight_decay=0.01, exclude_rank_below=0)
+    optimizer.exclude_from_weight_decay(var_list=[model.layers[1].kernel])
+    optimizer.exclude_from_layer_adaptation(var_names=["bias"])
+    model.compile(optimizer, loss="mse", jit_compile=False)
+    train(model, 1)
+    model.save(tmp_path / "model.keras")
+    code = (
+        "import sys, keras\n"
+        "from test_optimizers_saving import choices\n"
+        "model = keras.models.load_model(sys.argv[1])\n"
+        "print(choices(model.optimizer))\n"
+        "print(float(sum(abs(v.numpy()).sum() for v in model.optimizer.variables)))\n"
+    )
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "model.keras")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    rows, total = done.stdout.strip().splitlines()[-2:]
+    assert rows == str(choices(optimizer))
+    assert float(total) == pytest.approx(sum(np.abs(v).sum() for v in state(optimizer)), rel=1e-6)
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=list(MAKERS))
+def test_a_pickled_optimizer_keeps_its_config_and_its_state(make):
+    weights, gradients = make_problem(updates=3)
+    names = [f"layer{i}/{leaf}" for i, leaf in enumerate(["kernel"] * 5 + ["gamma", "bias", "s"])]
+    variables = make_variables(weights, names)
+    optimizer = make()
+    optimizer.build(variables)
+    for grads in gradients[:2]:
+        optimizer.apply([tf.constant(g) for g in grads], variables)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = pickle.loads(pickle.dumps(optimizer))
+    assert again.get_config() == optimizer.get_config()
+    twins = make_variables([values_of(v) for v in variables], names)
+    again.build(twins)
+    assert_equal(state(optimizer), state(again))
+    optimizer.apply([tf.constant(g) for g in gradients[2]], variables)
+    again.apply([tf.constant(g) for g in gradients[2]], twins)
+    assert_equal([values_of(v) for v in variables], [values_of(v) for v in twins])
+
+
+def test_state_waiting_for_build_is_restored_outside_the_graph_that_builds():
+    weights, gradients = make_problem(updates=2)
+    variables = make_variables(weights)
+    optimizer = MomentumSGD(0.1)
+    optimizer.build(variables)
+    optimizer.apply([tf.constant(g) for g in gradients[0]], variables)
+    again = pickle.loads(pickle.dumps(optimizer))
+    twins = make_variables([values_of(v) for v in variables])
+    update = tf.function(lambda *grads: again.apply(list(grads), twins))
+    for _ in range(2):  # a restore inside the graph would run again with the second call
+        update(*map(tf.constant, gradients[1]))
+        optimizer.apply([tf.constant(g) for g in gradients[1]], variables)
+    assert_equal([values_of(v) for v in variables], [values_of(v) for v in twins])
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=list(MAKERS))
+def test_a_tensorflow_checkpoint_restores_everything(make, tmp_path):
+    model = make_model()
+    model.compile(make(), loss="mse", jit_compile=False)
+    train(model)
+    path = tf.train.Checkpoint(model=model, optimizer=model.optimizer).save(tmp_path / "c")
+    again = make_model()
+    again.compile(make(), loss="mse", jit_compile=False)
+    again.optimizer.build(again.trainable_variables)
+    restored = tf.train.Checkpoint(model=again, optimizer=again.optimizer).restore(path)
+    restored.assert_existing_objects_matched()
+    assert_equal(state(model.optimizer), state(again.optimizer))
+
+
+def test_state_of_another_model_is_an_error_not_a_warning(tmp_path):
+    model = make_model()
+    model.compile(LARS(0.1), loss="mse", jit_compile=False)
+    train(model)
+    store = {str(i): v for i, v in enumerate(state(model.optimizer))}
+
+    fewer = LARS(0.1)
+    fewer.build(make_variables([np.ones((2, 2), np.float32)], ["a/kernel"]))
+    with pytest.raises(ValueError, match="6 saved arrays for 3 variables"):
+        fewer.load_own_variables(store)
+
+    reshaped = LARS(0.1)
+    shapes = [(4, 3), (3,), (5, 1), (1,)]
+    reshaped.build(make_variables([np.ones(s, np.float32) for s in shapes], ["a/k"] * 4))
+    with pytest.raises(ValueError, match=r"saved array 4 of shape \(3, 1\) .* \(5, 1\)"):
+        reshaped.load_own_variables(store)
+
+    waiting = LARS(0.1)
+    waiting.load_own_variables(store)
+    with pytest.raises(ValueError, match="6 saved arrays for 3 variables"):
+        waiting.build(make_variables([np.ones((2, 2), np.float32)], ["a/kernel"]))
+
+
+def test_new_variables_for_a_built_optimizer_are_an_error():
+    optimizer = LARS(0.1)
+    optimizer.build(make_variables([np.ones((2, 2), np.float32)], ["a/kernel"]))
+    stranger = make_variables([np.ones((2, 2), np.float32)], ["b/kernel"])
+    with pytest.raises(ValueError, match="Unknown variable"):
+        optimizer.apply([tf.ones((2, 2))], stranger)
