@@ -1,4 +1,4 @@
-"""Finding and indexing shards: against TensorFlow's own writer, and everything that can be wrong."""
+"""Finding and indexing shards: against TensorFlow's writer, and everything that can be wrong."""
 
 import gzip
 import shutil
@@ -73,8 +73,8 @@ def test_empty_folder_and_wrong_kinds_of_files_are_described(tmp_path):
     for name in ("a.txt", "b.csv", "c.zip", "d.zip", "e.zip"):
         (tmp_path / name).write_text("x")
     refused(["holds a.txt, b.csv, c.zip and 2 more"], find_shards, tmp_path)
-    (tmp_path / "n01440764").mkdir()
-    refused(["the pictures themselves", "n01440764"], find_shards, tmp_path)
+    (tmp_path / "train" / "n01440764").mkdir(parents=True)
+    refused(["the pictures themselves (n01440764"], find_shards, tmp_path)
 
 
 def test_one_split_alone_is_refused(tmp_path):

@@ -1,12 +1,14 @@
 """The loop over epochs: what it records, what it tells callbacks, where it stops."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tf_largebatch.batching import BatchPlan
-from tf_largebatch.distribution.checkpoint import Checkpoints
+from tf_largebatch.distribution.checkpoint import Checkpoints, Progress
 from tf_largebatch.distribution.evaluation import Scores
 from tf_largebatch.distribution.loop import BLOCK, fit
 from tf_largebatch.distribution.step import TrainingStep
@@ -43,6 +45,14 @@ def batches_from(update, batch, poison=None):
     return iter(tf.data.Dataset.counter(update).map(make))
 
 
+def run(step, *, epochs, progress=None, poison=None, **options):
+    """Trains on batches that follow from where `progress` stands, and returns it."""
+    progress = progress or Progress()
+    batches = batches_from(progress.update, step.plan.global_batch, poison)
+    fit(step, batches=batches, evaluate=lambda: SCORES, epochs=epochs, progress=progress, **options)
+    return progress
+
+
 class Log(keras.callbacks.Callback):
     def __init__(self):
         super().__init__()
@@ -60,103 +70,82 @@ class Log(keras.callbacks.Callback):
 def test_epochs_end_at_the_first_update_past_them_and_every_update_is_told_once():
     # 100 examples at 8: epochs end after ceil(12.5), ceil(25), ceil(37.5) updates.
     step, log = make_step(100, 8), Log()
-    records = fit(
-        step,
-        batches=batches_from(0, 8),
-        evaluate=lambda: SCORES,
-        epochs=3,
-        records=[],
-        callbacks=[log],
-    )
+    progress = run(step, epochs=3, callbacks=[log])
     assert log.updates == list(range(38))
     assert log.epochs == [(0, 13, 1), (1, 25, 2), (2, 38, 3)]
-    assert [r.images_seen for r in records] == [104, 200, 304]
+    assert [r.images_seen for r in progress.records] == [104, 200, 304]
     # The last update of a block carries the weight norm: blocks end with the epochs.
     assert log.with_norm == [12, 24, 37]
-    assert BLOCK == 20
 
 
 def test_an_epoch_longer_than_a_block_is_told_whole():
     step, log = make_step(2 * BLOCK + 3, 1), Log()
-    fit(
-        step,
-        batches=batches_from(0, 1),
-        evaluate=lambda: SCORES,
-        epochs=1,
-        records=[],
-        callbacks=[log],
-    )
+    run(step, epochs=1, callbacks=[log])
     assert log.updates == list(range(2 * BLOCK + 3))
     assert log.with_norm == [BLOCK - 1, 2 * BLOCK - 1, 2 * BLOCK + 2]
 
 
 def test_a_batch_larger_than_the_data_ends_several_epochs_at_once():
     # 10 examples at 25: 4 epochs are 40 examples, two updates; epochs 1 and 2 end with the first.
-    step = make_step(10, 25)
-    records = fit(step, batches=batches_from(0, 25), evaluate=lambda: SCORES, epochs=4, records=[])
-    assert [(r.epoch, r.update) for r in records] == [(1, 1), (3, 2)]
+    progress = run(make_step(10, 25), epochs=4)
+    assert [(r.epoch, r.update) for r in progress.records] == [(1, 1), (3, 2)]
 
 
 def test_the_record_holds_the_means_of_its_epoch_and_the_rate_of_its_last_update():
-    step = make_step(5, 1)
     seen = []
 
     class Keep(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             seen.append(logs)
 
-    records = fit(
-        step,
-        batches=batches_from(0, 1),
-        evaluate=lambda: SCORES,
-        epochs=2,
-        records=[],
-        callbacks=[Keep()],
-    )
-    for n, record in enumerate(records):
+    progress = run(make_step(5, 1), epochs=2, callbacks=[Keep()])
+    for n, record in enumerate(progress.records):
         part = seen[5 * n : 5 * n + 5]
         assert record.train_loss == pytest.approx(np.mean([p["loss"] for p in part]), rel=1e-6)
         error = 100 * (1 - np.mean([p["accuracy"] for p in part]))
         assert record.train_error_pct == pytest.approx(error, abs=1e-4)
     # Updates 0 to 9 with a drop at 7: the first epoch ends before it, the second after.
-    assert [r.learning_rate for r in records] == pytest.approx([0.1, 0.05])
+    assert [r.learning_rate for r in progress.records] == pytest.approx([0.1, 0.05])
 
 
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path):
-    whole = make_step(100, 8)
-    records = fit(whole, batches=batches_from(0, 8), evaluate=lambda: SCORES, epochs=3, records=[])
+def without_time(records):
+    return [dataclasses.replace(record, seconds=0.0) for record in records]
 
-    first = make_step(100, 8)
-    saver = Checkpoints(tmp_path, first.model, first.optimizer)
-    history = fit(first, batches=batches_from(0, 8), evaluate=lambda: SCORES, epochs=1, records=[])
-    saver.save(history[-1].update)
 
-    second = make_step(100, 8)
-    done = Checkpoints(tmp_path, second.model, second.optimizer).restore()
-    assert done == 13
-    history = fit(
-        second,
-        batches=batches_from(done, 8),
-        evaluate=lambda: SCORES,
-        epochs=3,
-        records=history,
-    )
+# 50 examples at 1: an epoch is 50 updates in blocks of 20, 20 and 10. Stops in the first epoch, at
+# its very end before the evaluation, and in the second.
+@pytest.mark.parametrize("stop", [20, 50, 70])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, stop):
+    whole = make_step(50, 1)
+    expected = run(whole, epochs=2)
+
+    first = make_step(50, 1)
+    halted = run(first, epochs=2, after_block=lambda progress: progress.update == stop)
+    assert halted.update == stop
+    Checkpoints(tmp_path, first.model, first.optimizer).save(halted)
+
+    second = make_step(50, 1)
+    restored = Checkpoints(tmp_path, second.model, second.optimizer).restore(halted.records)
+    assert restored.update == stop
+    resumed = run(second, epochs=2, progress=restored)
     for a, b in zip(whole.model.get_weights(), second.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert [r.train_loss for r in history] == [r.train_loss for r in records]
-    assert [r.learning_rate for r in history] == [r.learning_rate for r in records]
+    assert without_time(resumed.records) == without_time(expected.records)
+
+
+def test_records_past_the_checkpoint_are_forgotten(tmp_path):
+    # The process died after it wrote an epoch's record and before the checkpoint.
+    step = make_step(50, 1)
+    progress = run(step, epochs=1)
+    Checkpoints(tmp_path, step.model, step.optimizer).save(progress)
+    later = dataclasses.replace(progress.records[0], epoch=2, update=100)
+    restored = Checkpoints(tmp_path, step.model, step.optimizer).restore([*progress.records, later])
+    assert [r.epoch for r in restored.records] == [1]
 
 
 def test_a_value_that_is_not_finite_stops_the_run_with_update_tensor_and_rate():
-    step = make_step(100, 8)
     with pytest.raises(NonFiniteError) as caught:
-        fit(
-            step,
-            batches=batches_from(0, 8, poison=9),
-            evaluate=lambda: SCORES,
-            epochs=3,
-            records=[],
-        )
+        run(make_step(100, 8), epochs=3, poison=9)
     assert caught.value.update == 9
     message = str(caught.value)
     assert message.startswith("update 9: ")
@@ -173,26 +162,26 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path):
     step = make_step(100, 8)
     saver = Checkpoints(tmp_path, step.model, step.optimizer)
     for update in (5, 10, 15):
-        saver.save(update)
+        saver.save(Progress(update=update))
     assert sorted(p.name for p in tmp_path.glob("*.index")) == ["ckpt-10.index", "ckpt-15.index"]
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path):
     step = make_step(100, 8)
     saver = Checkpoints(tmp_path, step.model, step.optimizer)
-    saver.save(10)
+    saver.save(Progress(update=10))
     good = step.model.get_weights()
     step.model.set_weights([w + 1 for w in good])
-    saver.save(15)
+    saver.save(Progress(update=15))
     damage(tmp_path / "ckpt-15.data-00000-of-00001")
 
     other = make_step(100, 8)
     again = Checkpoints(tmp_path, other.model, other.optimizer)
-    assert again.restore() == 10
+    assert again.restore([]).update == 10
     assert len(again.damaged) == 1 and "ckpt-15" in again.damaged[0]
     for a, b in zip(other.model.get_weights(), good, strict=True):
         np.testing.assert_array_equal(a, b)
 
     damage(tmp_path / "ckpt-10.data-00000-of-00001")
     with pytest.raises(InputError, match="ckpt-15 cannot be restored"):
-        Checkpoints(tmp_path, other.model, other.optimizer).restore()
+        Checkpoints(tmp_path, other.model, other.optimizer).restore([])

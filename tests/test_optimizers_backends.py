@@ -113,15 +113,16 @@ print(json.dumps({"differences": differences, "losses": losses}))
 def test_other_backends_follow_the_equations_and_train(backend):
     # A variable names the interpreter, where the backend is not installed beside TensorFlow.
     python = os.environ.get(f"TF_LARGEBATCH_{backend.upper()}_PYTHON", sys.executable)
-    probe = subprocess.run([python, "-c", f"import {backend}, keras"], capture_output=True)
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    env = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": paths}
+    probe = subprocess.run([python, "-c", f"import {backend}, keras"], capture_output=True, env=env)
     if probe.returncode:
         pytest.skip(f"{backend} is not importable by {python}")
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     done = subprocess.run(
         [python, "-c", PROGRAM],
         capture_output=True,
         text=True,
-        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": paths},
+        env=env,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout.strip().splitlines()[-1])

@@ -70,6 +70,33 @@ def test_lamb_counts_updates_not_micro_steps():
     np.testing.assert_allclose(w.numpy(), [0.9, 2.1], rtol=1e-6)
 
 
+def test_a_schedule_counts_updates_not_micro_steps():
+    # Keras would ask for the rates of micro-steps 1 and 3: 5 and 7.
+    w = keras.Variable([10.0], name="bias")
+    optimizer = MomentumSGD(
+        RateTable((1.0, 5.0, 6.0, 7.0)), momentum=0.0, gradient_accumulation_steps=2
+    )
+    optimizer.build([w])
+    seen = []
+    for _ in range(4):
+        optimizer.apply([keras.ops.ones((1,))], [w])
+        seen.append(float(w.numpy()[0]))
+    assert seen == [10.0, 9.0, 9.0, 4.0]
+
+
+def test_the_moving_average_counts_updates_not_micro_steps():
+    # Updates move 10 to 9 and 8; average 9, then 0.5 * 9 + 0.5 * 8.
+    w = keras.Variable([10.0], name="bias")
+    optimizer = MomentumSGD(
+        1.0, momentum=0.0, gradient_accumulation_steps=2, use_ema=True, ema_momentum=0.5
+    )
+    optimizer.build([w])
+    for _ in range(5):
+        optimizer.apply([keras.ops.ones((1,))], [w])
+    optimizer.finalize_variable_values([w])
+    np.testing.assert_allclose(w.numpy(), [8.5])
+
+
 @pytest.mark.parametrize("make", EVERY)
 def test_the_moving_average_follows_the_weights(make):
     weights, gradients = make_problem(updates=4)

@@ -13,6 +13,17 @@ RATES = (0.05, 0.1, 0.2, 0.1, 0.05)
 TOLERANCE = 1e-6
 
 
+class OwnCollectives(tf.distribute.MirroredStrategy):
+    """Strategies of one process number their collectives alike, and mix where shapes differ."""
+
+    _collective_key_base = 1000
+
+
+@pytest.fixture(scope="module")
+def strategy():
+    return OwnCollectives(["CPU:0", "CPU:1"])
+
+
 def rmsprop(rate, **options):
     return RMSpropSGD(rate, center_updates=2, period_updates=3, **options)
 
@@ -25,26 +36,33 @@ EVERY = (MomentumSGD, LARS, lars_update, LAMB, rmsprop)
 CLIPS = ({}, {"global_clipnorm": 0.5}, {"clipnorm": 0.05}, {"clipvalue": 0.01})
 
 
-def split(gradients):
-    """Two unequal parts of each gradient that sum to it."""
+def make_parts():
+    """Weights, gradients, and for each replica its part of them.
+
+    All numbers are multiples of 2^-18 below 64, so that the parts sum to the gradients exactly. The
+    parts are larger than their sum and not parallel to it: clipping them is not clipping the sum.
+    """
+    weights, gradients = make_problem(updates=UPDATES)
     rng = np.random.default_rng(7)
-    noise = [[np.float32(rng.standard_normal(g.shape)) for g in update] for update in gradients]
-    first = [[np.float32(5 * n) for n in update] for update in noise]
+
+    def grid(x):
+        return np.float32(np.round(np.ldexp(x, 18)) / 2**18)
+
+    whole = [[grid(g) for g in update] for update in gradients]
+    first = [[grid(rng.standard_normal(g.shape)) for g in update] for update in whole]
     second = [
         [g - part for g, part in zip(update, parts, strict=True)]
-        for update, parts in zip(gradients, first, strict=True)
+        for update, parts in zip(whole, first, strict=True)
     ]
-    return first, second
+    return weights, whole, (first, second)
 
 
-def run_on_two(make, weights, gradients, *, already_reduced=False):
+def run_on_two(strategy, make, weights, parts, *, already_reduced=False):
     """Weights after all updates, the gradients summed by the optimizer or before it."""
-    parts = split(gradients)
     stacks = [
         tf.constant([[update[i] for update in part] for part in parts])  # replica, update, tensor
         for i in range(len(weights))
     ]
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
         variables = make_variables(weights)
         optimizer = make()
@@ -76,64 +94,72 @@ def worst(a, b):
 @pytest.mark.parametrize("already_reduced", [False, True], ids=["keras_sums", "engine_sums"])
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: "".join(clip) or "no_clipping")
 @pytest.mark.parametrize("make", [LARS, LAMB])
-def test_two_replicas_equal_one_device(make, clip, already_reduced):
-    weights, gradients = make_problem(updates=UPDATES)
+def test_two_replicas_equal_one_device(strategy, make, clip, already_reduced):
+    weights, gradients, parts = make_parts()
 
     def optimizer():
         return make(RateTable(RATES), weight_decay=0.01, **clip)
 
     one = replay(optimizer(), weights, gradients)[-1]
-    two, _ = run_on_two(optimizer, weights, gradients, already_reduced=already_reduced)
+    two, _ = run_on_two(strategy, optimizer, weights, parts, already_reduced=already_reduced)
     assert worst(one, two) < TOLERANCE
 
 
 @pytest.mark.parametrize("make", [MomentumSGD, lars_update, rmsprop])
-def test_two_replicas_equal_one_device_with_active_clipping(make):
-    weights, gradients = make_problem(updates=UPDATES)
+def test_two_replicas_equal_one_device_with_active_clipping(strategy, make):
+    weights, gradients, parts = make_parts()
 
     def optimizer():
         return make(RateTable(RATES), weight_decay=0.01, global_clipnorm=0.5)
 
     one = replay(optimizer(), weights, gradients)[-1]
-    two, _ = run_on_two(optimizer, weights, gradients)
+    two, _ = run_on_two(strategy, optimizer, weights, parts)
     assert worst(one, two) < TOLERANCE
 
 
-def test_the_parts_are_such_that_clipping_them_would_be_seen():
+def test_the_parts_are_such_that_clipping_them_would_be_seen(strategy):
     # Guard: Keras's SGD clips each replica's part, and is far away on the same input.
-    weights, gradients = make_problem(updates=UPDATES)
+    weights, gradients, parts = make_parts()
 
     def optimizer():
         return keras.optimizers.SGD(RateTable(RATES), momentum=0.9, global_clipnorm=0.5)
 
     one = replay(optimizer(), weights, gradients)[-1]
-    two, _ = run_on_two(optimizer, weights, gradients)
+    two, _ = run_on_two(strategy, optimizer, weights, parts)
     assert worst(one, two) > 0.01
 
 
-def test_recorded_norms_of_two_replicas_are_those_of_one_device():
-    weights, gradients = make_problem(updates=UPDATES)
+def test_recorded_norms_of_two_replicas_are_those_of_one_device(strategy):
+    weights, gradients, parts = make_parts()
     one = LARS(RateTable(RATES), record_norms=True)
     replay(one, weights, gradients)
-    _, two = run_on_two(lambda: LARS(RateTable(RATES), record_norms=True), weights, gradients)
+    _, two = run_on_two(strategy, lambda: LARS(RateTable(RATES), record_norms=True), weights, parts)
     got = np.array([row[1:] for row in two.recorded_norms()])
     want = np.array([row[1:] for row in one.recorded_norms()])
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
-def test_fit_on_two_replicas_equals_fit_on_one_device():
+def test_fit_on_two_replicas_equals_fit_on_one_device(strategy):
     x = np.random.default_rng(0).standard_normal((64, 4)).astype("float32")
     results = []
-    for strategy in (
-        tf.distribute.get_strategy(),
-        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
-    ):
-        with strategy.scope():
+    for where in (tf.distribute.get_strategy(), strategy):
+        with where.scope():
             keras.utils.set_random_seed(0)
             model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="body")])
             optimizer = LARS(0.5, weight_decay=0.01, trust_coefficient=0.1, global_clipnorm=0.1)
             model.compile(optimizer, loss="mse", jit_compile=False)
         data = tf.data.Dataset.from_tensor_slices((x, x[:, :3])).batch(16, drop_remainder=True)
-        model.fit(data, epochs=2, verbose=0)
+        model.fit(data, epochs=2, shuffle=False, verbose=0)
         results.append([values_of(v) for v in model.trainable_variables])
     assert worst(*results) < 2e-6
+
+
+@pytest.mark.parametrize(
+    "option", [{"gradient_accumulation_steps": 2}, {"use_ema": True, "ema_overwrite_frequency": 3}]
+)
+def test_what_keras_cannot_compile_on_replicas_is_an_error_at_build(strategy, option):
+    with strategy.scope():
+        variables = make_variables(make_problem()[0])
+        optimizer = LARS(0.1, **option)
+        with pytest.raises(ValueError, match=f"{list(option)[-1]}` must be None on several"):
+            optimizer.build(variables)

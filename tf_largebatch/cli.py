@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tf_largebatch import overrides, run_folder
-from tf_largebatch.errors import InputError
+from tf_largebatch.errors import InputError, StoppedError
 from tf_largebatch.plan import Plan, describe_data
 from tf_largebatch.recipe import Expected, ImageNetSpec, Miniature, Recipe
 from tf_largebatch.result import Result
@@ -24,8 +24,8 @@ SMOKE_TRAIN_IMAGES, SMOKE_EVAL_IMAGES = 32, 20
 def main(recipe: Recipe, miniature: Miniature, argv: Sequence[str] | None = None) -> None:
     """Runs a recipe module's command line and exits.
 
-    Status 0: done. 2: something the user gave is wrong, said in one line. 3: the only run's loss
-    stopped being finite.
+    Status 0: done. 2: something the user gave is wrong, said in one line. 3: no run's loss stayed
+    finite. 128 + n: signal n asked for an end, and a checkpoint was written.
 
     Args:
         recipe: the published set-up.
@@ -39,9 +39,9 @@ def main(recipe: Recipe, miniature: Miniature, argv: Sequence[str] | None = None
     except InputError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         status = WRONG_INPUT
-    except KeyboardInterrupt:
-        print("\nstopped; the same command with this --run-dir continues", file=sys.stderr)
-        status = 130
+    except StoppedError as stopped:
+        print(stopped, file=sys.stderr)
+        status = 128 + stopped.signal
     sys.exit(status)
 
 
@@ -76,7 +76,7 @@ def make_parser(recipe: Recipe) -> argparse.ArgumentParser:
     )
     machine.add_argument(
         "--precision",
-        choices=("float32", "bfloat16"),
+        choices=("float32", "bfloat16", "float16"),
         default="float32",
         help="of the forward and backward pass; weights and updates stay float32 (default: "
         "%(default)s)",

@@ -20,3 +20,15 @@ class NonFiniteError(ArithmeticError):
     def __init__(self, message: str, update: int):
         super().__init__(message)
         self.update = update
+
+
+class StoppedError(Exception):
+    """A signal ended the training after a last checkpoint; the same command continues it.
+
+    Attributes:
+        signal: its number; the command line exits with 128 + signal.
+    """
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.signal = signal

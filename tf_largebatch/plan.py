@@ -20,7 +20,7 @@ class Plan:
         recipe: with every departure applied.
         batch: how an update is split.
         scale: "full", "miniature" or "smoke".
-        precision: "float32" or "bfloat16".
+        precision: "float32", "bfloat16" or "float16", of the forward and backward pass.
         data: where the images come from, in words.
         departures: changes to the published set-up, in words.
     """

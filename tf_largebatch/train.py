@@ -6,6 +6,7 @@ The one place where the records of `recipe.py` become TensorFlow objects.
 import dataclasses
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,13 @@ from tf_largebatch.batching import BatchPlan
 from tf_largebatch.callbacks.progress import TrainingProgress
 from tf_largebatch.callbacks.tensorboard import TensorBoardScalars
 from tf_largebatch.data import digits, imagenet
-from tf_largebatch.distribution.checkpoint import Checkpoints
+from tf_largebatch.distribution.checkpoint import Checkpoints, Progress
 from tf_largebatch.distribution.evaluation import EvaluationStep, pad_to_multiple
 from tf_largebatch.distribution.loop import BLOCK, fit
+from tf_largebatch.distribution.preemption import StopNotice
 from tf_largebatch.distribution.step import TrainingStep
 from tf_largebatch.distribution.strategy import make_strategy
-from tf_largebatch.errors import InputError, NonFiniteError
+from tf_largebatch.errors import InputError, NonFiniteError, StoppedError
 from tf_largebatch.models.digits_resnet import make_digits_resnet
 from tf_largebatch.models.resnet import make_resnet
 from tf_largebatch.optimizers import LARS, MomentumSGD
@@ -31,7 +33,8 @@ from tf_largebatch.recipe import DigitsSpec, ImageNetSpec, LARSSpec, Recipe, SGD
 from tf_largebatch.result import SeedResult
 from tf_largebatch.schedules import Steps, Warmup
 
-POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+CHECKPOINT_SECONDS = 600
 EVAL_BATCH = {"imagenet2012": 64, "digits": 517}
 
 
@@ -63,7 +66,8 @@ def train(job: Job) -> SeedResult:
     ends there, with what it had reached.
 
     Raises:
-        InputError: the data cannot be read, or the checkpoint not restored.
+        InputError: the data cannot be read, or no checkpoint restored.
+        StoppedError: a signal came; a checkpoint was written.
     """
     started = time.perf_counter()
     recipe, batch, source = job.plan.recipe, job.plan.batch, job.source
@@ -75,45 +79,86 @@ def train(job: Job) -> SeedResult:
     with strategy.scope():
         model = make_model(recipe, source, job.seed)
         model.compile(optimizer=make_optimizer(recipe, batch))
-
-    step = TrainingStep(model, model.optimizer, loss=cross_entropy, plan=batch, strategy=strategy)
-    checkpoints = Checkpoints(job.folder / "checkpoints", model, model.optimizer)
-    done = checkpoints.restore()
+    step = TrainingStep(
+        model,
+        model.optimizer,
+        loss=cross_entropy,
+        plan=batch,
+        strategy=strategy,
+        scale_loss=job.plan.precision == "float16",
+    )
+    checkpoints = Checkpoints(
+        job.folder / "checkpoints", model, model.optimizer, others=step.variables
+    )
+    progress = checkpoints.restore(run_folder.read_metrics(job.folder / run_folder.METRICS))
     for damage in checkpoints.damaged:
-        print(f"{damage}: continues from update {done}", file=sys.stderr)
-    history = run_folder.read_metrics(job.folder / run_folder.METRICS)
-    history = [record for record in history if record.update <= done]
+        print(f"{damage}: continues from update {progress.update}", file=sys.stderr)
 
-    def save(records):
-        run_folder.write_metrics(job.folder / run_folder.METRICS, records)
-        checkpoints.save(records[-1].update)
-
-    diverged_at = None
-    try:
-        fit(
-            step,
-            batches=training_batches(source, batch, strategy, seed=job.seed, first_update=done),
-            evaluate=make_evaluation(model, source, batch, strategy),
-            epochs=job.stop_epoch or recipe.epochs,
-            records=history,
-            callbacks=make_watchers(job, done),
-            after_epoch=save,
-        )
-    except NonFiniteError as error:
-        diverged_at = error.update
-        run_folder.write_text(job.folder / "diverged.txt", f"{error}\n")
-    except tf.errors.InvalidArgumentError as error:
-        update = int(model.optimizer.iterations.numpy())
-        known = source.explain_failure(error, batch, seed=job.seed, update=update)
-        raise known or error from None
-    export(model, job)
+    with StopNotice() as notice:
+        saver = Saver(job.folder, checkpoints, lambda: notice.agreed(strategy))
+        diverged_at = None
+        try:
+            fit(
+                step,
+                batches=training_batches(
+                    source, batch, strategy, seed=job.seed, first_update=progress.update
+                ),
+                evaluate=make_evaluation(model, source, batch, strategy),
+                epochs=job.stop_epoch or recipe.epochs,
+                progress=progress,
+                callbacks=make_watchers(job, progress.update),
+                after_epoch=saver.save,
+                after_block=saver.after_block,
+            )
+        except NonFiniteError as error:
+            diverged_at = error.update
+            run_folder.write_text(job.folder / "diverged.txt", f"{error}\n")
+        except tf.errors.InvalidArgumentError as error:
+            update = int(model.optimizer.iterations.numpy())
+            known = source.explain_failure(error, batch, seed=job.seed, update=update)
+            raise known or error from None
+        if signal := notice.agreed(strategy):
+            saver.save(progress)
+            raise StoppedError(
+                f"{signal.name}: stopped after update {progress.update:,}; the same command with "
+                f"this --run-dir continues",
+                signal,
+            )
+    if diverged_at is None:
+        export(model, job)
     return SeedResult(
         seed=job.seed,
         folder=".",
-        epochs=tuple(history),
+        epochs=tuple(progress.records),
         wall_seconds=time.perf_counter() - started,
         diverged_at=diverged_at,
     )
+
+
+class Saver:
+    """Writes a checkpoint after every epoch, every ten minutes, and when a signal came.
+
+    Args:
+        folder: the run's.
+        checkpoints: of the run.
+        stop: whether a signal came, asked after every block of updates.
+    """
+
+    def __init__(self, folder: Path, checkpoints: Checkpoints, stop: Callable[[], object]):
+        self._folder, self._checkpoints, self._stop = folder, checkpoints, stop
+        self._saved = time.monotonic()
+
+    def save(self, progress: Progress) -> None:
+        """Writes the epochs' records and then the checkpoint that goes with them."""
+        run_folder.write_metrics(self._folder / run_folder.METRICS, progress.records)
+        self._checkpoints.save(progress)
+        self._saved = time.monotonic()
+
+    def after_block(self, progress: Progress) -> bool:
+        """Saves if it is time; returns whether to stop."""
+        if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+            self.save(progress)
+        return bool(self._stop())
 
 
 def make_source(spec: ImageNetSpec | DigitsSpec, folder: Path | None):

@@ -191,6 +191,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=31, help="updates of each optimizer")
     parser.add_argument("--out", type=Path, help="where to write the record as JSON")
     arguments = parser.parse_args()
+    tf.get_logger().setLevel("ERROR")  # one function an optimizer is meant, not a retracing
     record = run(arguments.rounds)
     print(format_table(record))
     if arguments.out:

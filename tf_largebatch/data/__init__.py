@@ -88,6 +88,6 @@ class DataSource(Protocol):
         """Returns the one-line reason why `update` could not be read; None if not the data."""
         ...
 
-    def explain_evaluation_failure(self, error: Exception) -> InputError | None:
+    def explain_eval_failure(self, error: Exception) -> InputError | None:
         """Returns the one-line reason why evaluation failed; None if not the data."""
         ...

@@ -133,7 +133,7 @@ class ArraySource:
         """Returns None: the arrays were checked when the source was made."""
         return None
 
-    def explain_evaluation_failure(self, error: Exception) -> InputError | None:
+    def explain_eval_failure(self, error: Exception) -> InputError | None:
         """Returns None: the arrays were checked when the source was made."""
         return None
 

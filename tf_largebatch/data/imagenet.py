@@ -16,6 +16,7 @@ reads nothing that was used before. Files must be local or mounted.
 from __future__ import annotations
 
 import os
+import re
 
 import tensorflow as tf
 
@@ -23,7 +24,7 @@ from tf_largebatch.batching import BatchPlan
 from tf_largebatch.data import order
 from tf_largebatch.data.crops import DRAWS, Crops, evaluation_image, training_image
 from tf_largebatch.data.keyed_random import uniforms
-from tf_largebatch.data.records import KeyFamily, find_family, parse
+from tf_largebatch.data.records import KeyFamily, find_family, find_fault, parse
 from tf_largebatch.data.shards import (
     FOOTER_BYTES,
     HEADER_BYTES,
@@ -40,8 +41,10 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 
 # Orders and random numbers are computed for about this many examples at a time.
 _GROUP_EXAMPLES = 512
-# What reading, parsing or decoding a record raises.
+# What reading, parsing or decoding a record raises. TensorFlow quotes the bytes of a record that is
+# no tf.train.Example in its message, and making text of that fails.
 _RECORD_ERRORS = (
+    UnicodeDecodeError,
     tf.errors.InvalidArgumentError,
     tf.errors.DataLossError,
     tf.errors.NotFoundError,
@@ -202,7 +205,7 @@ class ImageNetSource:
                 return found
         return None
 
-    def explain_evaluation_failure(self, error: Exception) -> InputError | None:
+    def explain_eval_failure(self, error: Exception) -> InputError | None:
         """Returns which validation record cannot be read, parsed or decoded; None if all can."""
         if not isinstance(error, _RECORD_ERRORS):
             return None
@@ -220,23 +223,23 @@ class ImageNetSource:
     def _diagnose(self, index: ShardIndex, record: int, decode) -> InputError | None:
         """Does one record's work step by step; returns what fails, or None."""
         path, offset = index.paths[index.shards[record]], int(index.offsets[record])
-        step = "cannot be read"
         try:
-            payload = _read(path, offset, int(index.lengths[record]))
-            step = (
-                f"has no image or no label from {self._family.first_label} to "
-                f"{self._family.first_label + self.classes - 1}"
-            )
-            encoded, _ = self._parse(payload, path, offset)
-            step = "holds an image that does not decode"
-            decode(encoded)
+            fault = "cannot be read"
+            payload = _read(path, offset, int(index.lengths[record])).numpy()
+            fault = find_fault(payload, self._family, classes=self.classes)
+            if fault is None:
+                fault = "holds an image that does not decode"
+                encoded, _ = self._parse(payload, path, offset)
+                decode(encoded)
+                return None
         except _RECORD_ERRORS as error:
-            reason = " ".join(error.message.split())
-            return InputError(
-                f"{index.place(record)} (byte {offset:,}) {step}: {reason[:300]}. Replace the "
-                f"record or prepare the shard again"
-            )
-        return None
+            # Without the names of the graph's nodes.
+            reason = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]|name:", "", error.message)
+            fault = f"{fault}: {' '.join(reason.split())[:300].rstrip('.')}"
+        return InputError(
+            f"{index.place(record)} (byte {offset:,}) {fault}. Replace the record or prepare the "
+            f"shard again"
+        )
 
 
 def _locator(index: ShardIndex):

@@ -53,6 +53,23 @@ def find_family(index: ShardIndex) -> KeyFamily:
     )
 
 
+def find_fault(record: bytes, family: KeyFamily, *, classes: int) -> str | None:
+    """Returns what `parse` would refuse of a record, in words; None if it takes it."""
+    try:
+        features = tf.train.Example.FromString(record).features.feature
+    except DecodeError:
+        return "holds no tf.train.Example"
+    if len(features[family.image_key].bytes_list.value) != 1:
+        return f"has not one picture under {family.image_key!r}"
+    labels = features[family.label_key].int64_list.value
+    last = family.first_label + classes - 1
+    if len(labels) != 1:
+        return f"has not one label under {family.label_key!r}"
+    if not family.first_label <= labels[0] <= last:
+        return f"has label {labels[0]}, which is not from {family.first_label} to {last}"
+    return None
+
+
 def parse(
     record: tf.Tensor, family: KeyFamily, *, classes: int, place: tuple[tf.Tensor, tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:

@@ -27,6 +27,8 @@ _SHARD_NAME = re.compile(
     r"(?P<prefix>(?:.+-)?)(?P<split>train|validation)(?:\.tfrecord)?"
     r"-(?P<number>\d+)-of-(?P<total>\d+)(?:\.tfrecord)?"
 )
+# A class's folder of pictures, and the archives that ImageNet is handed out in.
+_PICTURES = re.compile(r"n\d{8}/?|ILSVRC2012_\w+\.tar")
 _READERS = 16
 _CHECK_EVERY = 4096
 _AGAIN = "Copy or prepare it again"
@@ -224,6 +226,8 @@ def _contents(root: Path) -> str:
     names = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
     if not names:
         return "nothing"
-    if any(re.fullmatch(r"n\d{8}/?|ILSVRC2012_\w+\.tar", name) for name in names):
-        return f"the pictures themselves ({names[0]} ...), not records made of them"
+    inner = [path.name for path in root.glob("train/*")]
+    pictures = [name for name in inner + names if _PICTURES.fullmatch(name)]
+    if pictures:
+        return f"the pictures themselves ({min(pictures)} ...), not records made of them"
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,44 +1,87 @@
 """Checkpoints from which a killed run continues at the exact update."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from tf_largebatch.distribution.step import COLUMNS
 from tf_largebatch.errors import InputError
+from tf_largebatch.result import EpochRecord
 
 KEEP = 2  # the newest, and the one before it in case the newest is damaged
 
 
-class Checkpoints:
-    """Weights, batch-norm statistics and optimizer state of one run; no metrics, no data state.
+@dataclass
+class Progress:
+    """How far a run has come.
 
-    The data pipeline is a function of (seed, epoch, update), so the number of updates done is all
-    that it needs. `tf.train.CheckpointManager` writes the files first and the index that names
-    them last: a checkpoint is whole or is not listed.
+    Attributes:
+        update: updates done.
+        records: the epochs that are complete, with their evaluation.
+        rows: what `TrainingStep.run` gave for the updates since then, float32 [n, columns].
+        seconds: wall time of those updates.
+    """
+
+    update: int = 0
+    records: list[EpochRecord] = field(default_factory=list)
+    rows: np.ndarray = field(default_factory=lambda: np.zeros((0, len(COLUMNS)), np.float32))
+    seconds: float = 0.0
+
+
+class Checkpoints:
+    """Weights, batch-norm statistics, optimizer state and progress of one run.
+
+    No metric and no data state: the data pipeline is a function of (seed, epoch, update), so the
+    number of updates is all that it needs. `tf.train.CheckpointManager` writes the files first and
+    the index that names them last: a checkpoint is whole or is not listed.
 
     Args:
         folder: holds only these checkpoints.
         model: built.
         optimizer: built on the model's variables.
+        others: further variables, as `TrainingStep.variables`.
     """
 
-    def __init__(self, folder: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer):
+    def __init__(
+        self,
+        folder: Path,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        others: list[tf.Variable] | None = None,
+    ):
         self._update = tf.Variable(0, dtype=tf.int64, trainable=False)
-        checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, update=self._update)
-        self.damaged: list[str] = []
+        self._seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        shape = tf.TensorShape([None, len(COLUMNS)])
+        self._rows = tf.Variable(np.zeros((0, len(COLUMNS)), np.float32), shape=shape)
+        checkpoint = tf.train.Checkpoint(
+            model=model,
+            optimizer=optimizer,
+            others=others or [],
+            update=self._update,
+            seconds=self._seconds,
+            rows=self._rows,
+        )
         self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=KEEP)
+        self.damaged: list[str] = []
 
-    def save(self, update: int) -> None:
-        """Writes a checkpoint of the state after `update` updates."""
-        self._update.assign(update)
-        self._manager.save(checkpoint_number=update)
+    def save(self, progress: Progress) -> None:
+        """Writes a checkpoint; the records are the caller's to write."""
+        self._update.assign(progress.update)
+        self._seconds.assign(progress.seconds)
+        self._rows.assign(progress.rows)
+        self._manager.save(checkpoint_number=progress.update)
 
-    def restore(self) -> int:
+    def restore(self, records: list[EpochRecord]) -> Progress:
         """Restores the newest checkpoint that is whole; `damaged` then names those that are not.
 
+        Args:
+            records: epochs that were recorded, perhaps beyond the checkpoint.
+
         Returns:
-            The updates it has behind it; 0 where there is no checkpoint.
+            Where it stands; at the start where there is no checkpoint.
 
         Raises:
             InputError: there are checkpoints, but none can be restored.
@@ -59,7 +102,16 @@ class Checkpoints:
                 reason = str(error).strip().splitlines()[0][:120]
                 self.damaged.append(f"checkpoint {path} cannot be restored ({reason})")
                 continue
-            return int(self._update.numpy())
+            return self._progress(records)
         if self.damaged:
             raise InputError(f"{self.damaged[0]}. Choose another --run-dir")
-        return 0
+        return Progress()
+
+    def _progress(self, records: list[EpochRecord]) -> Progress:
+        update, rows = int(self._update.numpy()), self._rows.numpy()
+        return Progress(
+            update=update,
+            records=[record for record in records if record.update <= update - len(rows)],
+            rows=rows,
+            seconds=float(self._seconds.numpy()),
+        )

@@ -1,8 +1,6 @@
 """What the optimizers share: exemptions, clipping after the reduction, state that survives."""
 
-import contextlib
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -16,25 +14,7 @@ from tf_largebatch.optimizers.exemptions import (
     resolve,
     variable_path,
 )
-
-
-class TensorNorms(NamedTuple):
-    """What the last update did to one tensor.
-
-    Attributes:
-        path: the variable's path.
-        weight_norm: 2-norm of the weights before the update.
-        gradient_norm: 2-norm of the gradient that the update saw: over all replicas, clipped,
-            without decay.
-        update_norm: 2-norm of the change of the weights.
-        trust_ratio: the factor on this tensor's step; 1 where it is not adapted.
-    """
-
-    path: str
-    weight_norm: float
-    gradient_norm: float
-    update_norm: float
-    trust_ratio: float
+from tf_largebatch.optimizers.state import TensorNorms, restore
 
 
 class LargeBatchOptimizer(keras.optimizers.Optimizer):
@@ -50,6 +30,8 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
                 `exemptions()`. Begin a pattern at a layer, "(^|/)conv1/", not at the model: a
                 `Sequential` loaded from a file has lost its own name from the paths.
       restore   state of other variables is an error, not a warning.
+      updates   with `gradient_accumulation_steps` a schedule and a moving average count updates;
+                the base class shows them every micro-step.
 
     Subclasses write `_build_slots` and `update_step`.
     """
@@ -152,6 +134,7 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
         if self.built:
             return
         variables = list(variables)
+        self._check_replicas()
         for method, path in self._listed_paths:
             check_unambiguous(method, path, variables)
         rows = resolve(
@@ -168,7 +151,7 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
             # One row a variable: the norms of weight, gradient and update, and the trust ratio.
             self._norms = self.add_variable((len(variables), 4), dtype="float32", name="norms")
         if self._saved_state is not None:
-            self._restore(self._saved_state)
+            restore(self.name, self.variables, self._saved_state)
             self._saved_state = None
 
     def add_variable(
@@ -213,7 +196,7 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
         """
         state = [np.asarray(store[str(i)]) for i in range(len(store.keys()))]
         if self.built or len(state) == len(self.variables):
-            self._restore(state)
+            restore(self.name, self.variables, state)
         else:
             self._saved_state = tuple(state)
 
@@ -240,18 +223,37 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
         names = checks.check_patterns("var_names", var_names or ())
         return tuple(listed_pattern(path) for path in listed) + names
 
-    def _restore(self, state):
-        expected = [tuple(variable.shape) for variable in self.variables]
-        received = [tuple(value.shape) for value in state]
-        if expected != received:
-            raise ValueError(
-                f"The state of optimizer '{self.name}' must fit its variables. Received: "
-                f"{_first_difference(expected, received)}. Build the model and optimizer as they "
-                "were when saved, or compile after loading to start with fresh state."
-            )
-        with _outside_graphs():
-            for variable, value in zip(self.variables, state, strict=True):
-                variable.assign(value)
+    def _check_replicas(self):
+        if not kernels.on_tensorflow() or self._distribution_strategy.num_replicas_in_sync == 1:
+            return
+        for name in ("gradient_accumulation_steps", "ema_overwrite_frequency"):
+            value = getattr(self, name)
+            if value:
+                raise ValueError(
+                    f"`{name}` must be None on several replicas, where Keras cannot compile it. "
+                    f"Received: {name}={value}. Accumulate micro-batches in the training step, "
+                    "and overwrite by averages between updates."
+                )
+
+    def _get_current_learning_rate(self):
+        if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            return self._learning_rate(self.iterations)
+        return super()._get_current_learning_rate()
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        if not self.gradient_accumulation_steps:
+            super()._update_model_variables_moving_average(trainable_variables)
+            return
+        steps = self.gradient_accumulation_steps
+        is_update = ops.equal((self._iterations + 1) % steps, 0)
+        for variable, average in zip(
+            trainable_variables, self._model_variables_moving_average, strict=True
+        ):
+            if average is None:
+                continue
+            momentum = self.ema_momentum * ops.cast(self.iterations > 0, average.dtype)
+            moved = momentum * average + (1.0 - momentum) * variable
+            average.assign(ops.where(is_update, moved, average))
 
     def _apply_weight_decay(self, variables):
         # Decay is part of `update_step`; the base class would add rate * decay * w outside it.
@@ -280,10 +282,7 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
         # The base class with one line more: the clipping between reduction and update.
         import tensorflow as tf
 
-        variables = [
-            getattr(v, "value", v) if isinstance(v, keras.Variable) else v
-            for v in trainable_variables
-        ]
+        variables = [v.value if isinstance(v, keras.Variable) else v for v in trainable_variables]
         pairs = self._all_reduce_sum_gradients(list(zip(grads, variables, strict=True)))
         clipped = self._clip_reduced([gradient for gradient, _ in pairs])
         tf.__internal__.distribute.interim.maybe_merge_call(
@@ -292,21 +291,3 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
             list(zip(clipped, variables, strict=True)),
             learning_rate,
         )
-
-
-def _first_difference(expected: list[tuple], received: list[tuple]) -> str:
-    if len(expected) != len(received):
-        return f"{len(received)} saved arrays for {len(expected)} variables"
-    index = next(
-        i for i, pair in enumerate(zip(expected, received, strict=True)) if len({*pair}) > 1
-    )
-    return f"saved array {index} of shape {received[index]} for a variable of {expected[index]}"
-
-
-def _outside_graphs():
-    if not kernels.on_tensorflow():
-        return contextlib.nullcontext()
-    import tensorflow as tf
-
-    # `build` can run while a tf.function is traced; the restored values belong to no graph.
-    return tf.init_scope()

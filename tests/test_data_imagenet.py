@@ -1,0 +1,381 @@
+"""The ImageNet source: coverage, splits, restarts, both families of keys, every bad record."""
+
+import csv
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shards as toy
+import tensorflow as tf
+
+from tf_largebatch.batching import BatchPlan
+from tf_largebatch.data import imagenet
+from tf_largebatch.errors import InputError
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "imagenet_jpeg"
+SMALL = {"classes": 20, "image_size": 8, "eval_short_side": 10}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """20 training and 9 validation pictures: number n is of one grey level, and has label n."""
+    return toy.write_greys(tmp_path_factory.mktemp("greys") / "shards")
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory):
+    """10 + 3 pictures with detail, so that a crop shows where it was taken."""
+    root, rng = tmp_path_factory.mktemp("varied"), np.random.default_rng(0)
+    for split, count in (("train", 10), ("validation", 3)):
+        records = []
+        for n in range(count):
+            image = np.repeat(np.repeat(rng.integers(0, 256, (9, 11, 3), np.uint8), 4, 0), 4, 1)
+            records.append(toy.example(tf.io.encode_jpeg(image).numpy(), n))
+        toy.write_split(root, split, records, shards=2)
+    return root
+
+
+def batches(source, plan, *, updates, worker=0, workers=1, first_update=0, seed=4):
+    share = plan.global_batch // workers
+    dataset = source.train_batches(
+        plan, seed=seed, first_update=first_update, worker=worker, workers=workers
+    ).take(updates * share // plan.replica_batch)
+    parts = [np.concatenate(part) for part in zip(*dataset.as_numpy_iterator(), strict=True)]
+    return [part.reshape(updates, share, *part.shape[1:]) for part in parts]
+
+
+def evaluation(source, batch, *, workers):
+    parts = [list(source.eval_batches(batch, worker=w, workers=workers)) for w in range(workers)]
+    assert len({len(part) for part in parts}) == 1
+    return [np.concatenate(rows) for rows in zip(*sum(parts, []), strict=True)]
+
+
+def greys_of(images):
+    """The grey level of each picture, back to its number."""
+    return np.round((images.mean(axis=(-3, -2, -1)) - 2) / 2).astype(int)
+
+
+def test_every_epoch_delivers_every_picture_once_across_batch_boundaries(folder):
+    source = imagenet.open_folder(folder, **SMALL)
+    # 20 examples in batches of 8: five updates are two epochs, the third batch straddles.
+    images, labels = batches(source, BatchPlan(global_batch=8, train_examples=20), updates=5)
+    epochs = labels.reshape(2, 20)
+    assert all(sorted(epoch) == list(range(20)) for epoch in epochs)
+    assert not np.array_equal(*epochs)
+    np.testing.assert_array_equal(greys_of(images), labels)
+
+
+@pytest.mark.parametrize("workers, replicas", [(1, 2), (2, 4), (3, 3)])
+def test_augmented_global_batches_do_not_depend_on_the_split(varied, workers, replicas):
+    source = imagenet.open_folder(varied, **SMALL)
+    whole = batches(source, BatchPlan(global_batch=12, train_examples=10), updates=2)
+    plan = BatchPlan(global_batch=12, train_examples=10, replicas=replicas)
+    shares = [batches(source, plan, updates=2, worker=w, workers=workers) for w in range(workers)]
+    for part in (0, 1):
+        joined = np.concatenate([share[part] for share in shares], axis=1)
+        np.testing.assert_array_equal(joined, whole[part])
+
+
+def test_restart_delivers_the_same_images(varied):
+    plan = BatchPlan(global_batch=4, train_examples=10)
+    whole = batches(imagenet.open_folder(varied, **SMALL), plan, updates=6)
+    rest = batches(imagenet.open_folder(varied, **SMALL), plan, updates=3, first_update=3)
+    for part in (0, 1):
+        np.testing.assert_array_equal(rest[part], whole[part][3:])
+
+
+def test_crops_change_from_epoch_to_epoch_and_with_the_seed(varied):
+    source, plan = (
+        imagenet.open_folder(varied, **SMALL),
+        BatchPlan(global_batch=10, train_examples=10),
+    )
+    runs = [batches(source, plan, updates=2, seed=seed) for seed in (0, 1)]
+    views = [run[0][e][np.argsort(run[1][e])] for run in runs for e in (0, 1)]
+    for a in range(4):
+        for b in range(a):
+            same = (views[a] == views[b]).reshape(10, -1).all(axis=1)
+            assert same.sum() <= 1
+
+
+@pytest.mark.parametrize("batch, workers", [(4, 1), (2, 2), (4, 3), (9, 1)])
+def test_evaluation_counts_every_picture_once(folder, batch, workers):
+    source = imagenet.open_folder(folder, **SMALL)
+    images, labels, weights = evaluation(source, batch, workers=workers)
+    counted = weights == 1
+    assert weights.sum() == 9 and sorted(labels[counted]) == list(range(9))
+    np.testing.assert_array_equal(greys_of(images[counted]), labels[counted])
+    assert not images[~counted].any() and set(weights) <= {0.0, 1.0}
+
+
+def test_shapes_are_static_and_images_stay_uint8(folder):
+    source = imagenet.open_folder(folder, **SMALL)
+    plan = BatchPlan(global_batch=8, train_examples=20, replicas=2)
+    assert source.train_batches(plan, seed=0).element_spec == (
+        tf.TensorSpec([4, 8, 8, 3], tf.uint8),
+        tf.TensorSpec([4], tf.int32),
+    )
+    assert source.eval_batches(5).element_spec == (
+        tf.TensorSpec([5, 8, 8, 3], tf.uint8),
+        tf.TensorSpec([5], tf.int32),
+        tf.TensorSpec([5], tf.float32),
+    )
+
+
+def test_both_families_of_keys_give_the_same_pictures_and_labels(folder, tmp_path):
+    other = toy.write_greys(tmp_path, convention="image/encoded")
+    sources = [imagenet.open_folder(f, **SMALL) for f in (folder, other)]
+    plan = BatchPlan(global_batch=20, train_examples=20)
+    trained = [batches(source, plan, updates=1) for source in sources]
+    scored = [evaluation(source, 4, workers=1) for source in sources]
+    for ours, theirs in zip(trained[0] + scored[0], trained[1] + scored[1], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_description_names_shards_counts_keys_and_crops(folder, tmp_path):
+    text = imagenet.open_folder(folder, **SMALL).describe()
+    assert "20 training images in 3 shards, 9 validation images in 3" in text
+    assert "'image' and 'label' (labels 0 to 19)" in text and "area 0.08 to 1" in text
+    toy.write_greys(tmp_path, convention="image/encoded")
+    text = imagenet.open_folder(tmp_path, **SMALL).describe()
+    assert "'image/encoded' and 'image/class/label' (labels 1 to 20)" in text and "\n" not in text
+
+
+def test_constants_are_the_customary_ones_in_units_of_uint8():
+    for ours, of_one in (
+        (imagenet.PIXEL_MEAN, (0.485, 0.456, 0.406)),
+        (imagenet.PIXEL_STD, (0.229, 0.224, 0.225)),
+    ):
+        np.testing.assert_allclose(ours, 255 * np.array(of_one), rtol=1e-12)
+
+
+def write_with(folder, bad, *, split="train", where=3):
+    """The toy shards with the record `where` of one split replaced; returns its place."""
+    toy.write_greys(folder)
+    records = [toy.example(toy.flat_jpeg(g), n) for n, g in enumerate(toy.grey_levels(12))]
+    records[where] = bad
+    for old in folder.glob(f"*{split}*"):
+        old.unlink()
+    path = toy.write_split(folder, split, records, shards=2)[where % 2]
+    return f"record {where // 2} of {path}"
+
+
+def assert_one_line(error, words):
+    assert isinstance(error, InputError), error
+    assert "\n" not in str(error)
+    for word in words:
+        assert word in str(error), str(error)
+
+
+# What is wrong with the record, what it stores, and what is said of it.
+BAD_RECORDS = {
+    "truncated JPEG": (lambda: toy.example(toy.flat_jpeg(9)[:-60], 2), "does not decode"),
+    "no picture at all": (lambda: toy.example(b"nothing", 2), "does not decode"),
+    "empty picture": (lambda: toy.example(b"", 2), "does not decode"),
+    "label too large": (
+        lambda: toy.example(toy.flat_jpeg(9), 20),
+        "has label 20, which is not from 0 to 19",
+    ),
+    "label below": (
+        lambda: toy.example(toy.flat_jpeg(9), -1),
+        "has label -1, which is not from 0 to 19",
+    ),
+    "other keys": (
+        lambda: toy.example(b"x", 1, convention="image/encoded"),
+        "has not one picture under 'image'",
+    ),
+    "not an example": (lambda: b"\xff\xff", "holds no tf.train.Example"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_RECORDS)
+def test_bad_training_record_stops_training_and_is_named(tmp_path, kind):
+    bad, words = BAD_RECORDS[kind]
+    place = write_with(tmp_path, bad())
+    source, plan = (
+        imagenet.open_folder(tmp_path, **SMALL),
+        BatchPlan(global_batch=4, train_examples=12),
+    )
+    iterator, updates = iter(source.train_batches(plan, seed=0)), []
+    # TensorFlow's message quotes a record that is no example, and fails on bytes that are no UTF-8.
+    with pytest.raises((tf.errors.InvalidArgumentError, UnicodeDecodeError)) as caught:
+        while True:
+            updates.append(len(updates))
+            next(iterator)
+    update = updates[-1]
+    found = source.explain_failure(caught.value, plan, seed=0, update=update)
+    assert_one_line(found, [place, words])
+    for other in {0, 1, 2} - {update}:
+        assert source.explain_failure(caught.value, plan, seed=0, update=other) is None
+
+
+@pytest.mark.parametrize("kind", ["truncated JPEG", "label too large"])
+def test_bad_validation_record_stops_evaluation_and_is_named(tmp_path, kind):
+    bad, words = BAD_RECORDS[kind]
+    place = write_with(tmp_path, bad(), split="validation")
+    source = imagenet.open_folder(tmp_path, **SMALL)
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        list(source.eval_batches(4))
+    assert_one_line(source.explain_eval_failure(caught.value), [place, words])
+
+
+def test_label_out_of_range_names_file_and_value_in_the_message(tmp_path):
+    write_with(tmp_path, toy.example(toy.flat_jpeg(9), 777), where=5)
+    source, plan = (
+        imagenet.open_folder(tmp_path, **SMALL),
+        BatchPlan(global_batch=12, train_examples=12),
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError, match="777"):
+        next(iter(source.train_batches(plan, seed=0)))
+
+
+def test_damaged_payload_is_found_by_its_checksum(tmp_path):
+    toy.write_greys(tmp_path, shards=1)
+    source, plan = (
+        imagenet.open_folder(tmp_path, **SMALL),
+        BatchPlan(global_batch=20, train_examples=20),
+    )
+    (path,) = tmp_path.glob("*train*")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(tf.errors.DataLossError) as caught:
+        next(iter(source.train_batches(plan, seed=0)))
+    found = source.explain_failure(caught.value, plan, seed=0, update=0)
+    assert_one_line(found, [f"of {path}", "cannot be read"])
+
+
+def test_shard_that_vanishes_during_training_is_named(tmp_path):
+    toy.write_greys(tmp_path, shards=1)
+    source, plan = (
+        imagenet.open_folder(tmp_path, **SMALL),
+        BatchPlan(global_batch=20, train_examples=20),
+    )
+    (path,) = tmp_path.glob("*train*")
+    path.unlink()
+    with pytest.raises(tf.errors.NotFoundError) as caught:
+        next(iter(source.train_batches(plan, seed=0)))
+    found = source.explain_failure(caught.value, plan, seed=0, update=0)
+    assert_one_line(found, [str(path), "cannot be read"])
+
+
+def test_failure_of_something_else_is_not_blamed_on_the_data(folder):
+    source, plan = (
+        imagenet.open_folder(folder, **SMALL),
+        BatchPlan(global_batch=4, train_examples=20),
+    )
+    for error in (ValueError("x"), tf.errors.InvalidArgumentError(None, None, "shapes")):
+        assert source.explain_failure(error, plan, seed=0, update=0) is None
+        assert source.explain_eval_failure(error) is None
+
+
+@pytest.mark.parametrize("content", ["neither", "both", "not an example"])
+def test_first_record_with_unknown_keys_is_shown(tmp_path, content):
+    both = tf.train.Example()
+    both.MergeFromString(toy.example(b"x", 1) + toy.example(b"x", 1, convention="image/encoded"))
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"x"]))
+    neither = tf.train.Example(features=tf.train.Features(feature={"jpg": feature, "cls": feature}))
+    record, words = {
+        "neither": (neither.SerializeToString(), "neither kind of keys. Received: cls, jpg"),
+        "both": (both.SerializeToString(), "both kinds of keys"),
+        "not an example": (b"\xff", "Received: no tf.train.Example"),
+    }[content]
+    for split in ("train", "validation"):
+        toy.write_split(tmp_path, split, [record])
+    with pytest.raises(InputError) as caught:
+        imagenet.open_folder(tmp_path)
+    assert_one_line(
+        caught.value, ["record 0 of", words, "'image/encoded' with 'image/class/label'"]
+    )
+
+
+def test_two_families_in_one_folder_are_refused(tmp_path):
+    toy.write_split(tmp_path, "train", [toy.example(b"x", 1)])
+    record = toy.example(b"x", 1, convention="image/encoded")
+    toy.write_split(tmp_path, "validation", [record], convention="image/encoded")
+    with pytest.raises(InputError, match="must have the same keys"):
+        imagenet.open_folder(tmp_path)
+
+
+def test_truncated_shard_is_refused_when_the_folder_is_opened(tmp_path):
+    toy.write_greys(tmp_path, shards=1)
+    (path,) = tmp_path.glob("*train*")
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(InputError, match="record 19 starts at byte"):
+        imagenet.open_folder(tmp_path, **SMALL)
+
+
+def test_plan_of_another_data_set_is_refused(folder):
+    source = imagenet.open_folder(folder, **SMALL)
+    with pytest.raises(ValueError, match="plan.train_examples=21"):
+        source.train_batches(BatchPlan(global_batch=7, train_examples=21), seed=0)
+
+
+def test_picture_that_is_a_png_trains_and_scores_like_the_others(tmp_path):
+    image = np.full((30, 40, 3), 46, np.uint8)
+    write_with(tmp_path, toy.example(tf.io.encode_png(image).numpy(), 19))
+    source, plan = (
+        imagenet.open_folder(tmp_path, **SMALL),
+        BatchPlan(global_batch=12, train_examples=12),
+    )
+    ((images,), (labels,)) = batches(source, plan, updates=1)
+    assert (images[labels == 19] == 46).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"the 400 ImageNet pictures are not at {REAL}")
+def test_400_real_pictures_keep_their_labels_and_look_like_pillows(tmp_path):
+    image_module = pytest.importorskip("PIL.Image", reason="the oracle is Pillow")
+    with open(REAL / "images.csv", newline="") as file:
+        labels = {row["path"]: int(row["label0"]) for row in csv.DictReader(file)}
+    with tarfile.open(REAL / "images.tar") as archive:
+        archive.extractall(tmp_path / "pictures", filter="data")
+    paths = sorted(labels)
+    assert len(paths) == 400
+    encoded = [(tmp_path / "pictures" / path).read_bytes() for path in paths]
+    records = [
+        toy.example(e, labels[p] + 1, convention="image/encoded")
+        for e, p in zip(encoded, paths, strict=True)
+    ]
+    shards = tmp_path / "shards"
+    toy.write_split(shards, "train", records, shards=7, convention="image/encoded")
+    toy.write_split(shards, "validation", records, shards=1, convention="image/encoded")
+
+    source = imagenet.open_folder(shards)
+    images, got, weights = evaluation(source, 64, workers=2)
+    assert weights.sum() == 400
+    order = np.concatenate([np.arange(0, 64) + 64 * (2 * t + w) for w in (0, 1) for t in range(4)])
+    differences = []
+    for image, label, weight, place in zip(images, got, weights, order, strict=True):
+        if not weight:
+            continue
+        assert label == labels[paths[place]]
+        with image_module.open(tmp_path / "pictures" / paths[place]) as picture:
+            wanted = pillow_evaluation_crop(image_module, picture.convert("RGB"))
+        differences.append(abs(image.astype(int) - wanted))
+    # Both decode with the exact transform; colours and rounding may differ by a level or two.
+    assert max(d.mean() for d in differences) < 1.0
+    assert np.mean([d.max() <= 3 for d in differences]) > 0.99
+
+    plan = BatchPlan(global_batch=80, train_examples=400)
+    images, got = batches(source, plan, updates=5)
+    assert sorted(got.ravel()) == sorted(labels.values())
+    assert images.shape == (5, 80, 224, 224, 3)
+
+
+def pillow_evaluation_crop(image_module, picture):
+    """Short side 256, centre 224, unfiltered bilinear, as one affine map."""
+    short = min(picture.size)
+    wide, tall = (256 * side // short for side in picture.size)
+    left, top = (wide - 224) // 2, (tall - 224) // 2
+    corners = (left / wide, top / tall, (left + 224) / wide, (top + 224) / tall)
+    extent = [c * side for c, side in zip(corners, picture.size * 2, strict=True)]
+    return np.asarray(
+        picture.transform(
+            (224, 224),
+            image_module.Transform.EXTENT,
+            extent,
+            resample=image_module.Resampling.BILINEAR,
+        ),
+        np.int64,
+    )

@@ -1,0 +1,32 @@
+"""The committed benchmark record holds the numbers that the documentation may claim."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+RECORD = Path(__file__).parent.parent / "tools" / "records" / "benchmark_optimizers.json"
+
+
+@pytest.fixture(scope="module")
+def record():
+    return json.loads(RECORD.read_text(encoding="utf-8"))
+
+
+def cpu(record, optimizer, mode="graph"):
+    (row,) = [r for r in record["rows"] if r["optimizer"] == optimizer and r["mode"] == mode]
+    return row["cpu_ms_median"]
+
+
+def test_the_record_is_of_resnet50(record):
+    # 53 convolutions, 53 pairs of batch-norm weights, one dense layer with bias.
+    assert record["tensors"] == 53 + 2 * 53 + 2
+    assert record["parameters"] == 25_557_032
+
+
+def test_lars_costs_at_most_15_percent_more_than_keras_momentum(record):
+    assert cpu(record, "LARS, decay") <= 1.15 * cpu(record, "keras SGD momentum")
+
+
+def test_lamb_costs_at_most_three_quarters_of_keras_lamb(record):
+    assert cpu(record, "LAMB, decay") <= 0.75 * cpu(record, "keras Lamb")

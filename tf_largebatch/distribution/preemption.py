@@ -1,0 +1,47 @@
+"""A polite end: SIGTERM and Ctrl-C ask for a last checkpoint, and training stops after it."""
+
+import signal
+import threading
+from types import FrameType
+
+import tensorflow as tf
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopNotice:
+    """Remembers a signal until the loop asks; a context manager around training.
+
+    The second signal acts as it always did, so that a run which hangs can still be ended.
+    """
+
+    def __init__(self):
+        self.received: signal.Signals | None = None
+        self._before: dict = {}
+
+    def __enter__(self) -> "StopNotice":
+        # Python delivers signals to the main thread only, and lets no other set a handler.
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        self._restore()
+
+    def agreed(self, strategy: tf.distribute.Strategy) -> signal.Signals | None:
+        """Returns the signal that any worker received; every worker must ask at the same update."""
+        if strategy.extended._in_multi_worker_mode():
+            mine = tf.constant([int(self.received or 0)])
+            per_replica = strategy.run(lambda: tf.identity(mine))
+            highest = int(tf.reduce_max(strategy.gather(per_replica, axis=0)).numpy())
+            return signal.Signals(highest) if highest else None
+        return self.received
