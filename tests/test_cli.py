@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -74,6 +75,7 @@ def test_wrong_flags_are_one_line_and_status_2(arguments, message, tmp_path):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("python -m tf_largebatch.recipes")
+    assert not list(tmp_path.rglob("*.json"))  # no run folder is left behind
 
 
 def test_a_run_folder_of_another_recipe_is_refused_before_tensorflow_starts(tmp_path):
@@ -159,3 +161,42 @@ def test_a_smoke_run_walks_the_whole_path_and_continues_from_its_checkpoint(tmp_
 
 def names(folder):
     return {p.name for p in folder.iterdir()}
+
+
+SHORT = ["--set=epochs=4", "--set=schedule.drop_epochs=2", "--seed=3"]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_ended_by_sigterm_continues_to_the_same_result(tmp_path):
+    module = "tf_largebatch.recipes.goyal_256"
+    whole = command("--run-dir", tmp_path / "whole", *SHORT, module=module)
+    assert whole.returncode == 0, whole.stderr
+
+    folder = tmp_path / "stopped"
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, "--run-dir", str(folder), *SHORT],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (folder / "metrics.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, message
+    assert "SIGTERM: stopped after update" in message
+    assert not (folder / "result.json").exists()
+
+    again = command("--run-dir", folder, *SHORT, module=module)
+    assert again.returncode == 0, again.stderr
+    for name in ("whole", "stopped"):
+        assert (tmp_path / name / "result.json").exists()
+    assert curve(folder) == curve(tmp_path / "whole")
+
+
+def curve(folder):
+    (row,) = json.loads((folder / "result.json").read_text())["rows"]
+    (run,) = row["runs"]
+    return [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in run["epochs"]]

@@ -99,6 +99,16 @@ def test_evaluation_delivers_every_example_once_and_not_augmented():
     np.testing.assert_array_equal(rows[0][counted], evaluation[0][rows[1][counted]])
 
 
+def test_datasets_keep_their_order_and_are_not_sharded_again():
+    source = make_source()
+    plan = BatchPlan(global_batch=10, train_examples=50)
+    for dataset in (source.train_batches(plan, seed=0), source.eval_batches(4)):
+        options = dataset.options()
+        assert options.deterministic is True
+        policy = options.experimental_distribute.auto_shard_policy
+        assert policy == tf.data.experimental.AutoShardPolicy.OFF
+
+
 def test_shift_moves_each_image_by_its_own_amount_and_fills_with_zeros():
     images = pictures(200, shape=(7, 6, 2), dtype=np.float32) + 1  # no zeros of its own
     keys = fold(1, tf.range(200, dtype=tf.int64))

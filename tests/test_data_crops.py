@@ -169,6 +169,17 @@ def test_cropped_decoding_equals_decoding_and_cropping():
             assert abs(fused - plain).mean() <= 0.5
 
 
+def test_evaluation_decodes_with_the_exact_transform():
+    jpeg = tf.io.encode_jpeg(picture(90, 120), quality=80)
+    fast, exact = (
+        tf.io.decode_jpeg(jpeg, dct_method=method)
+        for method in ("INTEGER_FAST", "INTEGER_ACCURATE")
+    )
+    assert tf.reduce_any(fast != exact)
+    got = evaluation_image(jpeg, CROPS)
+    np.testing.assert_array_equal(got, evaluation_image(png(exact), CROPS))
+
+
 @pytest.mark.parametrize("encode", ["jpeg", "png", "grey jpeg", "grey png"])
 def test_grey_pictures_and_pngs_become_three_channels(encode):
     image = picture(60, 70)

@@ -105,6 +105,7 @@ def train(strategy, steps_per_execution=1, **case):
     history = model.fit(
         batches(*examples(BATCH * STEPS)),
         epochs=EPOCHS,
+        shuffle=False,
         validation_data=(x, y),
         validation_batch_size=BATCH,
         callbacks=[seen],

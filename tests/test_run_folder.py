@@ -52,6 +52,16 @@ def test_a_file_or_a_place_that_cannot_be_written_is_refused(tmp_path):
         run_folder.claim(tmp_path / "file" / "below", IDENTITY)
 
 
+def test_a_claimed_folder_is_given_up_only_while_it_is_empty(tmp_path):
+    run_folder.claim(tmp_path / "empty", IDENTITY)
+    run_folder.release(tmp_path / "empty")
+    assert not (tmp_path / "empty").exists()
+    run_folder.claim(tmp_path / "used", IDENTITY)
+    (tmp_path / "used" / "metrics.csv").write_text("epoch")
+    run_folder.release(tmp_path / "used")
+    assert (tmp_path / "used" / "run.json").exists()
+
+
 def test_a_damaged_mark_is_named(tmp_path):
     (tmp_path / "run.json").write_text('{"recipe": "go')
     with pytest.raises(InputError, match="run.json is damaged"):

@@ -82,6 +82,7 @@ def _start(
         "TF_CONFIG": task,
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "CUDA_VISIBLE_DEVICES": "-1",
+        "PYTHONFAULTHANDLER": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         **environment,
     }
@@ -102,6 +103,10 @@ def _wait(processes: list[subprocess.Popen], folder: Path, deadline: float) -> N
             if process.poll():
                 raise RuntimeError(f"worker {rank} failed ({process.returncode}): {_log(folder)}")
         if time.monotonic() > deadline:
+            for process in processes:  # each then says where it stands
+                if process.poll() is None:
+                    process.send_signal(signal.SIGABRT)
+            time.sleep(1.0)
             raise RuntimeError(f"the workers did not end in time: {_log(folder)}")
         time.sleep(POLL_SECONDS)
     for rank, process in enumerate(processes):

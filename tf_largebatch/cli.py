@@ -141,7 +141,8 @@ def _run(recipe: Recipe, miniature: Miniature, arguments: argparse.Namespace) ->
         changed, departures = overrides.apply(recipe, arguments.set)
         full = _plan(changed, arguments, departures, scale="full", data=describe_data(changed))
         print(full.text())
-        print(_describe_miniature(recipe, miniature))
+        print(f"\nWithout --data the miniature runs. {miniature.contrast}")
+        print(_describe_rows([(row.label, row.recipe) for row in miniature.rows]))
         return 0
     scale = "smoke" if arguments.smoke else "full" if arguments.data else "miniature"
     rows = _rows(recipe, miniature, arguments, scale)
@@ -152,7 +153,11 @@ def _run(recipe: Recipe, miniature: Miniature, arguments: argparse.Namespace) ->
         for row in rows
     ]
     folder = _claim(recipe, arguments, scale, plans)
-    return _execute(recipe, miniature, arguments, folder, rows, scale)
+    try:
+        return _execute(recipe, miniature, arguments, folder, rows, scale)
+    except InputError:
+        run_folder.release(folder)  # nothing came of it: leave no empty run behind
+        raise
 
 
 def _rows(recipe, miniature, arguments, scale) -> list[_Row]:
@@ -218,17 +223,14 @@ def _plan(recipe, arguments, departures, *, scale, data, train_examples=None) ->
     )
 
 
-def _describe_miniature(recipe: Recipe, miniature: Miniature) -> str:
-    lines = [f"\nWithout --data the miniature runs. {miniature.contrast}"]
-    width = max(len(row.label) for row in miniature.rows)
-    for row in miniature.rows:
-        mini = row.recipe
-        updates = mini.batch_plan().updates_at(mini.epochs)
-        lines.append(
-            f"  {row.label:<{width}}  batch {mini.global_batch}, {updates:,} updates, "
-            f"rate {mini.rate_arithmetic}"
-        )
-    return "\n".join(lines)
+def _describe_rows(rows: list[tuple[str, Recipe]]) -> str:
+    """One line for each (label, recipe): batch, updates and the rate with its arithmetic."""
+    width = max(len(label) for label, _ in rows)
+    return "\n".join(
+        f"  {label:<{width}}  batch {recipe.global_batch}, "
+        f"{recipe.batch_plan().updates_at(recipe.epochs):,} updates, rate {recipe.rate_arithmetic}"
+        for label, recipe in rows
+    )
 
 
 def _claim(recipe, arguments, scale, plans) -> Path:
@@ -273,16 +275,22 @@ def _execute(recipe, miniature, arguments, folder, rows, scale) -> int:
         if row.recipe.data not in sources:
             sources[row.recipe.data] = make_source(row.recipe.data, data)
         plans.append(_final_plan(row, sources[row.recipe.data], arguments, scale))
-    print(plans[0].text() if len(plans) == 1 else _describe_miniature(recipe, miniature).lstrip())
-    for change in sorted({change for plan in plans for change in plan.departures}):
-        print(f"modified: {change}")
+    departures = tuple(sorted({change for plan in plans for change in plan.departures}))
+    if len(plans) == 1:
+        print(plans[0].text())
+    else:
+        print(f"{recipe.title} · miniature\n{miniature.contrast}")
+        print(_describe_rows([(row.label, row.recipe) for row in rows]))
+        for change in departures:
+            print(f"modified: {change}")
+    sys.stdout.flush()
 
     blank = Result(
         recipe=recipe.name,
         title=recipe.title,
         paper=recipe.paper,
         scale=scale,
-        departures=tuple(sorted({c for plan in plans for c in plan.departures})),
+        departures=departures,
         notes=recipe.notes if scale == "full" else (miniature.contrast,),
         environment=run_folder.environment(),
     )

@@ -85,6 +85,13 @@ def claim(folder: Path, identity: dict) -> bool:
     return False
 
 
+def release(folder: Path) -> None:
+    """Gives up a claimed folder in which nothing was written yet; another is left alone."""
+    if [path.name for path in folder.iterdir()] == ["run.json"]:
+        (folder / "run.json").unlink()
+        folder.rmdir()
+
+
 def _brief(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
