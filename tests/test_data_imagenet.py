@@ -199,12 +199,13 @@ def test_bad_training_record_stops_training_and_is_named(tmp_path, kind):
     iterator, updates = iter(source.train_batches(plan, seed=0)), []
     # TensorFlow's message quotes a record that is no example, and fails on bytes that are no UTF-8.
     with pytest.raises((tf.errors.InvalidArgumentError, UnicodeDecodeError)) as caught:
-        while True:
+        while len(updates) < 3:
             updates.append(len(updates))
             next(iterator)
     update = updates[-1]
     found = source.explain_failure(caught.value, plan, seed=0, update=update)
     assert_one_line(found, [place, words])
+    assert source.explain_failure(ValueError("other"), plan, seed=0, update=update) is None
     for other in {0, 1, 2} - {update}:
         assert source.explain_failure(caught.value, plan, seed=0, update=other) is None
 

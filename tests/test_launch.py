@@ -24,8 +24,19 @@ def note(name, text=""):
     (here / "part").with_suffix(f".{os.getpid()}").write_text(str(text))
     (here / "part").with_suffix(f".{os.getpid()}").rename(here / name)
 def wait_for(name):
-    while not (here / name).exists():
+    for _ in range(2_000):
+        if (here / name).exists():
+            return
         time.sleep(0.01)
+    sys.exit(f"no {name}")
+def wait_for_end(rank):
+    wait_for(f"pid-{rank}")
+    try:
+        while True:
+            os.kill(int((here / f"pid-{rank}").read_text()), 0)
+            time.sleep(0.01)
+    except ProcessLookupError:  # not before the launcher has collected it
+        return
 note(f"pid-{rank}", os.getpid())
 """
 
@@ -37,12 +48,12 @@ def job(tmp_path):
     folder.mkdir()
     scratch.mkdir()
     outer = ("TF_CONFIG", "SLURM_", "JOB_COMPLETION", "TF_LARGEBATCH", "CUDA_VISIBLE")
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(outer)}
-    environ |= {"FOLDER": str(folder), "TMPDIR": str(scratch), "CUDA_VISIBLE_DEVICES": "-1"}
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(outer)}
+    plain |= {"FOLDER": str(folder), "TMPDIR": str(scratch), "CUDA_VISIBLE_DEVICES": "-1"}
     launched = []
 
     class Job:
-        path = folder
+        path, environ = folder, plain
 
         def start(self, script, *flags, workers=2, **variables):
             (folder / "worker.py").write_text(PRELUDE + script)
@@ -50,7 +61,7 @@ def job(tmp_path):
                 [sys.executable, "-m", "tf_largebatch.launch", "--workers", str(workers), *flags]
                 + ["--", str(folder / "worker.py")],
                 cwd=ROOT,
-                env=environ | variables,
+                env=self.environ | variables,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -60,7 +71,7 @@ def job(tmp_path):
 
         def run(self, script, *flags, workers=2, **variables):
             process = self.start(script, *flags, workers=workers, **variables)
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=50)
             assert not list(scratch.iterdir()), "the folder of the ready files is left"
             return process.returncode, out.splitlines(), err.splitlines()
 
@@ -68,13 +79,13 @@ def job(tmp_path):
             return subprocess.run(
                 [sys.executable, "-m", "tf_largebatch.launch", *arguments],
                 cwd=ROOT,
-                env=environ | variables,
+                env=self.environ | variables,
                 capture_output=True,
                 text=True,
-                timeout=20,
+                timeout=50,
             )
 
-        def pid(self, name, seconds=5.0):
+        def pid(self, name, seconds=30.0):
             """The number that a worker noted under this name, once it is there."""
             give_up = time.monotonic() + seconds
             while not (folder / name).exists():
@@ -91,7 +102,7 @@ def job(tmp_path):
             os.kill(int(note.read_text()), signal.SIGKILL)
 
 
-def gone(pid, seconds=3.0):
+def gone(pid, seconds=20.0):
     """Whether the process ends within the time; a zombie that nobody collects has ended."""
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
@@ -169,15 +180,22 @@ def test_a_line_without_end_is_shown_while_the_worker_goes_on(job):
     )
     begin = time.monotonic()
     assert process.stdout.readline() == "[rank 0] waiting\n"
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 15  # the worker waits for 20 s
     (job.path / "go").touch()
     # The end of the line that was shown makes no empty line.
-    assert process.communicate(timeout=10)[0] == "[rank 0] done\n"
+    assert process.communicate(timeout=50)[0] == "[rank 0] done\n"
 
 
 def test_no_line_is_lost_when_a_worker_ends_with_much_to_say(job):
-    # Far more than a pipe holds, in one piece and at once before the end.
-    script = 'ready(); os.write(1, b"".join(b"%07d\\n" % i for i in range(50_000))); os._exit(0)'
+    # Far more than the launcher reads at once, and all of it at the end.
+    script = r"""
+import fcntl
+if hasattr(fcntl, "F_SETPIPE_SZ"):
+    fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20)
+ready()
+os.write(1, b"".join(b"%07d\n" % i for i in range(50_000)))
+os._exit(0)
+"""
     status, out, _ = job.run(script)
     assert status == 0
     for rank in range(2):
@@ -189,15 +207,32 @@ def test_the_first_failure_counts_and_not_the_abort_that_follows(job):
     script = """
 ready()
 if rank == 1:
-    note("failed")
     sys.exit(7)
-wait_for("failed")
-time.sleep(0.3)
+wait_for_end(1)
 os.abort()
 """
     status, _, err = job.run(script)
     assert status == 7
     assert err[-1] == "[launch] failed: rank 1 ended with status 7"
+
+
+def test_of_two_failures_found_together_the_abort_is_not_the_cause(job):
+    script = """
+ready()
+note(f"up-{rank}", 1)
+wait_for("go")
+if rank == 0:
+    os.abort()
+sys.exit(7)
+"""
+    process = job.start(script)
+    job.pid("up-0"), job.pid("up-1")
+    process.send_signal(signal.SIGSTOP)  # it cannot see which one ends first
+    (job.path / "go").touch()
+    assert gone(job.pid("pid-0")) and gone(job.pid("pid-1"))
+    process.send_signal(signal.SIGCONT)
+    process.communicate(timeout=50)
+    assert process.returncode == 7
 
 
 def test_a_signal_that_ends_a_worker_is_named_and_gives_128_plus_its_number(job):
@@ -217,10 +252,8 @@ def test_wrong_input_or_a_nonfinite_loss_explains_an_earlier_failure(job, explan
     script = f"""
 ready()
 if rank == 0:
-    note("failed")
     sys.exit(1)
-wait_for("failed")
-time.sleep(0.3)
+wait_for_end(0)
 sys.exit({explanation})
 """
     status, _, err = job.run(script, "--restarts", "1")
@@ -233,23 +266,25 @@ def test_the_others_may_end_by_themselves_within_the_grace_time(job):
     script = """
 ready()
 if rank == 1:
+    wait_for("pid-0")
     sys.exit(5)
-time.sleep(0.6)
+wait_for_end(1)
+time.sleep(0.3)
 print("saved")
 """
-    status, out, err = job.run(script, "--grace", "10")
+    status, out, err = job.run(script, "--grace", "30")
     assert (status, out) == (5, ["[rank 0] saved"])
-    assert "[launch] rank 1 ended with status 5; rank 0 still running, gets 10 s" in err
+    assert "[launch] rank 1 ended with status 5; rank 0 still running, gets 30 s" in err
 
 
 def test_who_stays_after_the_grace_time_gets_sigterm_and_then_sigkill(job):
     script = """
 if rank == 0:
     signal.signal(signal.SIGTERM, lambda *_: print("asked to stop"))
+    note("up")
 ready()
 if rank == 1:
-    wait_for("pid-0")
-    time.sleep(0.2)
+    wait_for("up")
     sys.exit(5)
 while True:
     time.sleep(0.05)
@@ -257,7 +292,7 @@ while True:
     begin = time.monotonic()
     status, out, err = job.run(script, "--grace", "0.5")
     assert (status, out) == (5, ["[rank 0] asked to stop"])
-    assert 1.0 < time.monotonic() - begin < 5  # two grace times
+    assert time.monotonic() - begin > 1.0  # two grace times
     assert err[-1] == "[launch] failed: rank 1 ended with status 5"
     assert gone(job.pid("pid-0"))
 
@@ -268,11 +303,9 @@ if rank in (0, 3):
     ready()
 time.sleep(60)
 """
-    begin = time.monotonic()
-    status, _, err = job.run(script, "--start-timeout", "0.7", workers=4)
+    status, _, err = job.run(script, "--start-timeout", "2.5", workers=4)
     assert status == 124
-    assert time.monotonic() - begin < 5
-    assert err[-1] == "[launch] failed: rank 1 2 of 4 not ready within 0.7 s (--start-timeout)"
+    assert err[-1] == "[launch] failed: rank 1 2 of 4 not ready within 2.5 s (--start-timeout)"
     assert all(gone(job.pid(f"pid-{rank}")) for rank in range(4))
 
 
@@ -283,9 +316,9 @@ def test_a_start_timeout_of_0_asks_for_no_report(job):
 
 def test_a_job_that_hangs_ends_at_the_run_timeout_and_is_not_restarted(job):
     script = "ready(); time.sleep(60)"
-    status, _, err = job.run(script, "--run-timeout", "0.7", "--restarts", "3")
+    status, _, err = job.run(script, "--run-timeout", "2", "--restarts", "3")
     assert status == 124
-    assert err[-1] == "[launch] failed: not done within 0.7 s (--run-timeout)"
+    assert err[-1] == "[launch] failed: not done within 2 s (--run-timeout)"
     assert len(started(err)) == 1
     assert gone(job.pid("pid-0")) and gone(job.pid("pid-1"))
 
@@ -306,7 +339,7 @@ time.sleep(60)
     process = job.start(script, "--restarts", "3")
     job.pid("up-0"), job.pid("up-1")
     process.send_signal(number)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=50)
     assert process.returncode == 77
     assert sorted(out.splitlines()) == [f"[rank {r}] saved on {int(number)}" for r in range(2)]
     assert len(started(err.splitlines())) == 1
@@ -322,7 +355,7 @@ time.sleep(60)
     process = job.start(script)
     job.pid("up-0"), job.pid("up-1")
     process.terminate()
-    process.communicate(timeout=10)
+    process.communicate(timeout=50)
     assert process.returncode == 0
 
 
@@ -336,7 +369,7 @@ time.sleep(60)
     process = job.start(script, "--grace", "0.3")
     job.pid("up-0"), job.pid("up-1")
     process.terminate()
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=50)
     assert process.returncode == 143
     assert "rank 0 1 had not ended 0.3 s after the signal" in err
     assert gone(job.pid("pid-0")) and gone(job.pid("pid-1"))
@@ -365,7 +398,7 @@ if rank == 0 and len(list(here.glob("start-0-*"))) < 3:
     sys.exit(9)
 time.sleep(0.2)
 """
-    status, _, err = job.run(script, "--restarts", "5", "--grace", "0.5")
+    status, _, err = job.run(script, "--restarts", "5", "--grace", "30")
     assert status == 0
     restarts = [line for line in err if "restart" in line]
     assert restarts == [
@@ -401,10 +434,24 @@ if len(list(here.glob("start-*"))) == 1:
     time.sleep(60)
 ready()
 """
-    flags = ("--restarts", "1", "--start-timeout", "0.7")
+    flags = ("--restarts", "1", "--start-timeout", "2")
     status, _, err = job.run(script, *flags, workers=1)
     assert status == 0
     assert len(started(err)) == 2
+
+
+def test_a_report_from_before_the_restart_does_not_count(job):
+    script = """
+note(f"start-{time.time_ns()}")
+if len(list(here.glob("start-*"))) == 1:
+    ready()
+    sys.exit(9)
+time.sleep(4)
+"""
+    flags = ("--restarts", "1", "--start-timeout", "1")
+    status, _, err = job.run(script, *flags, workers=1)
+    assert status == 124
+    assert err[-1] == "[launch] failed: rank 0 of 1 not ready within 1 s (--start-timeout)"
 
 
 CHILD = """
@@ -425,7 +472,7 @@ def test_sigkill_of_the_launcher_leaves_no_process_and_no_folder(job, tmp_path):
     pids = [job.pid(f"pid-{name}") for name in ("0", "1", "child-0", "child-1")]
     process.kill()
     # The guard holds the launcher's output open, so its end is the guard's end.
-    process.communicate(timeout=10)
+    process.communicate(timeout=50)
     assert all(gone(pid) for pid in pids)
     assert not list((tmp_path / "scratch").iterdir())
 
@@ -436,14 +483,14 @@ def test_sigkill_of_the_launchers_whole_group_leaves_no_worker(job):
     process = subprocess.Popen(
         [sys.executable, "-m", "tf_largebatch.launch", "--workers", "1", "--", "worker.py"],
         cwd=job.path,
-        env=os.environ | {"FOLDER": str(job.path), "PYTHONPATH": str(ROOT)},
+        env=job.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     pids = [job.pid("pid-0"), job.pid("pid-child-0")]
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait(timeout=10)
+    process.wait(timeout=50)
     assert all(gone(pid) for pid in pids)
 
 
@@ -456,8 +503,9 @@ while True:
 """
     process = job.start(script)
     process.stdout.readline()
+    job.pid("pid-0"), job.pid("pid-1")
     process.stdout.close()
-    process.wait(timeout=10)
+    process.wait(timeout=50)
     process.stdout = None
     assert process.returncode == 143
     assert gone(job.pid("pid-0")) and gone(job.pid("pid-1"))

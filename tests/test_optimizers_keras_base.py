@@ -265,13 +265,12 @@ def test_float64_weights_are_updated_in_float64(make):
     np.testing.assert_allclose(w.numpy(), want[-1], rtol=1e-12)
 
 
-@pytest.mark.parametrize("make", EVERY)
+@pytest.mark.parametrize("make", [LARS, LAMB])
 def test_mixed_precision_trains_in_fit(make):
     keras.config.set_dtype_policy("mixed_float16")
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(1)])
-    rate = 0.5 if make is LARS else 0.01
-    optimizer = LARS(0.02, trust_coefficient=0.5) if make is LARS else make(rate)
+    optimizer = LARS(0.02, trust_coefficient=0.5) if make is LARS else LAMB(0.01)
     model.compile(optimizer, loss="mse", jit_compile=False)
     x = np.random.default_rng(0).standard_normal((64, 4)).astype("float32")
     history = model.fit(x, x[:, :1], epochs=6, verbose=0).history["loss"]

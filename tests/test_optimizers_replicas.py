@@ -91,8 +91,15 @@ def worst(a, b):
     return max(float(np.max(np.abs(x - y)) / np.max(np.abs(x))) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("already_reduced", [False, True], ids=["keras_sums", "engine_sums"])
-@pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: "".join(clip) or "no_clipping")
+@pytest.mark.parametrize(
+    "clip, already_reduced",
+    [
+        pytest.param(clip, reduced, id=f"{''.join(clip) or 'no_clipping'}-{who}_sums")
+        for clip in CLIPS
+        for reduced, who in ((False, "keras"), (True, "engine"))
+        if not reduced or clip in CLIPS[:2]
+    ],
+)
 @pytest.mark.parametrize("make", [LARS, LAMB])
 def test_two_replicas_equal_one_device(strategy, make, clip, already_reduced):
     weights, gradients, parts = make_parts()

@@ -94,7 +94,6 @@ def parse(
     stored = features[family.label_key]
     label = stored - family.first_label
     in_range = (label >= 0) & (label < classes)
-    check = tf.debugging.Assert(in_range, ["label out of range", stored, "in", *place])
-    # Eagerly there is nothing to depend on: the check has run.
-    with tf.control_dependencies([check] if check is not None else []):
-        return features[family.image_key], tf.cast(label, tf.int32)
+    # Runs although nothing depends on it: a dataset's functions keep the order of stateful ops.
+    tf.debugging.Assert(in_range, ["label out of range", stored, "in", *place])
+    return features[family.image_key], tf.cast(label, tf.int32)

@@ -54,7 +54,7 @@ class DistributedFit:
     Raises, all from `fit` before the first update and all for several replicas unless noted:
         ValueError: the model, optimizer or a metric was made outside the scope (also when the
             model was, and `fit` is called inside a scope); `jit_compile=True`;
-            `gradient_accumulation_steps`; a `LossScaleOptimizer`, which `mixed_float16` brings;
+            `run_eagerly=True`; `gradient_accumulation_steps`; a `LossScaleOptimizer`, which `mixed_float16` brings;
             clipping by an optimizer that clips before the sum over replicas, as Keras's do; a loss
             whose reduction is a sum or weighted mean; batches that are not all full, or that the
             number of replicas does not divide; arrays shuffled with another seed on each worker;
@@ -132,6 +132,7 @@ class DistributedFit:
         )
         with strategy.scope():
             self._symbolic_build(data_batch=local)
+            check_scope(self)  # metrics have got their variables
 
     def _make_function(self, step_function):
         strategy = self.distribute_strategy
@@ -147,6 +148,7 @@ class DistributedFit:
             return tf.reduce_mean(tf.stack(parts), axis=0)
 
         # One function around the loop: nested ones lose the collectives' inputs.
+        @tf.function(reduce_retracing=True)
         def run_steps(iterator):
             last = tf.zeros([0])
             for _ in tf.range(self.steps_per_execution):
@@ -157,9 +159,6 @@ class DistributedFit:
                 if batch.has_value():  # agreed between the workers
                     last = run_step(batch.get_value())
             return strategy.reduce("MEAN", last, axis=None)
-
-        if not self.run_eagerly:
-            run_steps = tf.function(run_steps, reduce_retracing=True)
 
         def function(iterator):
             check_iterator(iterator)

@@ -37,7 +37,7 @@ def check_scope(model: keras.Model) -> None:
     if strategy.num_replicas_in_sync > 1:
         owners = {
             "model": model.variables,
-            "optimizer": model.optimizer.variables,
+            "optimizer": model.optimizer.variables if model.optimizer else [],
             **{f"metric {metric.name}": metric.variables for metric in model.metrics},
         }
         inside = strategy.extended.variable_created_in_scope
@@ -58,6 +58,11 @@ def check_compiled(model: keras.Model) -> None:
             "`jit_compile` must be False on several replicas: XLA does not compile the sum over "
             "them. Received: jit_compile=True. Compile layers apart, with "
             "`tf.function(jit_compile=True)`."
+        )
+    if model.run_eagerly:
+        raise ValueError(
+            "`run_eagerly` must be False on several replicas: Keras cannot then score a batch of "
+            "which a replica gets nothing. Received: run_eagerly=True. Debug on one device."
         )
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ValueError(

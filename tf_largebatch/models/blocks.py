@@ -28,9 +28,13 @@ class ResidualLayers:
     Args:
         last_gamma: float, the first value of gamma in the last batch norm of every block: 0 makes
             each block start as its shortcut (arXiv:1706.02677 §5.1), 1 is the plain network.
-        bn_decay: float in [0, 1), share of the old moving statistics kept by an update.
+        bn_decay: float in [0, 1), share of the old moving statistics kept by an update; 0 keeps the
+            statistics of the last update alone.
         bn_epsilon: float > 0.
-        bn_batch: int >= 1, examples that share batch statistics, or None for the whole batch.
+        bn_batch: int >= 1, examples of one replica that share batch statistics, or None for its
+            whole batch.
+        bn_replica_group: int >= 1, consecutive replicas that share batch statistics, or None for
+            all. Other than 1 only with `bn_batch=None`.
         head_std: float >= 0, sd of the weights of the last dense layer.
         seed: int or None. With a number, the same call gives the same weights.
 
@@ -38,7 +42,9 @@ class ResidualLayers:
         ValueError: an argument outside its range.
     """
 
-    def __init__(self, *, last_gamma, bn_decay, bn_epsilon, bn_batch, head_std, seed):
+    def __init__(
+        self, *, last_gamma, bn_decay, bn_epsilon, bn_batch, bn_replica_group, head_std, seed
+    ):
         if not math.isfinite(last_gamma):
             raise ValueError(f"`last_gamma` must be finite. Received: last_gamma={last_gamma}")
         if not 0.0 <= bn_decay < 1.0:
@@ -47,10 +53,20 @@ class ResidualLayers:
             raise ValueError(f"`bn_epsilon` must be greater than 0. Received: {bn_epsilon=}")
         if bn_batch is not None and bn_batch < 1:
             raise ValueError(f"`bn_batch` must be at least 1 or None. Received: {bn_batch=}")
+        if bn_replica_group is not None and bn_replica_group < 1:
+            raise ValueError(
+                f"`bn_replica_group` must be at least 1 or None. Received: {bn_replica_group=}"
+            )
+        if bn_batch is not None and bn_replica_group != 1:
+            raise ValueError(
+                "`bn_batch` must be None when replicas share statistics. "
+                f"Received: {bn_batch=}, {bn_replica_group=}"
+            )
         if not (head_std >= 0.0 and math.isfinite(head_std)):
             raise ValueError(f"`head_std` must be 0 or more. Received: head_std={head_std}")
         self.last_gamma, self.head_std = last_gamma, head_std
-        self.bn_decay, self.bn_epsilon, self.bn_batch = bn_decay, bn_epsilon, bn_batch
+        self.bn_decay, self.bn_epsilon = bn_decay, bn_epsilon
+        self.bn_batch, self.bn_replica_group = bn_batch, bn_replica_group
         self._seeds = None if seed is None else random.Random(seed)
 
     def pixels(self, image_shape, mean, std):
@@ -148,9 +164,11 @@ class ResidualLayers:
             "gamma_initializer": keras.initializers.Constant(gamma),
             "name": name,
         }
-        if self.bn_batch is None:
+        if self.bn_batch is None and self.bn_replica_group == 1:
             return layers.BatchNormalization(**settings)
-        return GhostBatchNormalization(self.bn_batch, **settings)
+        return GhostBatchNormalization(
+            self.bn_batch, replica_group=self.bn_replica_group, **settings
+        )
 
     def _normal(self, stddev):
         # One seed for each tensor: two tensors of one shape and one seed would be equal.

@@ -26,6 +26,7 @@ def make_resnet(
     bn_decay=0.9,
     bn_epsilon=1e-5,
     bn_batch=None,
+    bn_replica_group=1,
     head_std=0.01,
     seed=None,
     name=None,
@@ -43,9 +44,13 @@ def make_resnet(
         image_shape: (height, width, channels), each >= 1.
         classes: int >= 2.
         last_gamma: float, first gamma of the last batch norm of every block: 0 (Goyal et al.) or 1.
-        bn_decay: float in [0, 1), share of the old moving statistics kept by an update.
+        bn_decay: float in [0, 1), share of the old moving statistics kept by an update; 0 keeps the
+            statistics of the last update alone.
         bn_epsilon: float > 0, added to the variance.
-        bn_batch: int >= 1, examples that share batch statistics, or None for the whole batch.
+        bn_batch: int >= 1, examples of one replica that share batch statistics, or None for its
+            whole batch.
+        bn_replica_group: int >= 1, consecutive replicas that share batch statistics, or None for
+            all. Other than 1 only with `bn_batch=None`.
         head_std: float >= 0, sd of the first weights of the head.
         seed: int or None. With a number, the same call gives the same weights.
         name: name of the model, `resnet50` and so on by default.
@@ -62,6 +67,7 @@ def make_resnet(
         bn_decay=bn_decay,
         bn_epsilon=bn_epsilon,
         bn_batch=bn_batch,
+        bn_replica_group=bn_replica_group,
         head_std=head_std,
         seed=seed,
     )

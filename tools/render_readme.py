@@ -1,0 +1,91 @@
+"""Writes the miniature's numbers into README.md from the committed result record.
+
+    python tools/render_readme.py           # after a new record was committed
+    python tools/render_readme.py --check   # exit 1 if README.md says something else
+
+The newest folder below recipes/goyal_8k/runs/ with a result of the unmodified miniature counts.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tf_largebatch.result import Result, RowResult  # noqa: E402
+
+RUNS = ROOT / "recipes" / "goyal_8k" / "runs"
+BEGIN, END = "<!-- miniature -->\n", "<!-- end -->"
+
+
+def newest_record() -> tuple[Path, Result]:
+    """Returns the folder and the result of the newest committed run of the miniature."""
+    for path in sorted(RUNS.glob("*/result.json"), reverse=True):
+        result = Result.from_json(json.loads(path.read_text(encoding="utf-8")))
+        if result.scale == "miniature" and not result.modified:
+            return path.parent, result
+    raise SystemExit(f"no result of the unmodified miniature below {RUNS}")
+
+
+def section(folder: Path, result: Result) -> str:
+    """Returns the README's lines between the markers."""
+    seeds = len(result.rows[0].runs)
+    place = folder.relative_to(ROOT).as_posix()
+    environment = result.environment
+    lines = [
+        f"![Validation error against epoch]({place}/curves.png)",
+        "",
+        f"Test error in percent, mean ± deviation over {seeds} seeds, and the paper's own rows on "
+        "ImageNet, another experiment of",
+        "the same shape: only the order of the rows can be compared, never the numbers.",
+        "",
+        "| row | batch | peak rate | updates | error % | paper, ImageNet |",
+        "|---|---|---|---|---|---|",
+        *(_row(row) for row in result.rows),
+        "",
+        f"[Record]({place}/result.json), [report]({place}/report.html). One seed of all five rows "
+        f"took {result.wall_seconds / seeds / 60:.1f} minutes",
+        f"({environment['processor']}, {environment['cores']} cores, TensorFlow "
+        f"{environment['versions']['tensorflow']}; the machine was shared).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(row: RowResult) -> str:
+    error = "diverged"
+    if row.mean_error_pct is not None:
+        error = f"{row.mean_error_pct:.1f} ± {row.std_error_pct:.1f}"
+    if row.diverged:
+        error += f" ({row.diverged} diverged)"
+    paper = "–"
+    if row.published_error_pct is not None:
+        paper = f"{row.published_error_pct:.2f} ± {row.published_std_pct:.2f}"
+    return (
+        f"| {row.label} | {row.global_batch} | {row.peak_rate:.4g} | {row.updates:,} | {error} "
+        f"| {paper} |"
+    )
+
+
+def main() -> int:
+    """Renders, or checks."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 if stale")
+    arguments = parser.parse_args()
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    fresh = before + BEGIN + section(*newest_record()) + END + after
+    if arguments.check:
+        if fresh != text:
+            print("README.md is stale: run python tools/render_readme.py", file=sys.stderr)
+        return int(fresh != text)
+    readme.write_text(fresh, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
