@@ -38,7 +38,7 @@ def batches(source, plan, *, updates, worker=0, workers=1, first_update=0):
     return [part.reshape(updates, share, *part.shape[1:]) for part in parts]
 
 
-@pytest.mark.parametrize("workers, replicas", [(1, 2), (2, 2), (2, 6), (3, 3)])
+@pytest.mark.parametrize("workers, replicas", [(2, 6), (3, 3)])
 def test_augmented_global_batches_do_not_depend_on_the_split(workers, replicas):
     source = make_source()
     whole = batches(source, BatchPlan(global_batch=12, train_examples=50), updates=6)

@@ -116,9 +116,7 @@ def test_batches_straddle_epochs_and_lose_nothing(global_batch):
     assert len({tuple(p) for p in pairs}) == 14 * global_batch
 
 
-@pytest.mark.parametrize(
-    "workers, replicas, group", [(1, 1, 5), (1, 6, 4), (2, 2, 1), (2, 6, 4), (3, 3, 2), (3, 6, 1)]
-)
+@pytest.mark.parametrize("workers, replicas, group", [(1, 6, 4), (2, 2, 1), (3, 6, 2)])
 def test_workers_and_replicas_share_the_same_global_batches(workers, replicas, group):
     plan = BatchPlan(global_batch=12, train_examples=50, replicas=replicas)
     whole = stream(BatchPlan(global_batch=12, train_examples=50), updates=9)
