@@ -280,6 +280,27 @@ def test_the_sum_over_replicas_has_its_own_sum_as_gradient(compiled):
     np.testing.assert_array_equal(gradients, [[11.0], [11.0]])
 
 
+def test_a_fast_replica_never_mixes_the_sums_of_two_turns_of_a_loop():
+    # One sum a turn follows itself; then sums of two shapes take turns. After k turns each adds 3k.
+    strategy = make_strategy(2)
+
+    def step(widths):
+        r = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.float32)
+
+        def body(turn, total):
+            for width in widths:
+                total += sum_over_replicas(tf.fill([width], r + 1.0))[-1]
+            return turn + 1, total
+
+        loop = (tf.constant(0), tf.constant(0.0))
+        return tf.while_loop(lambda turn, _: turn < 300, body, loop)[1]
+
+    for widths in ([2], [2, 3, 3]):
+        run = tf.function(lambda widths=widths: strategy.run(step, args=(widths,)), autograph=False)
+        totals = [float(t) for t in strategy.experimental_local_results(run())]
+        assert totals == [900.0 * len(widths)] * 2
+
+
 def run_on_two(layer, parts):
     """Output of each replica, each on its own part."""
     strategy = make_strategy(2)

@@ -22,6 +22,7 @@ LEVELS = {
     "train": 2,
     "experiment": 2,
     "cli": 3,
+    "launch": 3,
     "recipes": 4,
     "__main__": 5,
     "__init__": 4,

@@ -8,13 +8,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tf_largebatch import overrides, run_folder
+from tf_largebatch import __version__, cluster, overrides, run_folder
 from tf_largebatch.errors import InputError, StoppedError
 from tf_largebatch.plan import Plan, describe_data
 from tf_largebatch.recipe import Expected, ImageNetSpec, Miniature, Recipe
 from tf_largebatch.result import Result
 
-WRONG_INPUT, NOT_FINITE = 2, 3
+WRONG_INPUT, NOT_FINITE, WORKER_LOST = 2, 3, 4
 
 # A smoke run's own numbers: the smallest that walk the whole path.
 SMOKE = {"global_batch": 8, "bn_batch": 4, "image_size": 64, "epochs": 2.0}
@@ -25,7 +25,8 @@ def main(recipe: Recipe, miniature: Miniature, argv: Sequence[str] | None = None
     """Runs a recipe module's command line and exits.
 
     Status 0: done. 2: something the user gave is wrong, said in one line. 3: no run's loss stayed
-    finite. 128 + n: signal n asked for an end, and a checkpoint was written.
+    finite. 4: another worker of this run is gone. 128 + n: signal n asked for an end, and a
+    checkpoint was written.
 
     Args:
         recipe: the published set-up.
@@ -146,18 +147,54 @@ def _run(recipe: Recipe, miniature: Miniature, arguments: argparse.Namespace) ->
         return 0
     scale = "smoke" if arguments.smoke else "full" if arguments.data else "miniature"
     rows = _rows(recipe, miniature, arguments, scale)
+    workers = cluster.resolve()
+    if workers is not None and workers.size > 1:
+        return _run_worker(recipe, miniature, arguments, rows, scale, workers)
     if arguments.replicas is None:
         arguments.replicas = _count_gpus() if scale == "full" else 1
-    plans = [
-        _plan(row.recipe, arguments, row.departures, scale=scale, data=describe_data(row.recipe))
-        for row in rows
-    ]
-    folder = _claim(recipe, arguments, scale, plans)
+    folder = _claim(recipe, arguments, scale, rows)
     try:
-        return _execute(recipe, miniature, arguments, folder, rows, scale)
+        _import_tensorflow()
+        from tf_largebatch.distribution.team import Team
+
+        team = Team(arguments.replicas)
+        return _execute(recipe, miniature, arguments, folder, rows, scale, team)
     except InputError:
         run_folder.release(folder)  # nothing came of it: leave no empty run behind
         raise
+
+
+def _run_worker(recipe, miniature, arguments, rows, scale, workers) -> int:
+    """The same as one of several workers, of which the chief owns the folder and speaks."""
+    gpus = cluster.gpu_for_local_rank(workers)
+    if gpus is not None:
+        os.environ[cluster.GPUS] = gpus
+    folder = _claim(recipe, arguments, scale, rows) if workers.is_chief else None
+    tf = _import_tensorflow()
+    from tf_largebatch.distribution.team import Team
+
+    try:
+        team = Team(arguments.replicas)
+        arguments.replicas = team.replicas
+        recipes = run_folder.fingerprint([dataclasses.asdict(row.recipe) for row in rows])
+        team.agree("recipe, settings and version", f"{__version__} {recipes}")
+        folder = Path(team.exchange(str(folder))[0])
+        return _execute(recipe, miniature, arguments, folder, rows, scale, team)
+    except InputError:
+        if workers.is_chief:
+            run_folder.release(folder)
+            raise
+        return WRONG_INPUT
+    except (
+        tf.errors.UnavailableError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.AbortedError,
+    ) as e:
+        reason = str(e).strip().splitlines()[0][:160]
+        print(
+            f"another worker is gone; the last checkpoint is unharmed ({reason})", file=sys.stderr
+        )
+        return WORKER_LOST
 
 
 def _rows(recipe, miniature, arguments, scale) -> list[_Row]:
@@ -233,8 +270,12 @@ def _describe_rows(rows: list[tuple[str, Recipe]]) -> str:
     )
 
 
-def _claim(recipe, arguments, scale, plans) -> Path:
-    """Makes the run folder this run's own."""
+def _claim(recipe, arguments, scale, rows) -> Path:
+    """Makes the run folder this run's own, once the recipes fit the devices."""
+    plans = [
+        _plan(row.recipe, arguments, row.departures, scale=scale, data=describe_data(row.recipe))
+        for row in rows
+    ]
     modified = any(plan.departures for plan in plans)
     name = recipe.name + {"full": "", "miniature": "-mini", "smoke": "-smoke"}[scale]
     name += "-modified" if modified else ""
@@ -252,38 +293,20 @@ def _claim(recipe, arguments, scale, plans) -> Path:
     return folder
 
 
-def _execute(recipe, miniature, arguments, folder, rows, scale) -> int:
-    """Imports TensorFlow, runs the rows, and prints what was found."""
-    _import_tensorflow()
+def _execute(recipe, miniature, arguments, folder, rows, scale, team) -> int:
+    """Opens the data, runs the rows, and prints what was found."""
     from tf_largebatch import experiment, report
-    from tf_largebatch.distribution.strategy import make_strategy
-    from tf_largebatch.train import make_source
 
-    make_strategy(arguments.replicas)  # before the first tensor, or the CPU cannot be split
-
-    data = arguments.data
-    if scale == "smoke":
-        from tf_largebatch.data import synthetic
-
-        data = folder / "images"
-        if not data.exists():
-            synthetic.write_shards(
-                data, train_examples=SMOKE_TRAIN_IMAGES, eval_examples=SMOKE_EVAL_IMAGES
-            )
-    sources, plans = {}, []
-    for row in rows:
-        if row.recipe.data not in sources:
-            sources[row.recipe.data] = make_source(row.recipe.data, data)
-        plans.append(_final_plan(row, sources[row.recipe.data], arguments, scale))
+    sources, plans, problem = {}, [], None
+    try:
+        sources = _open_sources(arguments, folder, rows, scale, team)
+        plans = [_final_plan(r, sources[r.recipe.data], arguments, scale) for r in rows]
+    except InputError as error:
+        problem = error
+    team.agree("the data", " ".join(plan.data for plan in plans), problem=problem)
     departures = tuple(sorted({change for plan in plans for change in plan.departures}))
-    if len(plans) == 1:
-        print(plans[0].text())
-    else:
-        print(f"{recipe.title} · miniature\n{miniature.contrast}")
-        print(_describe_rows([(row.label, row.recipe) for row in rows]))
-        for change in departures:
-            print(f"modified: {change}")
-    sys.stdout.flush()
+    if team.chief:
+        _announce(recipe, miniature, rows, plans, departures)
 
     blank = Result(
         recipe=recipe.name,
@@ -302,18 +325,51 @@ def _execute(recipe, miniature, arguments, folder, rows, scale) -> int:
         ],
         seeds=[arguments.seed + i for i in range(arguments.seeds)],
         folder=folder,
+        team=team,
         open_source=lambda plan: sources[plan.recipe.data],
         interrupt=scale == "smoke",
     )
-    print(report.text_table(result))
+    if team.chief:
+        _conclude(report.text_table(result), folder)
+    diverged = all(run.diverged_at is not None for row in result.rows for run in row.runs)
+    if diverged and team.chief:
+        print(f"every run ended early; see {folder}/**/diverged.txt", file=sys.stderr)
+    return NOT_FINITE if diverged else 0
+
+
+def _open_sources(arguments, folder, rows, scale, team) -> dict:
+    """Opens each row's data once."""
+    from tf_largebatch.train import make_source
+
+    data = arguments.data
+    if scale == "smoke":
+        from tf_largebatch.data import synthetic
+
+        data = folder / "images"
+        if team.chief and not data.exists():
+            synthetic.write_shards(
+                data, train_examples=SMOKE_TRAIN_IMAGES, eval_examples=SMOKE_EVAL_IMAGES
+            )
+        team.exchange("")  # the pictures are there
+    return {spec: make_source(spec, data) for spec in {row.recipe.data for row in rows}}
+
+
+def _announce(recipe, miniature, rows, plans, departures) -> None:
+    if len(plans) == 1:
+        print(plans[0].text())
+    else:
+        print(f"{recipe.title} · miniature\n{miniature.contrast}")
+        print(_describe_rows([(row.label, row.recipe) for row in rows]))
+        for change in departures:
+            print(f"modified: {change}")
+    sys.stdout.flush()
+
+
+def _conclude(table: str, folder: Path) -> None:
+    print(table)
     for name in ("report.html", "curves.png", "rows.csv", "result.json"):
         print(f"{name:<12} {folder / name}")
     print(f"TensorBoard  tensorboard --logdir {folder}")
-    diverged = all(run.diverged_at is not None for row in result.rows for run in row.runs)
-    if not diverged:
-        return 0
-    print(f"every run ended early; see {folder}/**/diverged.txt", file=sys.stderr)
-    return NOT_FINITE
 
 
 def _final_plan(row: _Row, source, arguments, scale) -> Plan:
@@ -351,6 +407,8 @@ def _import_tensorflow():
             import tensorflow as tf
 
             tf.config.list_physical_devices()
+            # Each row of a table compiles its own functions, which TensorFlow takes for a mistake.
+            tf.get_logger().setLevel("ERROR")
         except BaseException:
             notes.seek(0)
             os.write(screen, notes.read())

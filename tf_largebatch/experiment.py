@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tf_largebatch import report, run_folder
+from tf_largebatch.distribution.team import Team
 from tf_largebatch.plan import Plan
 from tf_largebatch.recipe import Expected
 from tf_largebatch.result import Result, RowResult, SeedResult
@@ -42,6 +43,7 @@ def run(
     *,
     seeds: list[int],
     folder: Path,
+    team: Team,
     open_source: Callable[[Plan], object],
     interrupt: bool = False,
 ) -> Result:
@@ -52,6 +54,7 @@ def run(
         rows: in this order.
         seeds: each row is run with each.
         folder: claimed by the caller.
+        team: the workers; the chief alone writes.
         open_source: gives a plan's data source.
         interrupt: stop each run after its first epoch and continue it from its checkpoint, to
             show that this works.
@@ -73,6 +76,7 @@ def run(
                 source=source,
                 seed=seed,
                 folder=place,
+                team=team,
             )
             runs.append(
                 dataclasses.replace(_finish(job, interrupt), folder=str(place.relative_to(folder)))
@@ -81,6 +85,8 @@ def run(
     result = dataclasses.replace(
         blank, rows=tuple(results), wall_seconds=time.perf_counter() - started
     )
+    if not team.chief:
+        return result
     report.write_rows_csv(result, folder / "rows.csv")
     report.write_report(result, [row.plan.to_json() for row in rows], folder)
     # Last, so that a result is there only when everything else is.
@@ -95,14 +101,19 @@ def slug(label: str) -> str:
 
 def _finish(job: Job, interrupt: bool) -> SeedResult:
     """Runs the job, or reads the result of the time when it was run."""
-    job.folder.mkdir(parents=True, exist_ok=True)
     mark = job.folder / "seed.json"
-    if mark.exists():
+    if job.team.chief:
+        job.folder.mkdir(parents=True, exist_ok=True)
+    # All workers read the folder before the chief may write to it again.
+    finished = mark.exists()
+    job.team.agree("the run folder", f"{mark} {'is' if finished else 'is not'} there")
+    if finished:
         return SeedResult.from_json(json.loads(mark.read_text(encoding="utf-8")))
     if interrupt:
         train(dataclasses.replace(job, stop_epoch=1.0))
     done = train(job)
-    run_folder.write_json(mark, dataclasses.asdict(done))
+    if job.team.chief:
+        run_folder.write_json(mark, dataclasses.asdict(done))
     return done
 
 

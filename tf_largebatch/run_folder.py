@@ -8,6 +8,7 @@ Standard library only.
 
 import csv
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -90,6 +91,12 @@ def release(folder: Path) -> None:
     if [path.name for path in folder.iterdir()] == ["run.json"]:
         (folder / "run.json").unlink()
         folder.rmdir()
+
+
+def fingerprint(data: object) -> str:
+    """Returns 16 hexadecimal digits of plain data, equal where the data is."""
+    text = json.dumps(data, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _brief(value: object) -> str:

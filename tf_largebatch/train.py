@@ -23,7 +23,7 @@ from tf_largebatch.distribution.evaluation import EvaluationStep, pad_to_multipl
 from tf_largebatch.distribution.loop import BLOCK, fit
 from tf_largebatch.distribution.preemption import StopNotice
 from tf_largebatch.distribution.step import TrainingStep
-from tf_largebatch.distribution.strategy import make_strategy
+from tf_largebatch.distribution.team import Team
 from tf_largebatch.errors import InputError, NonFiniteError, StoppedError
 from tf_largebatch.models.digits_resnet import make_digits_resnet
 from tf_largebatch.models.resnet import make_resnet
@@ -35,6 +35,8 @@ from tf_largebatch.schedules import Steps, Warmup
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 CHECKPOINT_SECONDS = 600
+# What reading damaged data raises; a record that is no Example shows as the last.
+READ_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
 EVAL_BATCH = {"imagenet2012": 64, "digits": 517}
 
 
@@ -47,7 +49,8 @@ class Job:
         plan: the resolved recipe and batch.
         source: a data source (see `tf_largebatch.data`).
         seed: of weights, order and augmentation.
-        folder: the run's own folder.
+        folder: the run's own folder; all workers see the same one, and the chief writes it.
+        team: the workers that train it.
         stop_epoch: end here instead of at the recipe's end, to be continued later.
     """
 
@@ -56,6 +59,7 @@ class Job:
     source: object
     seed: int
     folder: Path
+    team: Team
     stop_epoch: float | None = None
 
 
@@ -71,11 +75,12 @@ def train(job: Job) -> SeedResult:
     """
     started = time.perf_counter()
     recipe, batch, source = job.plan.recipe, job.plan.batch, job.source
-    run_folder.write_json(job.folder / run_folder.PLAN, job.plan.to_json())
+    team, strategy = job.team, job.team.strategy
+    if team.chief:
+        run_folder.write_json(job.folder / run_folder.PLAN, job.plan.to_json())
 
     keras.utils.set_random_seed(job.seed)
     keras.config.set_dtype_policy(POLICIES[job.plan.precision])
-    strategy = make_strategy(batch.replicas)
     with strategy.scope():
         model = make_model(recipe, source, job.seed)
         model.compile(optimizer=make_optimizer(recipe, batch))
@@ -91,11 +96,12 @@ def train(job: Job) -> SeedResult:
         job.folder / "checkpoints", model, model.optimizer, others=step.variables
     )
     progress = checkpoints.restore(run_folder.read_metrics(job.folder / run_folder.METRICS))
-    for damage in checkpoints.damaged:
+    team.agree("the checkpoint that --run-dir shows", f"update {progress.update}")
+    for damage in checkpoints.damaged if team.chief else ():
         print(f"{damage}: continues from update {progress.update}", file=sys.stderr)
 
     with StopNotice() as notice:
-        saver = Saver(job.folder, checkpoints, lambda: notice.agreed(strategy))
+        saver = Saver(job, checkpoints, lambda: notice.agreed(team))
         diverged_at = None
         try:
             fit(
@@ -106,25 +112,26 @@ def train(job: Job) -> SeedResult:
                 evaluate=make_evaluation(model, source, batch, strategy),
                 epochs=job.stop_epoch or recipe.epochs,
                 progress=progress,
-                callbacks=make_watchers(job, progress.update),
+                callbacks=make_watchers(job, progress.update) if team.chief else [],
                 after_epoch=saver.save,
                 after_block=saver.after_block,
             )
         except NonFiniteError as error:
             diverged_at = error.update
-            run_folder.write_text(job.folder / "diverged.txt", f"{error}\n")
-        except tf.errors.InvalidArgumentError as error:
+            if team.chief:
+                run_folder.write_text(job.folder / "diverged.txt", f"{error}\n")
+        except READ_ERRORS as error:
             update = int(model.optimizer.iterations.numpy())
             known = source.explain_failure(error, batch, seed=job.seed, update=update)
             raise known or error from None
-        if signal := notice.agreed(strategy):
+        if signal := notice.agreed(team):
             saver.save(progress)
             raise StoppedError(
                 f"{signal.name}: stopped after update {progress.update:,}; the same command with "
                 f"this --run-dir continues",
                 signal,
             )
-    if diverged_at is None:
+    if diverged_at is None and team.chief:
         export(model, job)
     return SeedResult(
         seed=job.seed,
@@ -138,19 +145,23 @@ def train(job: Job) -> SeedResult:
 class Saver:
     """Writes a checkpoint after every epoch, every ten minutes, and when a signal came.
 
+    Only the chief writes. State is the same on all workers, so none has anything to add.
+
     Args:
-        folder: the run's.
+        job: the run.
         checkpoints: of the run.
         stop: whether a signal came, asked after every block of updates.
     """
 
-    def __init__(self, folder: Path, checkpoints: Checkpoints, stop: Callable[[], object]):
-        self._folder, self._checkpoints, self._stop = folder, checkpoints, stop
+    def __init__(self, job: Job, checkpoints: Checkpoints, stop: Callable[[], object]):
+        self._job, self._checkpoints, self._stop = job, checkpoints, stop
         self._saved = time.monotonic()
 
     def save(self, progress: Progress) -> None:
         """Writes the epochs' records and then the checkpoint that goes with them."""
-        run_folder.write_metrics(self._folder / run_folder.METRICS, progress.records)
+        if not self._job.team.chief:
+            return
+        run_folder.write_metrics(self._job.folder / run_folder.METRICS, progress.records)
         self._checkpoints.save(progress)
         self._saved = time.monotonic()
 
@@ -275,25 +286,24 @@ def make_evaluation(model: keras.Model, source, batch: BatchPlan, strategy):
     """Returns a function that scores the model on the whole evaluation set."""
     step = EvaluationStep(model, strategy)
     size = min(EVAL_BATCH[source.name], source.eval_examples)
-    per_worker = -(-source.eval_examples // size)
+    batches = 0
 
     def make(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        nonlocal batches
         local = batch.replicas // context.num_input_pipelines
         dataset = source.eval_batches(
             size, worker=context.input_pipeline_id, workers=context.num_input_pipelines
         )
+        per_worker = int(dataset.cardinality())
+        batches = -(-per_worker // local)
         return pad_to_multiple(dataset, per_worker, local)
 
     dataset = strategy.distribute_datasets_from_function(make)
 
     def evaluate():
         try:
-            return step(
-                iter(dataset),
-                batches=-(-per_worker // batch.replicas),
-                examples=source.eval_examples,
-            )
-        except tf.errors.InvalidArgumentError as error:
+            return step(iter(dataset), batches=batches, examples=source.eval_examples)
+        except READ_ERRORS as error:
             raise source.explain_eval_failure(error) or error from None
 
     return evaluate

@@ -124,6 +124,8 @@ class DistributedFit:
         strategy = self._distribute_strategy
         if strategy is None:
             return
+        if self.train_function or self.test_function:
+            return  # built since `compile`: no need to start the data and drop a batch again
         if iterator is not None:
             _, _, batches = next(iter(iterator))
             data_batch = next(batches)

@@ -4,7 +4,7 @@ import signal
 import threading
 from types import FrameType
 
-import tensorflow as tf
+from tf_largebatch.distribution.team import Team
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -37,11 +37,7 @@ class StopNotice:
         self.received = signal.Signals(number)
         self._restore()
 
-    def agreed(self, strategy: tf.distribute.Strategy) -> signal.Signals | None:
+    def agreed(self, team: Team) -> signal.Signals | None:
         """Returns the signal that any worker received; every worker must ask at the same update."""
-        if strategy.extended._in_multi_worker_mode():
-            mine = tf.constant([int(self.received or 0)])
-            per_replica = strategy.run(lambda: tf.identity(mine))
-            highest = int(tf.reduce_max(strategy.gather(per_replica, axis=0)).numpy())
-            return signal.Signals(highest) if highest else None
-        return self.received
+        number = team.any(self.received or 0)
+        return signal.Signals(number) if number else None

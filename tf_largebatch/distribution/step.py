@@ -81,8 +81,6 @@ class TrainingStep:
                 self.variables = [self._scale.value, self._good.value]
         # The base class would sum over replicas a second time (private, checked by a test).
         optimizer._all_reduce_sum_gradients = list
-        # One function per object: as decorated methods, the runs of one process would count as
-        # retracings of a single function.
         self.run = tf.function(self._run)
         self.weight_norm = tf.function(self._weight_norm)
 

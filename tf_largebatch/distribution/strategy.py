@@ -1,17 +1,24 @@
 """Which devices train, and the `tf.distribute` strategy over them."""
 
 import functools
+import os
 
 import tensorflow as tf
 
+from tf_largebatch import cluster
 from tf_largebatch.errors import InputError
+
+HEARTBEAT_MS, REGISTER_MS = 30_000, 120_000
 
 
 # One object per process and size: a second MirroredStrategy over the same devices numbers its
 # collectives from the start again, and TensorFlow then mixes them up with the first one's.
 @functools.cache
 def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
-    """Returns `MirroredStrategy` over several local devices, the default strategy for one.
+    """Returns the strategy over the workers of the environment, or over local devices.
+
+    `MultiWorkerMirroredStrategy` where `cluster.resolve` finds several workers, `MirroredStrategy`
+    over several local devices, the default strategy for one.
 
     On a machine without a GPU, more than one replica makes that many virtual CPU devices: they
     share the cores and speed nothing up, but run exactly what several GPUs would.
@@ -20,8 +27,12 @@ def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
         replicas: devices to use; None takes every GPU, or one CPU.
 
     Raises:
-        InputError: fewer GPUs than asked for, or TensorFlow already holds the CPU as one device.
+        InputError: fewer devices than asked for, a port in use, or TensorFlow already holds the
+            CPU as one device.
     """
+    workers = cluster.resolve()
+    if workers is not None and workers.size > 1:
+        return _join(workers, replicas)
     gpus = tf.config.list_physical_devices("GPU")
     wanted = replicas or max(len(gpus), 1)
     if wanted == 1:
@@ -35,6 +46,36 @@ def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
         return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(wanted)])
     _split_cpu(wanted)
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(wanted)])
+
+
+def _join(workers: cluster.Cluster, replicas: int | None) -> tf.distribute.Strategy:
+    """Waits for the other workers and returns the strategy over all of them."""
+    cluster.require_free_port(workers)
+    os.environ[cluster.TF_CONFIG] = workers.to_tf_config()
+    _configure_failure_detection(workers)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    found = strategy.num_replicas_in_sync
+    if replicas is not None and replicas != found:
+        raise InputError(
+            f"--replicas must be the devices of all workers ({found}), or be left out. "
+            f"Received: --replicas {replicas}"
+        )
+    return strategy
+
+
+def _configure_failure_detection(workers: cluster.Cluster) -> None:
+    """Waits 30 s for a silent worker, not 7.5, and two minutes for one that never registers."""
+    from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+    from tensorflow.python.eager import context
+
+    job = coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=workers.size)
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader="/job:worker/replica:0/task:0",
+        heartbeat_timeout_in_ms=HEARTBEAT_MS,
+        cluster_register_timeout_in_ms=REGISTER_MS,
+        coordinated_jobs=[job],
+    )
 
 
 def _split_cpu(devices: int) -> None:
