@@ -279,6 +279,24 @@ def test_shuffled_arrays_need_one_seed_and_then_give_each_example_once(workers):
         np.testing.assert_allclose(workers[rank]["shuffled"], [79.5], rtol=1e-6)
 
 
+def test_without_validation_the_statistics_agree_before_callbacks_run():
+    strategy, seen = make_strategy(2), []
+    with strategy.scope():
+        norm = keras.layers.BatchNormalization(momentum=0.5)
+        model = Stack([keras.Input((1,)), norm, keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+
+    def record(epoch, logs):
+        local = strategy.experimental_local_results
+        seen.append([[float(v[0]) for v in local(m.value)] for m in norm.non_trainable_variables])
+
+    watcher = keras.callbacks.LambdaCallback(on_epoch_end=record)
+    x = np.array([[1.0], [3.0], [10.0], [18.0]], "float32")
+    model.fit(x, x, batch_size=4, shuffle=False, verbose=0, callbacks=[watcher])
+    # Replica means 2 and 14, variances 1 and 16: 0.5 * 0 + 0.5 * 8 and 0.5 * 1 + 0.5 * 8.5
+    np.testing.assert_allclose(seen, [[[4.0, 4.0], [4.75, 4.75]]], rtol=1e-6)
+
+
 def spread(model, strategy):
     """Gives replica r the moving means r and variances 1 + 4 r, as if it had seen other data."""
 
@@ -322,7 +340,7 @@ UNWEIGHTED = keras.losses.SparseCategoricalCrossentropy(reduction="sum")
         ({"jit_compile": True}, "`jit_compile` must be False"),
         ({"run_eagerly": True}, "`run_eagerly` must be False"),
         (
-            {"optimizer": lambda: MomentumSGD(0.1, gradient_accumulation_steps=2)},
+            {"optimizer": lambda: SGD(0.1, gradient_accumulation_steps=2)},
             "`gradient_accumulation_steps` must be None .* Received: .*=2",
         ),
         (
@@ -412,9 +430,10 @@ def test_what_was_made_outside_the_scope_is_refused():
     metric = keras.metrics.SparseCategoricalAccuracy()
     with pytest.raises(ValueError, match="from outside it: .*compile_metrics"):
         compiled(strategy, metrics=[metric]).fit(*data)
-    model = compiled(tf.distribute.get_strategy())
-    with strategy.scope(), pytest.raises(ValueError, match="from outside it: model"):
-        model.fit(*data)
+    for model in (compiled(tf.distribute.get_strategy()), Subclassed()):
+        with strategy.scope(), pytest.raises(ValueError, match="from outside it: model"):
+            model.compile(OPTIMIZERS["sgd"](), "sparse_categorical_crossentropy")
+            model.fit(*data)
 
 
 def test_single_batches_and_made_up_callback_lists_are_refused():
@@ -431,8 +450,10 @@ def test_data_of_unknown_length_ends_the_epoch_where_it_ends():
     data = batches(*examples(BATCH * 5)).filter(lambda x, y: True)
     model = compiled(make_strategy(2), steps_per_execution=2)
     with pytest.warns(UserWarning, match="ran out of data"):
-        model.fit(data, epochs=2, shuffle=False, verbose=0)
+        seen = Seen()
+        model.fit(data, epochs=2, shuffle=False, verbose=0, callbacks=[seen])
     assert model.optimizer.iterations.numpy() == 10
+    assert seen.batches == [1, 3, 5] * 2
 
 
 def test_one_device_keeps_what_keras_can_do_and_saves_and_loads(tmp_path):

@@ -121,9 +121,7 @@ def train(job: Job) -> SeedResult:
             if team.chief:
                 run_folder.write_text(job.folder / "diverged.txt", f"{error}\n")
         except READ_ERRORS as error:
-            update = int(model.optimizer.iterations.numpy())
-            known = source.explain_failure(error, batch, seed=job.seed, update=update)
-            raise known or error from None
+            raise explain(error, job, int(model.optimizer.iterations.numpy())) or error from None
         if signal := notice.agreed(team):
             saver.save(progress)
             raise StoppedError(
@@ -140,6 +138,21 @@ def train(job: Job) -> SeedResult:
         wall_seconds=time.perf_counter() - started,
         diverged_at=diverged_at,
     )
+
+
+def explain(error: Exception, job: Job, update: int) -> InputError | None:
+    """Returns what is wrong with the data that could not be read, or None if it is not the data.
+
+    Args:
+        error: what reading raised.
+        job: the run.
+        update: updates done. A block reads ahead of them, by its own length at most.
+    """
+    for ahead in range(update, update + BLOCK):
+        known = job.source.explain_failure(error, job.plan.batch, seed=job.seed, update=ahead)
+        if known is not None:
+            return known
+    return None
 
 
 class Saver:

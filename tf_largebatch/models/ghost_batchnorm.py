@@ -98,8 +98,8 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
         for name in ("synchronized", "renorm"):
             if getattr(self, name):
                 raise ValueError(
-                    f"`{name}` must be False. Received: {name}=True. Use "
-                    "`replica_group=None` for statistics over all replicas."
+                    f"`{name}` must be False. Received: {name}=True. Statistics are those "
+                    "of a group of examples; `replica_group=None` takes those of all replicas."
                 )
         if replica_group != 1 and keras.backend.backend() != "tensorflow":
             raise ValueError(
