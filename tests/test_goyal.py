@@ -105,8 +105,10 @@ def test_micro_batches_default_to_the_batch_norm_batch_on_any_number_of_replicas
     recipe = recipe_of("goyal_8k")
     assert str(recipe.batch_plan()) == "8192 = 1 replicas x 32 micro-batch x 256 accumulation"
     assert recipe.batch_plan(replicas=256).accumulation == 1  # the paper's own cluster
-    with pytest.raises(ValueError, match="multiple of the batch-norm batch of 32"):
-        recipe.batch_plan(replicas=512)
+    # 16 images a replica: two replicas share the statistics of their 32.
+    many = recipe.batch_plan(replicas=512)
+    assert (many.micro_batch, recipe.bn_replicas(many)) == (16, 2)
+    assert recipe.bn_replicas(recipe.batch_plan(replicas=256)) == 1
     with pytest.raises(ValueError, match="multiple of the batch-norm batch of 32"):
         recipe.batch_plan(micro_batch=16)
 

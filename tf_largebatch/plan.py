@@ -122,6 +122,9 @@ def _batch_norm_line(recipe: Recipe, batch: BatchPlan) -> str:
     shared = recipe.model.bn_batch or batch.micro_batch
     groups = batch.micro_batch // shared
     how = f"statistics of {shared} images"
+    replicas = recipe.bn_replicas(batch)
+    if replicas > 1:
+        how += f" (over groups of {replicas} replicas)"
     if groups > 1:
         how += f" ({groups} groups in each micro-batch)"
     return f"{how}, running decay {recipe.model.bn_decay:g}, epsilon {recipe.model.bn_epsilon:g}"

@@ -340,7 +340,7 @@ class Recipe:
             train_examples: of the data at hand; None takes the data set's published size.
 
         Raises:
-            ValueError: sizes that do not divide, or a micro-batch that cuts a batch-norm batch.
+            ValueError: sizes that do not divide, or that would change the batch-norm batch.
         """
         plan = BatchPlan(
             global_batch=self.global_batch,
@@ -357,13 +357,24 @@ class Recipe:
             return self.batch_plan(
                 replicas=replicas, micro_batch=micro_batch, train_examples=train_examples
             )
-        if plan.micro_batch % bn_batch:
-            raise ValueError(
-                f"`micro_batch` must be a multiple of the batch-norm batch of {bn_batch}. "
-                f"Received: micro_batch={plan.micro_batch} (replica batch {plan.replica_batch}). "
-                "Use fewer replicas or another --micro-batch."
-            )
-        return plan
+        if plan.micro_batch % bn_batch == 0 or self.bn_replicas(plan) > 1:
+            return plan
+        raise ValueError(
+            f"`micro_batch` must be a multiple of the batch-norm batch of {bn_batch}, or a part of "
+            f"it that whole groups of replicas make up. Received: micro_batch={plan.micro_batch} "
+            f"({plan}). Use fewer replicas or another --micro-batch."
+        )
+
+    def bn_replicas(self, plan: BatchPlan) -> int:
+        """Returns how many replicas share batch-norm statistics, 1 if each has its own.
+
+        Several share them where a replica's part of an update is smaller than the batch-norm
+        batch: consecutive replicas hold consecutive images, so a group holds one batch-norm batch.
+        """
+        bn_batch = self.model.bn_batch or 0
+        group = bn_batch // plan.micro_batch
+        whole = bn_batch % plan.micro_batch == 0 and plan.accumulation == 1
+        return group if whole and group > 1 and plan.replicas % group == 0 else 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,7 +82,7 @@ def train(job: Job) -> SeedResult:
     keras.utils.set_random_seed(job.seed)
     keras.config.set_dtype_policy(POLICIES[job.plan.precision])
     with strategy.scope():
-        model = make_model(recipe, source, job.seed)
+        model = make_model(recipe, source, job.seed, bn_replicas=recipe.bn_replicas(batch))
         model.compile(optimizer=make_optimizer(recipe, batch))
     step = TrainingStep(
         model,
@@ -206,8 +206,15 @@ def make_source(spec: ImageNetSpec | DigitsSpec, folder: Path | None):
             )
 
 
-def make_model(recipe: Recipe, source, seed: int) -> keras.Model:
-    """Builds the recipe's network for the source's images; its output are logits."""
+def make_model(recipe: Recipe, source, seed: int, *, bn_replicas: int = 1) -> keras.Model:
+    """Builds the recipe's network for the source's images; its output are logits.
+
+    Args:
+        recipe: gives the network.
+        source: gives the images' shape and scale.
+        seed: of the weights.
+        bn_replicas: replicas that share batch-norm statistics (see `Recipe.bn_replicas`).
+    """
     spec = recipe.model
     common = {
         "image_shape": source.image_shape,
@@ -217,7 +224,8 @@ def make_model(recipe: Recipe, source, seed: int) -> keras.Model:
         "last_gamma": spec.last_gamma,
         "bn_decay": spec.bn_decay,
         "bn_epsilon": spec.bn_epsilon,
-        "bn_batch": spec.bn_batch,
+        "bn_batch": spec.bn_batch if bn_replicas == 1 else None,
+        "bn_replica_group": bn_replicas,
         "head_std": spec.head_std,
         "seed": seed,
     }
