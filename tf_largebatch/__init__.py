@@ -24,6 +24,7 @@ _PUBLIC = {
     "Scaled": "tf_largebatch.schedules",
     "Steps": "tf_largebatch.schedules",
     "Warmup": "tf_largebatch.schedules",
+    "DistributedFit": "tf_largebatch.distribution.keras_fit",
     "BatchPlan": "tf_largebatch.batching",
     "GhostBatchNormalization": "tf_largebatch.models.ghost_batchnorm",
 }

@@ -54,12 +54,13 @@ class DistributedFit:
     Raises, all from `fit` before the first update and all for several replicas unless noted:
         ValueError: the model, optimizer or a metric was made outside the scope (also when the
             model was, and `fit` is called inside a scope); `jit_compile=True`;
-            `run_eagerly=True`; `gradient_accumulation_steps`; a `LossScaleOptimizer`, which `mixed_float16` brings;
-            clipping by an optimizer that clips before the sum over replicas, as Keras's do; a loss
-            whose reduction is a sum or weighted mean; batches that are not all full, or that the
-            number of replicas does not divide; arrays shuffled with another seed on each worker;
-            on one replica too, steps that `steps_per_execution` does not divide, in `fit`,
-            `evaluate` and `predict`. `train_on_batch` and `test_on_batch` raise too.
+            `run_eagerly=True`; `gradient_accumulation_steps`; a `LossScaleOptimizer`, which
+            `mixed_float16` brings; clipping by an optimizer that clips before the sum over
+            replicas, as Keras's do; a loss whose reduction is a sum or weighted mean; batches that
+            are not all full, or that the number of replicas does not divide; arrays shuffled with
+            another seed on each worker; on one replica too, steps that `steps_per_execution` does
+            not divide, in `fit`, `evaluate` and `predict`. `train_on_batch` and `test_on_batch`
+            raise too.
     """
 
     def fit(
