@@ -120,7 +120,7 @@ def test_a_miniature_writes_everything_it_promises_and_is_marked_modified(tmp_pa
     ]
     assert "epochs 30 -> 1" in result["departures"]
     assert result["environment"]["versions"]["keras"].startswith("3.")
-    assert {"report.html", "curves.png", "rows.csv", "result.json"} <= names(folder)
+    assert {"report.html", "curves.png", "rates.png", "rows.csv", "result.json"} <= names(folder)
     for row in result["rows"]:
         (run,) = row["runs"]
         assert {

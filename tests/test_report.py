@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tf_largebatch.curves import COLOURS, draw_curves
+from tf_largebatch.curves import COLOURS, draw_curves, draw_rates
 from tf_largebatch.report import text_table, write_report, write_rows_csv
 from tf_largebatch.result import EpochRecord, Result, RowResult, SeedResult
 from tf_largebatch.tables import MISSING, PAPER_HEADER, table, verdict
@@ -456,3 +456,22 @@ def test_plans_that_do_not_match_the_rows_are_refused(tmp_path):
 def test_a_result_read_back_from_json_gives_the_same_table():
     found = result(row(finals=(1.0, 2.0), paper=23.74), row("b", runs=(DIVERGED,)))
     assert text_table(Result.from_json(found.to_json())) == text_table(found)
+
+
+def test_the_figure_of_rates_shows_each_schedule_as_it_is(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    drawn = []
+    plot = Axes.plot
+
+    def note(axes, *arguments, **options):
+        drawn.append((options["label"], list(arguments[0]), list(arguments[1])))
+        return plot(axes, *arguments, **options)
+
+    monkeypatch.setattr(Axes, "plot", note)
+    schedules = [("a $x$", [0.0, 0.2], [0.1, 3.2]), ("b", [0.0, 1.0], [0.0, 0.5])]
+    data = draw_rates(schedules, tmp_path / "rates.png")
+    assert drawn == schedules
+    assert (tmp_path / "rates.png").read_bytes() == data
+    assert data.startswith(b"\x89PNG")
+    assert [p.name for p in tmp_path.iterdir()] == ["rates.png"]

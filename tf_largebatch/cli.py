@@ -367,7 +367,7 @@ def _announce(recipe, miniature, rows, plans, departures) -> None:
 
 def _conclude(table: str, folder: Path) -> None:
     print(table)
-    for name in ("report.html", "curves.png", "rows.csv", "result.json"):
+    for name in ("report.html", "curves.png", "rates.png", "rows.csv", "result.json"):
         print(f"{name:<12} {folder / name}")
     print(f"TensorBoard  tensorboard --logdir {folder}")
 

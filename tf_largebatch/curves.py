@@ -1,8 +1,9 @@
-"""The figure of a result: validation error against epoch. matplotlib is imported to draw."""
+"""The figures of a result: error and rate against epoch. matplotlib is imported to draw."""
 
 import io
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from tf_largebatch.result import EpochRecord, Result, RowResult
@@ -41,17 +42,53 @@ def draw_curves(result: Result, path: Path) -> bytes:
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
     for text in [title, *legend.get_texts()]:
         text.set_parse_math(False)
+    return _write(figure, path)
+
+
+def draw_rates(rates: Sequence[tuple[str, Sequence[float], Sequence[float]]], path: Path) -> bytes:
+    """Draws learning rate against epoch and writes it as PNG.
+
+    Args:
+        rates: (label, epochs, rates) of each schedule; the last two are equally long.
+        path: of the file.
+
+    Returns:
+        The bytes of the file.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (label, epochs, values) in enumerate(rates):
+        style = STYLES[number // len(COLOURS) % len(STYLES)]
+        # A rate holds until the next update changes it.
+        axes.plot(epochs, values, style, color=colour(number), label=label, drawstyle="steps-post")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("learning rate")
+    axes.set_xlim(left=0)
+    axes.set_yscale("symlog", linthresh=1e-3)  # drops of ten, and warmups from zero
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    legend = figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return _write(figure, path)
+
+
+def colour(number: int) -> str:
+    """Returns the colour of row `number` in the figure and the report."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def _write(figure, path: Path) -> bytes:
+    """Writes the figure, whole or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     part = path.with_name(path.name + ".part")
     part.write_bytes(buffer.getvalue())
     os.replace(part, path)
     return buffer.getvalue()
-
-
-def colour(number: int) -> str:
-    """Returns the colour of row `number` in the figure and the report."""
-    return COLOURS[number % len(COLOURS)]
 
 
 def _draw_row(axes, row: RowResult, look: dict):

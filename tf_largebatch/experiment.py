@@ -12,12 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tf_largebatch import report, run_folder
+import numpy as np
+
+from tf_largebatch import curves, report, run_folder
 from tf_largebatch.distribution.team import Team
 from tf_largebatch.plan import Plan
 from tf_largebatch.recipe import Expected
 from tf_largebatch.result import Result, RowResult, SeedResult
-from tf_largebatch.train import Job, train
+from tf_largebatch.schedules import trace
+from tf_largebatch.train import Job, make_schedule, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +90,20 @@ def run(
     )
     if not team.chief:
         return result
+    curves.draw_rates([_rates(row) for row in rows], folder / "rates.png")
     report.write_rows_csv(result, folder / "rows.csv")
     report.write_report(result, [row.plan.to_json() for row in rows], folder)
     # Last, so that a result is there only when everything else is.
     run_folder.write_json(folder / run_folder.RESULT, result.to_json())
     return result
+
+
+def _rates(row: Row) -> tuple[str, np.ndarray, np.ndarray]:
+    """A row's label, and the rate of every update against its epoch."""
+    batch = row.plan.batch
+    updates = np.arange(row.plan.updates)
+    rates = trace(make_schedule(row.plan.recipe, batch), updates)
+    return row.label, updates / float(batch.updates_per_epoch), rates
 
 
 def slug(label: str) -> str:

@@ -1,6 +1,7 @@
 """One folder per run: who owns it, files that are whole or absent, and where it was run.
 
-    plan.json  result.json  metrics.csv  report.html  curves.png  model.keras  checkpoints/
+    plan.json  result.json  metrics.csv  report.html  curves.png  rates.png  rows.csv
+    model.keras  checkpoints/
     train/  validation/     (TensorBoard)
 
 Standard library only.
