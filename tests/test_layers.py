@@ -21,6 +21,7 @@ LEVELS = {
     "tables": 2,
     "train": 2,
     "experiment": 2,
+    "session": 2,
     "cli": 3,
     "launch": 3,
     "recipes": 4,

@@ -1,0 +1,202 @@
+"""One command's rows: what they are, planned for this machine, run, and reported.
+
+Imports no framework until something is run.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from tf_largebatch import overrides, run_folder
+from tf_largebatch.errors import InputError
+from tf_largebatch.plan import Plan
+from tf_largebatch.recipe import Expected, ImageNetSpec, Recipe
+from tf_largebatch.result import Result
+
+NOT_FINITE = 3  # exit status where no run's loss stayed finite
+
+# A smoke run's own numbers: the smallest that walk the whole path.
+SMOKE = {"global_batch": 8, "bn_batch": 4, "image_size": 64, "epochs": 2.0}
+SMOKE_TRAIN_IMAGES, SMOKE_EVAL_IMAGES = 32, 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """A recipe to run and how it is shown, before a plan can be made."""
+
+    label: str
+    shows: str
+    recipe: Recipe
+    departures: tuple[str, ...]
+    published: Expected | None
+
+
+def resolve_rows(recipe, miniature, arguments, scale) -> list[Row]:
+    """The recipes that this command runs, with `--set` applied to each."""
+    if scale == "miniature":
+        wanted = [(r.label, r.shows, r.recipe, r.published) for r in miniature.rows]
+    elif scale == "full":
+        wanted = [(recipe.name, recipe.title, recipe, recipe.expected)]
+    else:
+        wanted = [("smoke", "the path works; the numbers mean nothing", _smoke(recipe), None)]
+    rows = []
+    for label, shows, base, published in wanted:
+        changed, departures = overrides.apply(base, arguments.set)
+        rows.append(
+            Row(
+                label=label,
+                shows=shows,
+                recipe=changed,
+                departures=departures,
+                published=published,
+            )
+        )
+    return rows
+
+
+def _smoke(recipe: Recipe) -> Recipe:
+    """The same recipe in a few updates: its epochs squeezed into two."""
+    ratio = SMOKE["epochs"] / recipe.epochs
+    schedule = dataclasses.replace(
+        recipe.schedule,
+        warmup_epochs=recipe.schedule.warmup_epochs * ratio,
+        drop_epochs=tuple(e * ratio for e in recipe.schedule.drop_epochs),
+    )
+    return dataclasses.replace(
+        recipe,
+        global_batch=SMOKE["global_batch"],
+        epochs=SMOKE["epochs"],
+        data=dataclasses.replace(
+            recipe.data, image_size=SMOKE["image_size"], eval_short_side=SMOKE["image_size"] + 8
+        ),
+        model=dataclasses.replace(recipe.model, bn_batch=SMOKE["bn_batch"]),
+        schedule=schedule,
+        expected=None,
+    )
+
+
+def make_plan(recipe, arguments, departures, *, scale, data, train_examples=None) -> Plan:
+    """Plans one recipe for the devices of this command; InputError where its sizes do not fit."""
+    try:
+        batch = recipe.batch_plan(
+            replicas=arguments.replicas or 1,
+            micro_batch=arguments.micro_batch,
+            train_examples=train_examples,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return Plan(
+        recipe=recipe,
+        batch=batch,
+        scale=scale,
+        precision=arguments.precision,
+        data=data,
+        departures=departures,
+    )
+
+
+def describe_rows(rows: list[tuple[str, Recipe]]) -> str:
+    """One line for each (label, recipe): batch, updates and the rate with its arithmetic."""
+    width = max(len(label) for label, _ in rows)
+    return "\n".join(
+        f"  {label:<{width}}  batch {recipe.global_batch}, "
+        f"{recipe.batch_plan().updates_at(recipe.epochs):,} updates, rate {recipe.rate_arithmetic}"
+        for label, recipe in rows
+    )
+
+
+def execute(recipe, miniature, arguments, folder, rows, scale, team) -> int:
+    """Opens the data, runs the rows, and prints what was found."""
+    from tf_largebatch import experiment, report
+
+    sources, plans, problem = {}, [], None
+    try:
+        sources = _open_sources(arguments, folder, rows, scale, team)
+        plans = [_final_plan(r, sources[r.recipe.data], arguments, scale) for r in rows]
+    except InputError as error:
+        problem = error
+    team.agree("the data", " ".join(plan.data for plan in plans), problem=problem)
+    departures = tuple(sorted({change for plan in plans for change in plan.departures}))
+    if team.chief:
+        _announce(recipe, miniature, rows, plans, departures)
+
+    blank = Result(
+        recipe=recipe.name,
+        title=recipe.title,
+        paper=recipe.paper,
+        scale=scale,
+        departures=departures,
+        notes=recipe.notes if scale == "full" else (miniature.contrast,),
+        environment=run_folder.environment(),
+    )
+    result = experiment.run(
+        blank,
+        [
+            experiment.Row(label=row.label, shows=row.shows, plan=plan, published=row.published)
+            for row, plan in zip(rows, plans, strict=True)
+        ],
+        seeds=[arguments.seed + i for i in range(arguments.seeds)],
+        folder=folder,
+        team=team,
+        open_source=lambda plan: sources[plan.recipe.data],
+        interrupt=scale == "smoke",
+    )
+    if team.chief:
+        _conclude(report.text_table(result), folder)
+    diverged = all(run.diverged_at is not None for row in result.rows for run in row.runs)
+    if diverged and team.chief:
+        print(f"every run ended early; see {folder}/**/diverged.txt", file=sys.stderr)
+    return NOT_FINITE if diverged else 0
+
+
+def _open_sources(arguments, folder, rows, scale, team) -> dict:
+    """Opens each row's data once."""
+    from tf_largebatch.train import make_source
+
+    data = arguments.data
+    if scale == "smoke":
+        from tf_largebatch.data import synthetic
+
+        data = folder / "images"
+        try:
+            if team.chief and not data.exists():
+                synthetic.write_shards(
+                    data, train_examples=SMOKE_TRAIN_IMAGES, eval_examples=SMOKE_EVAL_IMAGES
+                )
+        finally:
+            team.exchange("")  # the others wait until the pictures are there
+    return {spec: make_source(spec, data) for spec in {row.recipe.data for row in rows}}
+
+
+def _announce(recipe, miniature, rows, plans, departures) -> None:
+    if len(plans) == 1:
+        print(plans[0].text())
+    else:
+        print(f"{recipe.title} · miniature\n{miniature.contrast}")
+        print(describe_rows([(row.label, row.recipe) for row in rows]))
+        for change in departures:
+            print(f"modified: {change}")
+    sys.stdout.flush()
+
+
+def _conclude(table: str, folder: Path) -> None:
+    print(table)
+    for name in ("report.html", "curves.png", "rates.png", "rows.csv", "result.json"):
+        print(f"{name:<12} {folder / name}")
+    print(f"TensorBoard  tensorboard --logdir {folder}")
+
+
+def _final_plan(row: Row, source, arguments, scale) -> Plan:
+    """The plan with the sizes of the data that is really there."""
+    departures = row.departures
+    expected = row.recipe.batch_plan().train_examples
+    if isinstance(row.recipe.data, ImageNetSpec) and source.train_examples != expected:
+        departures += (f"training images {expected:,} -> {source.train_examples:,}",)
+    return make_plan(
+        row.recipe,
+        arguments,
+        departures,
+        scale=scale,
+        data=source.describe(),
+        train_examples=source.train_examples,
+    )
