@@ -63,10 +63,14 @@ class EvaluationStep:
     def _total(self, iterator: Iterator, batches: tf.Tensor) -> tf.Tensor:
         # float64: 50,000 ones and losses are added one batch at a time.
         totals = tf.zeros([4], tf.float64)
-        for _ in tf.range(batches):
+
+        # An explicit loop: AutoGraph does not convert a Python one on Python 3.13.
+        def body(i, totals):
             sums = self.strategy.run(self._score, args=next(iterator))
-            totals += tf.cast(self.strategy.reduce("SUM", sums, axis=None), tf.float64)
-        return totals
+            total = self.strategy.reduce("SUM", sums, axis=None)
+            return i + 1, totals + tf.cast(total, tf.float64)
+
+        return tf.while_loop(lambda i, _: i < batches, body, (tf.constant(0), totals))[1]
 
     def _score(self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         logits = tf.cast(self.model(images, training=False), tf.float32)

@@ -153,14 +153,18 @@ class DistributedFit:
         # One function around the loop: nested ones lose the collectives' inputs.
         @tf.function(reduce_retracing=True)
         def run_steps(iterator):
-            last = tf.zeros([0])
-            for _ in tf.range(self.steps_per_execution):
-                tf.autograph.experimental.set_loop_options(
-                    shape_invariants=[(last, tf.TensorShape([None]))]
-                )
+            # Explicit loop and condition: AutoGraph converts neither on Python 3.13.
+            def step(i, last):
                 batch = iterator.get_next_as_optional()
-                if batch.has_value():  # agreed between the workers
-                    last = run_step(batch.get_value())
+                there = batch.has_value()  # agreed between the workers
+                return i + 1, tf.cond(there, lambda: run_step(batch.get_value()), lambda: last)
+
+            _, last = tf.while_loop(
+                lambda i, _: i < self.steps_per_execution,
+                step,
+                (tf.constant(0), tf.zeros([0])),
+                shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
+            )
             return strategy.reduce("MEAN", last, axis=None)
 
         def function(iterator):

@@ -74,9 +74,13 @@ class StatisticsStep:
     def _recompute(self, iterator: Iterator, number: tf.Tensor) -> None:
         variables = [self.model.non_trainable_variables[i] for i in self._moving]
         totals = [tf.zeros(v.shape, v.dtype) for v in variables]
-        for _ in tf.range(number):
+
+        # An explicit loop: AutoGraph does not convert a Python one on Python 3.13.
+        def body(i, totals):
             sums = self.strategy.run(self._sum_of_batch, args=next(iterator))
-            totals = [total + self._local(s) for total, s in zip(totals, sums, strict=True)]
+            return i + 1, [total + self._local(s) for total, s in zip(totals, sums, strict=True)]
+
+        _, totals = tf.while_loop(lambda i, _: i < number, body, (tf.constant(0), totals))
         groups = number * self.plan.accumulation * self.plan.replicas
         for variable, total, share in zip(variables, totals, self._shares, strict=True):
             variable.assign(total / (share * tf.cast(groups, total.dtype)))

@@ -86,9 +86,13 @@ class TrainingStep:
 
     def _run(self, iterator: Iterator, updates: tf.Tensor) -> tf.Tensor:
         rows = tf.TensorArray(tf.float32, size=updates, element_shape=[len(COLUMNS)])
-        for i in tf.range(updates):
+
+        # An explicit loop: AutoGraph does not convert a Python one on Python 3.13.
+        def body(i, rows):
             row = self.strategy.run(self._update, args=next(iterator))
-            rows = rows.write(i, self.strategy.experimental_local_results(row)[0])
+            return i + 1, rows.write(i, self.strategy.experimental_local_results(row)[0])
+
+        _, rows = tf.while_loop(lambda i, _: i < updates, body, (tf.constant(0), rows))
         return rows.stack()
 
     def _weight_norm(self) -> tf.Tensor:
