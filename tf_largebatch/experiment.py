@@ -8,7 +8,6 @@ import dataclasses
 import json
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,12 +30,14 @@ class Row:
         label: its name in tables and figures.
         shows: what to look for.
         plan: the resolved run.
+        source: its data (see `tf_largebatch.data`).
         published: the paper's result for the row it mirrors.
     """
 
     label: str
     shows: str
     plan: Plan
+    source: object
     published: Expected | None
 
 
@@ -47,7 +48,6 @@ def run(
     seeds: list[int],
     folder: Path,
     team: Team,
-    open_source: Callable[[Plan], object],
     interrupt: bool = False,
 ) -> Result:
     """Runs every row with every seed, and writes result, table, figure and report.
@@ -58,7 +58,6 @@ def run(
         seeds: each row is run with each.
         folder: claimed by the caller.
         team: the workers; the chief alone writes.
-        open_source: gives a plan's data source.
         interrupt: stop each run after its first epoch and continue it from its checkpoint, to
             show that this works.
 
@@ -69,14 +68,13 @@ def run(
     single = len(rows) == len(seeds) == 1
     results = []
     for row in rows:
-        source = open_source(row.plan)
         runs = []
         for seed in seeds:
             place = folder if single else folder / slug(row.label) / f"seed-{seed}"
             job = Job(
                 label=row.label if len(seeds) == 1 else f"{row.label}, seed {seed}",
                 plan=row.plan,
-                source=source,
+                source=row.source,
                 seed=seed,
                 folder=place,
                 team=team,

@@ -132,13 +132,18 @@ def execute(recipe, miniature, arguments, folder, rows, scale, team) -> int:
     result = experiment.run(
         blank,
         [
-            experiment.Row(label=row.label, shows=row.shows, plan=plan, published=row.published)
+            experiment.Row(
+                label=row.label,
+                shows=row.shows,
+                plan=plan,
+                source=sources[row.recipe.data],
+                published=row.published,
+            )
             for row, plan in zip(rows, plans, strict=True)
         ],
         seeds=[arguments.seed + i for i in range(arguments.seeds)],
         folder=folder,
         team=team,
-        open_source=lambda plan: sources[plan.recipe.data],
         interrupt=scale == "smoke",
     )
     if team.chief:

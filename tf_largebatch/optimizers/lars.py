@@ -9,7 +9,7 @@ from tf_largebatch.optimizers.base import LargeBatchOptimizer
 _PLACEMENTS = {
     "inside": "the velocity contains the rate (the paper, MLPerf, optax)",
     "outside": "the rate multiplies the velocity (timm, apex LARC, VICReg)",
-    "update": "the ratio is taken on the velocity (SimCLR's default)",
+    "update": "the ratio is taken on the velocity (SimCLR with classic_momentum=False)",
 }
 _DENOMINATORS = {
     "sum": "|g| + decay * |w| (the paper, MLPerf, timm, LARC)",
