@@ -106,7 +106,7 @@ def test_the_first_update_is_the_one_worked_out_by_hand(data):
     np.testing.assert_allclose(after, before - 0.5 * gradient, atol=1e-6)
     loss = -np.log(softmax[np.arange(BATCH), labels]).mean()
     accuracy = (logits.argmax(axis=1) == labels).mean()
-    expected = [loss, accuracy, 0.5, np.linalg.norm(gradient), 1, -1]
+    expected = [loss, accuracy, 0.5, np.linalg.norm(gradient), 1, -1, 0]
     np.testing.assert_allclose(rows[0], expected, rtol=1e-5)
 
 

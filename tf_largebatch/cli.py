@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import os
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from tf_largebatch import __version__, cluster, overrides, run_folder, session
 from tf_largebatch.errors import InputError, StoppedError
 from tf_largebatch.plan import describe_data
 from tf_largebatch.recipe import Miniature, Recipe
+from tf_largebatch.settings import PRECISIONS, Settings
 
 WRONG_INPUT, WORKER_LOST = 2, 4
 
@@ -56,6 +58,14 @@ def make_parser(recipe: Recipe) -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder of ImageNet TFRecord shards: runs the recipe as published",
     )
+    data.add_argument(
+        "--skip-unreadable",
+        type=_count,
+        default=Settings.skip_unreadable,
+        metavar="N",
+        help="skip and name up to N images an epoch that cannot be read or decoded (default: 0, "
+        "stop at the first)",
+    )
     machine = parser.add_argument_group("machine")
     machine.add_argument(
         "--replicas",
@@ -65,16 +75,50 @@ def make_parser(recipe: Recipe) -> argparse.ArgumentParser:
     )
     machine.add_argument(
         "--micro-batch",
-        type=_positive,
+        type=_positive_or_auto,
         metavar="N",
         help="images per device per forward pass; smaller needs less memory and gives the same "
-        "result (default: the batch-norm batch on ImageNet, else the whole replica batch)",
+        "result; auto tries on a GPU which is the largest that fits (default, and auto without a "
+        "GPU: the batch-norm batch on ImageNet, else the whole replica batch)",
     )
     machine.add_argument(
         "--precision",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="of the forward and backward pass; weights and updates stay float32 (default: "
+        choices=PRECISIONS,
+        help="of the forward and backward pass; weights and updates stay float32 (default: the "
+        "recipe's)",
+    )
+    machine.add_argument(
+        "--wire",
+        choices=PRECISIONS,
+        help="type in which gradients travel between devices; half the bytes, fewer digits "
+        "(default: the recipe's)",
+    )
+    machine.add_argument(
+        "--pack-mb",
+        type=_positive,
+        default=Settings.pack_mb,
+        metavar="M",
+        help="MiB of gradients sent at a time (default: %(default)s)",
+    )
+    machine.add_argument(
+        "--tpu",
+        metavar="NAME",
+        help='train on the TPU of this name, "local" on a TPU machine (never run: see the README)',
+    )
+    workers = parser.add_argument_group("several workers")
+    workers.add_argument(
+        "--join-timeout",
+        type=_positive,
+        default=300,
+        metavar="S",
+        help="seconds for all workers to be there (default: %(default)s)",
+    )
+    workers.add_argument(
+        "--worker-timeout",
+        type=_positive,
+        default=30,
+        metavar="S",
+        help="seconds without a sign of life after which a worker counts as gone (default: "
         "%(default)s)",
     )
     output = parser.add_argument_group("output")
@@ -84,6 +128,26 @@ def make_parser(recipe: Recipe) -> argparse.ArgumentParser:
         metavar="DIR",
         help="where everything is written; a folder of this same run is continued (default: a new "
         f"folder runs/{recipe.name}-...)",
+    )
+    output.add_argument(
+        "--checkpoint-updates",
+        type=_positive,
+        metavar="N",
+        help="write a checkpoint after every N updates (default: only by time and epoch)",
+    )
+    output.add_argument(
+        "--checkpoint-minutes",
+        type=_positive_number,
+        default=Settings.checkpoint_minutes,
+        metavar="M",
+        help="write a checkpoint after M minutes without one (default: %(default)g)",
+    )
+    output.add_argument(
+        "--keep-checkpoints",
+        type=_positive,
+        default=Settings.keep,
+        metavar="K",
+        help="how many of the newest stay (default: %(default)s)",
     )
     output.add_argument("--seed", type=_seed, default=0, help="the first seed (default: 0)")
     output.add_argument(
@@ -114,6 +178,21 @@ def _positive(text: str) -> int:
     return value
 
 
+def _count(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
+
+
+def _positive_number(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0. Received: {text}")
+    return value
+
+
+def _positive_or_auto(text: str) -> int | str:
+    return text if text == session.AUTO else _positive(text)
+
+
 def _seed(text: str) -> int:
     value = int(text)
     if not 0 <= value < 2**31:
@@ -136,14 +215,17 @@ def _run(recipe: Recipe, miniature: Miniature, arguments: argparse.Namespace) ->
     workers = cluster.resolve()
     if workers is not None and workers.size > 1:
         return _run_worker(recipe, miniature, arguments, rows, scale, workers)
-    if arguments.replicas is None:
+    if arguments.tpu and arguments.precision == "float16":
+        raise InputError("--precision must be float32 or bfloat16 on a TPU. Received: float16")
+    if arguments.replicas is None and not arguments.tpu:
         arguments.replicas = _count_gpus() if scale == "full" else 1
     folder = _claim(recipe, arguments, scale, rows)
     try:
         _import_tensorflow()
         from tf_largebatch.distribution.team import Team
 
-        team = Team(arguments.replicas)
+        team = Team(arguments.replicas, tpu=arguments.tpu)
+        arguments.replicas = team.replicas
         return session.execute(recipe, miniature, arguments, folder, rows, scale, team)
     except InputError:
         run_folder.release(folder)  # nothing came of it: leave no empty run behind
@@ -157,10 +239,15 @@ def _run_worker(recipe, miniature, arguments, rows, scale, workers) -> int:
         os.environ[cluster.GPUS] = gpus
     folder = _claim(recipe, arguments, scale, rows) if workers.is_chief else None
     tf = _import_tensorflow()
+    from tf_largebatch.distribution.absence import describe_loss
     from tf_largebatch.distribution.team import Team
 
     try:
-        team = Team(arguments.replicas)
+        team = Team(
+            arguments.replicas,
+            worker_timeout=arguments.worker_timeout,
+            join_timeout=arguments.join_timeout,
+        )
         arguments.replicas = team.replicas
         recipes = run_folder.fingerprint([dataclasses.asdict(row.recipe) for row in rows])
         team.agree("recipe, settings and version", f"{__version__} {recipes}")
@@ -175,11 +262,9 @@ def _run_worker(recipe, miniature, arguments, rows, scale, workers) -> int:
         tf.errors.UnavailableError,
         tf.errors.DeadlineExceededError,
         tf.errors.AbortedError,
-    ) as e:
-        reason = str(e).strip().splitlines()[0][:160]
-        print(
-            f"another worker is gone; the last checkpoint is unharmed ({reason})", file=sys.stderr
-        )
+        tf.errors.CancelledError,
+    ) as error:
+        print(describe_loss(error, workers, arguments.worker_timeout), file=sys.stderr)
         return WORKER_LOST
 
 
@@ -199,7 +284,8 @@ def _claim(recipe, arguments, scale, rows) -> Path:
         "recipe": recipe.name,
         "scale": scale,
         "settings": sorted({change for plan in plans for change in plan.departures}),
-        "precision": arguments.precision,
+        "precision": [plan.settings.precision for plan in plans],
+        "wire": [plan.settings.wire for plan in plans],
         "seeds": [arguments.seed, arguments.seeds],
         "recipes": [dataclasses.asdict(plan.recipe) for plan in plans],
     }

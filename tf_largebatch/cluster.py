@@ -33,6 +33,7 @@ WORKERS = "TF_LARGEBATCH_WORKERS"  # indexed Job: how many workers
 HOSTS = "TF_LARGEBATCH_HOSTS"  # indexed Job: host:port with {index} in the place of the rank
 BASE_PORT = "TF_LARGEBATCH_BASE_PORT"  # SLURM: port of each node's first worker
 READY = "TF_LARGEBATCH_READY"  # file that a worker touches once its cluster is up
+STAMP = "TF_LARGEBATCH_STAMP"  # in the default run folder's name: restarts find the same one
 GPUS_ASSIGNED = "TF_LARGEBATCH_GPUS_ASSIGNED"  # set where CUDA_VISIBLE_DEVICES is final
 
 EXAMPLE = '{"cluster": {"worker": ["a:5000", "b:5000"]}, "task": {"type": "worker", "index": 0}}'

@@ -8,6 +8,10 @@ class InputError(ValueError):
     """
 
 
+class StorageError(InputError):
+    """A file of the run could not be written: no space, or no permission. One line."""
+
+
 class NonFiniteError(ArithmeticError):
     """A loss or a gradient is not finite. Names the update and the first tensor.
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from tf_largebatch import curves, report, run_folder
+from tf_largebatch.build import make_schedule
 from tf_largebatch.distribution.team import Team
 from tf_largebatch.plan import Plan
 from tf_largebatch.recipe import Expected
 from tf_largebatch.result import Result, RowResult, SeedResult
 from tf_largebatch.schedules import trace
-from tf_largebatch.train import Job, make_schedule, train
+from tf_largebatch.train import Job, train
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,6 +45,8 @@ from tf_largebatch.errors import InputError
 PROGRAM = "python -m tf_largebatch.launch"
 WRONG_INPUT, NOT_FINITE, OUT_OF_TIME = 2, 3, 124
 
+STAMP = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"  # of this launch, restarts included
+
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_SECONDS = 0.1  # between looks at what raises no event: ready files and unfinished lines
 _UNFINISHED_SECONDS = 1.0  # after which a line without its end is shown
@@ -214,6 +216,7 @@ def _environment(ports: list[int], rank: int, gpus: str, ready: str) -> dict[str
         cluster.GPUS: gpus,
         cluster.GPUS_ASSIGNED: "1",
         cluster.READY: ready,
+        cluster.STAMP: STAMP,
         "PYTHONUNBUFFERED": "1",  # a line is shown when it is printed
     }
 

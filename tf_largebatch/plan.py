@@ -10,6 +10,7 @@ from tf_largebatch import architectures
 from tf_largebatch.batching import BatchPlan
 from tf_largebatch.datasets import DATASETS
 from tf_largebatch.recipe import Expected, ImageNetSpec, LARSSpec, Recipe
+from tf_largebatch.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class Plan:
         recipe: with every departure applied.
         batch: how an update is split.
         scale: "full", "miniature" or "smoke".
-        precision: "float32", "bfloat16" or "float16", of the forward and backward pass.
+        settings: how this machine runs it.
         data: where the images come from, in words.
         departures: changes to the published set-up, in words.
     """
@@ -28,7 +29,7 @@ class Plan:
     recipe: Recipe
     batch: BatchPlan
     scale: str
-    precision: str = "float32"
+    settings: Settings = Settings()
     data: str
     departures: tuple[str, ...] = ()
 
@@ -56,7 +57,9 @@ class Plan:
             ("updates", f"{self.updates:,} ({per_epoch:.2f} an epoch)"),
             ("optimizer", _optimizer_line(recipe)),
             ("exempt tensors", _exempt_line(recipe)),
-            ("precision", self.precision),
+            ("precision", _published(self.settings.precision, recipe.precision)),
+            ("communication", _communication_line(self.settings, recipe, batch)),
+            ("checkpoints", self.settings.checkpoints),
             ("published", describe_expected(recipe.expected)),
         ]
         lines += [("note", note) for note in recipe.notes]
@@ -84,7 +87,7 @@ class Plan:
             "peak_rate": self.recipe.peak_rate,
             "updates": self.updates,
             "scale": self.scale,
-            "precision": self.precision,
+            "settings": dataclasses.asdict(self.settings),
             "departures": list(self.departures),
         }
 
@@ -108,6 +111,17 @@ def describe_expected(expected: Expected | None) -> str:
     return f"{expected.top1_error_pct:g}{std} % error (top-1 {top1:.2f} %; {expected.source}{runs})"
 
 
+def _published(here: str, published: str) -> str:
+    return here if here == published else f"{here} (published: {published})"
+
+
+def _communication_line(settings: Settings, recipe: Recipe, batch: BatchPlan) -> str:
+    if batch.replicas == 1:
+        return "nowhere: one replica"
+    wire = _published(settings.wire, recipe.wire)
+    return f"as {wire}, {settings.pack_mb} MiB at a time, summed over {batch.replicas} replicas"
+
+
 def _model_line(recipe: Recipe) -> str:
     facts = architectures.get(recipe.model.architecture)
     size = ""
@@ -127,7 +141,13 @@ def _batch_norm_line(recipe: Recipe, batch: BatchPlan) -> str:
         how += f" (over groups of {replicas} replicas)"
     if groups > 1:
         how += f" ({groups} groups in each micro-batch)"
-    return f"{how}, running decay {recipe.model.bn_decay:g}, epsilon {recipe.model.bn_epsilon:g}"
+    images = recipe.model.bn_recompute_images
+    kept = f"running decay {recipe.model.bn_decay:g}"
+    if images:
+        kept = f"recomputed for evaluation from {images:,} images"
+    elif not recipe.model.bn_decay:
+        kept = "evaluation with those of the last update"
+    return f"{how}, {kept}, epsilon {recipe.model.bn_epsilon:g}"
 
 
 def _optimizer_line(recipe: Recipe) -> str:

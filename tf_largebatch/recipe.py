@@ -11,6 +11,7 @@ from tf_largebatch import architectures
 from tf_largebatch.batching import BatchPlan
 from tf_largebatch.datasets import DATASETS
 from tf_largebatch.scaling import RULES, explain_rate, scaled_rate
+from tf_largebatch.settings import PRECISIONS
 
 
 def _check(ok: bool, name: str, rule: str, value: object) -> None:
@@ -86,6 +87,8 @@ class ModelSpec:
             one forward pass.
         bn_decay: decay of the running statistics per update.
         bn_epsilon: added to the variance.
+        bn_recompute_images: training images from which the statistics of evaluation are taken
+            afresh after every epoch; 0 for the running ones.
         head_std: deviation of the initial weights of the classifier.
     """
 
@@ -94,6 +97,7 @@ class ModelSpec:
     bn_batch: int | None = None
     bn_decay: float = 0.9
     bn_epsilon: float = 1e-5
+    bn_recompute_images: int = 0
     head_std: float = 0.01
 
     def __post_init__(self):
@@ -106,6 +110,12 @@ class ModelSpec:
         )
         _check(0 <= self.bn_decay < 1, "model.bn_decay", "in [0, 1)", self.bn_decay)
         _check(self.bn_epsilon > 0, "model.bn_epsilon", "above 0", self.bn_epsilon)
+        _check(
+            self.bn_recompute_images >= 0,
+            "model.bn_recompute_images",
+            "at least 0",
+            self.bn_recompute_images,
+        )
         _check(self.head_std >= 0, "model.head_std", "at least 0", self.head_std)
 
 
@@ -272,6 +282,8 @@ class Recipe:
         scaling: "linear", "sqrt" or "none" (see `scaling.py`).
         optimizer: the update rule.
         schedule: the course of the rate.
+        precision: of the forward and backward pass, as published.
+        wire: type in which gradients travel between devices, as published.
         whole_epochs: round the updates of each epoch up (see `batching.py`).
         expected: the published result.
         notes: where this code must differ from the paper, or cannot know; printed at every start.
@@ -292,6 +304,8 @@ class Recipe:
     scaling: Literal["linear", "sqrt", "none"] = "linear"
     optimizer: SGDSpec | LARSSpec
     schedule: StepsSpec
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    wire: Literal["float32", "bfloat16", "float16"] = "float32"
     whole_epochs: bool = False
     expected: Expected | None = None
     notes: tuple[str, ...] = ()
@@ -301,6 +315,9 @@ class Recipe:
         _check(self.epochs > 0, "epochs", "above 0", self.epochs)
         _check(self.reference_rate > 0, "reference_rate", "above 0", self.reference_rate)
         _check(self.reference_batch >= 1, "reference_batch", "at least 1", self.reference_batch)
+        for name in ("precision", "wire"):
+            value = getattr(self, name)
+            _check(value in PRECISIONS, name, f"one of {', '.join(PRECISIONS)}", value)
         _check(self.scaling in RULES, "scaling", f"one of {', '.join(RULES)}", self.scaling)
         ends = (self.schedule.warmup_epochs, *self.schedule.drop_epochs)
         _check(

@@ -31,6 +31,8 @@ class EpochRecord:
         validation_error_pct: top-1 error on the validation set.
         validation_top5_error_pct: top-5 error there.
         seconds: wall time of the epoch's updates, without evaluation.
+        unread: training images that could not be read, and were skipped.
+        validation_unread: validation images that could not be read, and count as wrong.
     """
 
     epoch: int
@@ -43,6 +45,8 @@ class EpochRecord:
     validation_error_pct: float
     validation_top5_error_pct: float
     seconds: float
+    unread: int = 0
+    validation_unread: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 
+from tf_largebatch import cluster
 from tf_largebatch.errors import InputError
 from tf_largebatch.result import EpochRecord
 
@@ -27,7 +28,12 @@ PACKAGES = ("tf-largebatch", "tensorflow", "keras", "numpy", "tensorboard")
 
 
 def default_folder(name: str) -> Path:
-    """Returns `runs/<name>-<date>-<time>`, a folder that does not exist yet."""
+    """Returns `runs/<name>-<date>-<time>`, a folder that does not exist yet.
+
+    Under `tf_largebatch.launch` it is the same one for every restart of the workers.
+    """
+    if os.environ.get(cluster.STAMP):
+        return Path("runs") / f"{name}-{os.environ[cluster.STAMP]}"
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = Path("runs") / f"{name}-{stamp}"
     number = 2

@@ -3,6 +3,7 @@
 Imports no framework until something is run.
 """
 
+import argparse
 import dataclasses
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ from tf_largebatch.errors import InputError
 from tf_largebatch.plan import Plan
 from tf_largebatch.recipe import Expected, ImageNetSpec, Recipe
 from tf_largebatch.result import Result
+from tf_largebatch.settings import Settings
 
+AUTO = "auto"  # --micro-batch: the largest that fits
 NOT_FINITE = 3  # exit status where no run's loss stayed finite
 
 # A smoke run's own numbers: the smallest that walk the whole path.
@@ -80,7 +83,7 @@ def make_plan(recipe, arguments, departures, *, scale, data, train_examples=None
     try:
         batch = recipe.batch_plan(
             replicas=arguments.replicas or 1,
-            micro_batch=arguments.micro_batch,
+            micro_batch=None if arguments.micro_batch == AUTO else arguments.micro_batch,
             train_examples=train_examples,
         )
     except ValueError as error:
@@ -89,9 +92,22 @@ def make_plan(recipe, arguments, departures, *, scale, data, train_examples=None
         recipe=recipe,
         batch=batch,
         scale=scale,
-        precision=arguments.precision,
+        settings=make_settings(recipe, arguments),
         data=data,
         departures=departures,
+    )
+
+
+def make_settings(recipe: Recipe, arguments) -> Settings:
+    """Returns the machine's side of a run: the flags, and the paper's types beside them."""
+    return Settings(
+        precision=arguments.precision or recipe.precision,
+        wire=arguments.wire or recipe.wire,
+        pack_mb=arguments.pack_mb,
+        checkpoint_updates=arguments.checkpoint_updates,
+        checkpoint_minutes=arguments.checkpoint_minutes,
+        keep=arguments.keep_checkpoints,
+        skip_unreadable=arguments.skip_unreadable,
     )
 
 
@@ -112,10 +128,15 @@ def execute(recipe, miniature, arguments, folder, rows, scale, team) -> int:
     sources, plans, problem = {}, [], None
     try:
         sources = _open_sources(arguments, folder, rows, scale, team)
-        plans = [_final_plan(r, sources[r.recipe.data], arguments, scale) for r in rows]
     except InputError as error:
         problem = error
-    team.agree("the data", " ".join(plan.data for plan in plans), problem=problem)
+    data = " ".join(source.describe() for source in sources.values())
+    team.agree("the data", data, problem=problem)
+    try:
+        plans = [_final_plan(r, sources[r.recipe.data], arguments, scale, team) for r in rows]
+    except InputError as error:
+        problem = error
+    team.agree("the plan", " ".join(str(plan.batch) for plan in plans), problem=problem)
     departures = tuple(sorted({change for plan in plans for change in plan.departures}))
     if team.chief:
         _announce(recipe, miniature, rows, plans, departures)
@@ -156,7 +177,7 @@ def execute(recipe, miniature, arguments, folder, rows, scale, team) -> int:
 
 def _open_sources(arguments, folder, rows, scale, team) -> dict:
     """Opens each row's data once."""
-    from tf_largebatch.train import make_source
+    from tf_largebatch.build import make_source
 
     data = arguments.data
     if scale == "smoke":
@@ -191,12 +212,18 @@ def _conclude(table: str, folder: Path) -> None:
     print(f"TensorBoard  tensorboard --logdir {folder}")
 
 
-def _final_plan(row: Row, source, arguments, scale) -> Plan:
-    """The plan with the sizes of the data that is really there."""
+def _final_plan(row: Row, source, arguments, scale, team) -> Plan:
+    """The plan with the sizes of the data that is really there, and the micro-batch that fits."""
     departures = row.departures
     expected = row.recipe.batch_plan().train_examples
     if isinstance(row.recipe.data, ImageNetSpec) and source.train_examples != expected:
         departures += (f"training images {expected:,} -> {source.train_examples:,}",)
+    settings = make_settings(row.recipe, arguments)
+    if arguments.micro_batch == AUTO:
+        from tf_largebatch import micro_batch
+
+        found = micro_batch.find(row.recipe, source, team, precision=settings.precision)
+        arguments = argparse.Namespace(**{**vars(arguments), "micro_batch": found})
     return make_plan(
         row.recipe,
         arguments,

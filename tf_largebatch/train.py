@@ -1,7 +1,4 @@
-"""From a recipe to a result: plan, strategy, data, model, optimizer, fit, export.
-
-The one place where the records of `recipe.py` become TensorFlow objects.
-"""
+"""From a plan to a result: strategy, data, model, optimizer, fit, checkpoints, export."""
 
 import dataclasses
 import sys
@@ -11,32 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_largebatch import run_folder
 from tf_largebatch.batching import BatchPlan
+from tf_largebatch.build import cross_entropy, make_model, make_optimizer
 from tf_largebatch.callbacks.progress import TrainingProgress
 from tf_largebatch.callbacks.tensorboard import TensorBoardScalars
-from tf_largebatch.data import digits, imagenet
 from tf_largebatch.distribution.checkpoint import Checkpoints, Progress
 from tf_largebatch.distribution.evaluation import EvaluationStep, pad_to_multiple
 from tf_largebatch.distribution.loop import BLOCK, fit
 from tf_largebatch.distribution.preemption import StopNotice
-from tf_largebatch.distribution.step import TrainingStep
+from tf_largebatch.distribution.statistics import StatisticsStep
+from tf_largebatch.distribution.step import COLUMNS, TrainingStep
 from tf_largebatch.distribution.team import Team
-from tf_largebatch.errors import InputError, NonFiniteError, StoppedError
-from tf_largebatch.models.digits_resnet import make_digits_resnet
-from tf_largebatch.models.resnet import make_resnet
-from tf_largebatch.optimizers import LARS, MomentumSGD
+from tf_largebatch.errors import InputError, NonFiniteError, StoppedError, StorageError
 from tf_largebatch.plan import Plan
-from tf_largebatch.recipe import DigitsSpec, ImageNetSpec, LARSSpec, Recipe, SGDSpec
 from tf_largebatch.result import SeedResult
-from tf_largebatch.schedules import Steps, Warmup
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-CHECKPOINT_SECONDS = 600
 # What reading damaged data raises; a record that is no Example shows as the last.
 READ_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
+NAMED = 5  # unreadable images that are named, of an epoch
 EVAL_BATCH = {"imagenet2012": 64, "digits": 517}
 
 
@@ -75,12 +69,13 @@ def train(job: Job) -> SeedResult:
     """
     started = time.perf_counter()
     recipe, batch, source = job.plan.recipe, job.plan.batch, job.source
+    settings = job.plan.settings
     team, strategy = job.team, job.team.strategy
     if team.chief:
         run_folder.write_json(job.folder / run_folder.PLAN, job.plan.to_json())
 
     keras.utils.set_random_seed(job.seed)
-    keras.config.set_dtype_policy(POLICIES[job.plan.precision])
+    keras.config.set_dtype_policy(POLICIES[settings.precision])
     with strategy.scope():
         model = make_model(recipe, source, job.seed, bn_replicas=recipe.bn_replicas(batch))
         model.compile(optimizer=make_optimizer(recipe, batch))
@@ -90,10 +85,17 @@ def train(job: Job) -> SeedResult:
         loss=cross_entropy,
         plan=batch,
         strategy=strategy,
-        scale_loss=job.plan.precision == "float16",
+        scale_loss=settings.precision == "float16",
+        seed=job.seed,
+        wire_dtype=None if settings.wire == "float32" else settings.wire,
+        pack_bytes=settings.pack_mb << 20,
     )
     checkpoints = Checkpoints(
-        job.folder / "checkpoints", model, model.optimizer, others=step.variables
+        job.folder / "checkpoints",
+        model,
+        model.optimizer,
+        others=step.variables,
+        keep=settings.keep,
     )
     progress = checkpoints.restore(run_folder.read_metrics(job.folder / run_folder.METRICS))
     team.agree("the checkpoint that --run-dir shows", f"update {progress.update}")
@@ -102,6 +104,7 @@ def train(job: Job) -> SeedResult:
 
     with StopNotice() as notice:
         saver = Saver(job, checkpoints, lambda: notice.agreed(team))
+        unread = UnreadLimit(job)
         diverged_at = None
         try:
             fit(
@@ -109,12 +112,13 @@ def train(job: Job) -> SeedResult:
                 batches=training_batches(
                     source, batch, strategy, seed=job.seed, first_update=progress.update
                 ),
-                evaluate=make_evaluation(model, source, batch, strategy),
+                evaluate=make_evaluation(job, model, progress),
                 epochs=job.stop_epoch or recipe.epochs,
                 progress=progress,
                 callbacks=make_watchers(job, progress.update) if team.chief else [],
-                after_epoch=saver.save,
-                after_block=saver.after_block,
+                after_epoch=lambda progress: (unread.report(progress), saver.save(progress)),
+                after_block=lambda progress: unread.check(progress) or saver.after_block(progress),
+                pause_every=settings.checkpoint_updates,
             )
         except NonFiniteError as error:
             diverged_at = error.update
@@ -156,7 +160,7 @@ def explain(error: Exception, job: Job, update: int) -> InputError | None:
 
 
 class Saver:
-    """Writes a checkpoint after every epoch, every ten minutes, and when a signal came.
+    """Writes a checkpoint after every epoch, as often as the settings say, and when a signal came.
 
     Only the chief writes. State is the same on all workers, so none has anything to add.
 
@@ -171,121 +175,82 @@ class Saver:
         self._saved = time.monotonic()
 
     def save(self, progress: Progress) -> None:
-        """Writes the epochs' records and then the checkpoint that goes with them."""
+        """Writes the epochs' records and then the checkpoint that goes with them.
+
+        Raises:
+            StorageError: one of them cannot be written.
+        """
         if not self._job.team.chief:
             return
-        run_folder.write_metrics(self._job.folder / run_folder.METRICS, progress.records)
+        metrics = self._job.folder / run_folder.METRICS
+        try:
+            run_folder.write_metrics(metrics, progress.records)
+        except OSError as error:
+            raise StorageError(f"{metrics} could not be written ({error.strerror})") from None
         self._checkpoints.save(progress)
         self._saved = time.monotonic()
 
     def after_block(self, progress: Progress) -> bool:
         """Saves if it is time; returns whether to stop."""
-        if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+        settings = self._job.plan.settings
+        by_count = settings.checkpoint_updates and not progress.update % settings.checkpoint_updates
+        if by_count or time.monotonic() - self._saved > 60.0 * settings.checkpoint_minutes:
             self.save(progress)
         return bool(self._stop())
 
 
-def make_source(spec: ImageNetSpec | DigitsSpec, folder: Path | None):
-    """Opens the recipe's data.
+class UnreadLimit:
+    """Counts the training images that could not be read, names them, and stops above the limit.
 
-    Raises:
-        InputError: no folder where one is needed, or a folder that cannot be used.
-    """
-    match spec:
-        case DigitsSpec():
-            return digits.load(shift=spec.shift, noise=spec.noise)
-        case ImageNetSpec():
-            if folder is None:
-                raise InputError("--data must name a folder of ImageNet TFRecord shards")
-            return imagenet.open_folder(
-                folder,
-                image_size=spec.image_size,
-                area=(spec.min_area, spec.max_area),
-                aspect=(spec.min_aspect, spec.max_aspect),
-                eval_short_side=spec.eval_short_side,
-            )
-
-
-def make_model(recipe: Recipe, source, seed: int, *, bn_replicas: int = 1) -> keras.Model:
-    """Builds the recipe's network for the source's images; its output are logits.
+    Every worker sees the counts of all, so that all stop at the same update.
 
     Args:
-        recipe: gives the network.
-        source: gives the images' shape and scale.
-        seed: of the weights.
-        bn_replicas: replicas that share batch-norm statistics (see `Recipe.bn_replicas`).
+        job: the run.
     """
-    spec = recipe.model
-    common = {
-        "image_shape": source.image_shape,
-        "classes": source.classes,
-        "pixel_mean": source.pixel_mean,
-        "pixel_std": source.pixel_std,
-        "last_gamma": spec.last_gamma,
-        "bn_decay": spec.bn_decay,
-        "bn_epsilon": spec.bn_epsilon,
-        "bn_batch": spec.bn_batch if bn_replicas == 1 else None,
-        "bn_replica_group": bn_replicas,
-        "head_std": spec.head_std,
-        "seed": seed,
-    }
-    match spec.architecture:
-        case "resnet50":
-            return make_resnet(50, **common)
-        case "resnet101":
-            return make_resnet(101, **common)
-        case "digits_resnet":
-            return make_digits_resnet(**common)
-    raise ValueError(f"`architecture` must be known. Received: {spec.architecture!r}")
 
+    def __init__(self, job: Job):
+        self._job = job
+        self._checked = 0  # updates
+        self._named: list[str] = []
 
-def make_schedule(
-    recipe: Recipe, batch: BatchPlan
-) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Builds the course of the rate, in updates of this batch."""
-    spec, peak = recipe.schedule, recipe.peak_rate
-    steps = Steps.from_epochs(peak, spec.drop_epochs, factor=spec.drop_factor, plan=batch)
-    if not spec.warmup_epochs:
-        return steps
-    return Warmup.from_epochs(
-        steps,
-        spec.warmup_epochs,
-        spec.warmup_start_rate,
-        spec.warmup_shape,
-        plan=batch,
-        peak=peak,
-    )
+    def check(self, progress: Progress) -> None:
+        """Asked after every block.
 
-
-def make_optimizer(recipe: Recipe, batch: BatchPlan) -> keras.optimizers.Optimizer:
-    """Builds the update rule with its schedule."""
-    spec, schedule = recipe.optimizer, make_schedule(recipe, batch)
-    match spec:
-        case SGDSpec():
-            return MomentumSGD(
-                schedule,
-                momentum=spec.momentum,
-                nesterov=spec.nesterov,
-                weight_decay=spec.weight_decay,
-                exclude_rank_below=spec.exempt_rank_below,
-            )
-        case LARSSpec():
-            return LARS(
-                schedule,
-                momentum=spec.momentum,
-                nesterov=spec.nesterov,
-                weight_decay=spec.weight_decay,
-                trust_coefficient=spec.trust_coefficient,
-                epsilon=spec.epsilon,
-                momentum_placement=spec.momentum_placement,
-                decay_in_norm=spec.decay_in_norm,
-                exclude_rank_below=spec.exempt_rank_below,
+        Raises:
+            InputError: more in this epoch than the settings allow.
+        """
+        unread = progress.rows[:, COLUMNS.index("unread")]
+        first = progress.update - len(unread)
+        for i in np.flatnonzero(unread):
+            if self._job.team.chief and first + i >= self._checked:
+                self._name(first + int(i))
+        self._checked = progress.update
+        limit, count = self._job.plan.settings.skip_unreadable, int(unread.sum())
+        if count > limit:
+            raise InputError(
+                f"{count} training images of this epoch could not be read, more than "
+                f"--skip-unreadable {limit} allows: {'; '.join(self._named)}"
             )
 
+    def report(self, progress: Progress) -> None:
+        """Prints at the end of an epoch what was skipped in it."""
+        record, named, self._named = progress.records[-1], self._named, []
+        if not self._job.team.chief or not (record.unread or record.validation_unread):
+            return
+        print(
+            f"epoch {record.epoch}: {record.unread} training images could not be read and were "
+            f"skipped, {record.validation_unread} validation images count as wrong. "
+            + "; ".join(named),
+            file=sys.stderr,
+        )
 
-def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Returns the loss of each example, nats."""
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    def _name(self, update: int) -> None:
+        """Notes the first few by name, which reads the update's images once more."""
+        if len(self._named) < NAMED:
+            found = self._job.source.unreadable(
+                self._job.plan.batch, seed=self._job.seed, update=update
+            )
+            self._named = (self._named + found)[:NAMED]
 
 
 def training_batches(source, batch: BatchPlan, strategy, *, seed: int, first_update: int):
@@ -303,8 +268,13 @@ def training_batches(source, batch: BatchPlan, strategy, *, seed: int, first_upd
     return iter(strategy.distribute_datasets_from_function(make))
 
 
-def make_evaluation(model: keras.Model, source, batch: BatchPlan, strategy):
-    """Returns a function that scores the model on the whole evaluation set."""
+def make_evaluation(job: Job, model: keras.Model, progress: Progress):
+    """Returns a function that scores the model on the whole evaluation set.
+
+    Where the recipe says so, it first takes the batch-norm statistics afresh, from the training
+    images that were used last.
+    """
+    source, batch, strategy = job.source, job.plan.batch, job.team.strategy
     step = EvaluationStep(model, strategy)
     size = min(EVAL_BATCH[source.name], source.eval_examples)
     batches = 0
@@ -320,8 +290,17 @@ def make_evaluation(model: keras.Model, source, batch: BatchPlan, strategy):
         return pad_to_multiple(dataset, per_worker, local)
 
     dataset = strategy.distribute_datasets_from_function(make)
+    images = job.plan.recipe.model.bn_recompute_images
+    recompute = StatisticsStep(model, plan=batch, strategy=strategy) if images else None
 
     def evaluate():
+        if recompute:
+            number = -(-images // batch.global_batch)
+            first = max(progress.update - number, 0)
+            recompute(
+                training_batches(source, batch, strategy, seed=job.seed, first_update=first),
+                number=number,
+            )
         try:
             return step(iter(dataset), batches=batches, examples=source.eval_examples)
         except READ_ERRORS as error:
@@ -343,7 +322,8 @@ def make_watchers(job: Job, done: int) -> list[keras.callbacks.Callback]:
         "warmup_epochs": recipe.schedule.warmup_epochs,
         "weight_decay": recipe.optimizer.weight_decay,
         "bn_batch": recipe.model.bn_batch or plan.batch.micro_batch,
-        "precision": plan.precision,
+        "precision": plan.settings.precision,
+        "wire": plan.settings.wire,
         "seed": job.seed,
         "modified": bool(plan.departures),
     }

@@ -67,7 +67,8 @@ class DataSource(Protocol):
             workers: must divide `plan.replicas`.
 
         Returns:
-            (images [replica_batch, H, W, C], labels int32 [replica_batch]), static shapes.
+            (images [replica_batch, H, W, C], labels int32 [replica_batch]), static shapes. A label
+            of -1 marks an image that could not be read, where the source was told to skip those.
         """
         ...
 
@@ -86,6 +87,10 @@ class DataSource(Protocol):
         self, error: Exception, plan: BatchPlan, *, seed: int, update: int
     ) -> InputError | None:
         """Returns the one-line reason why `update` could not be read; None if not the data."""
+        ...
+
+    def unreadable(self, plan: BatchPlan, *, seed: int, update: int) -> list[str]:
+        """Names the examples of `update` that cannot be read, one line each."""
         ...
 
     def explain_eval_failure(self, error: Exception) -> InputError | None:

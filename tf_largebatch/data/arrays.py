@@ -133,6 +133,10 @@ class ArraySource:
         """Returns None: the arrays were checked when the source was made."""
         return None
 
+    def unreadable(self, plan: BatchPlan, *, seed: int, update: int) -> list[str]:
+        """Returns nothing: what is in memory can be read."""
+        return []
+
     def explain_eval_failure(self, error: Exception) -> InputError | None:
         """Returns None: the arrays were checked when the source was made."""
         return None

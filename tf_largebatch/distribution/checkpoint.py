@@ -1,5 +1,6 @@
 """Checkpoints from which a killed run continues at the exact update."""
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from tf_largebatch.distribution.step import COLUMNS
-from tf_largebatch.errors import InputError
+from tf_largebatch.errors import InputError, StorageError
 from tf_largebatch.result import EpochRecord
 
 KEEP = 2  # the newest, and the one before it in case the newest is damaged
+# What writing to a full disk raises: TensorFlow reports it under several names.
+_WRITE_ERRORS = (tf.errors.OpError, OSError)
 
 
 @dataclass
@@ -43,6 +46,7 @@ class Checkpoints:
         model: built.
         optimizer: built on the model's variables.
         others: further variables, as `TrainingStep.variables`.
+        keep: how many of the newest stay.
     """
 
     def __init__(
@@ -51,7 +55,9 @@ class Checkpoints:
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
         others: list[tf.Variable] | None = None,
+        keep: int = KEEP,
     ):
+        self._folder = Path(folder)
         self._update = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         shape = tf.TensorShape([None, len(COLUMNS)])
@@ -64,15 +70,36 @@ class Checkpoints:
             seconds=self._seconds,
             rows=self._rows,
         )
-        self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=KEEP)
+        self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=keep)
         self.damaged: list[str] = []
 
     def save(self, progress: Progress) -> None:
-        """Writes a checkpoint; the records are the caller's to write."""
+        """Writes a checkpoint; the records are the caller's to write.
+
+        Raises:
+            StorageError: it cannot be written. Those before it are unharmed, and what was written
+                of this one is removed.
+        """
         self._update.assign(progress.update)
         self._seconds.assign(progress.seconds)
         self._rows.assign(progress.rows)
-        self._manager.save(checkpoint_number=progress.update)
+        try:
+            self._manager.save(checkpoint_number=progress.update)
+        except _WRITE_ERRORS as error:
+            self._remove_unfinished(progress.update)
+            reason = str(error).strip().splitlines()[0][:160]
+            raise StorageError(
+                f"the checkpoint of update {progress.update:,} could not be written to "
+                f"{self._folder} ({reason}). Those before it are unharmed: make room, and the same "
+                "command with this --run-dir continues"
+            ) from None
+
+    def _remove_unfinished(self, update: int) -> None:
+        for path in self._folder.glob(f"ckpt-{update}[._]*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def restore(self, records: list[EpochRecord]) -> Progress:
         """Restores the newest checkpoint that is whole; `damaged` then names those that are not.

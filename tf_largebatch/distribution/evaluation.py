@@ -16,12 +16,14 @@ class Scores:
         top1_error_pct: share of examples whose first answer is wrong, 0 to 100.
         top5_error_pct: share whose first five are all wrong.
         examples: how many were counted.
+        unread: how many of them could not be read (label -1): they count as wrong, without a loss.
     """
 
     loss: float
     top1_error_pct: float
     top5_error_pct: float
     examples: int
+    unread: int = 0
 
 
 class EvaluationStep:
@@ -48,21 +50,22 @@ class EvaluationStep:
             RuntimeError: another number of examples was counted. Published results count every
                 image once; a lost or doubled one would go unnoticed otherwise.
         """
-        loss, wrong1, wrong5, counted = self._run(iterator, tf.constant(batches)).numpy()
+        loss, wrong1, wrong5, counted, unread = self._run(iterator, tf.constant(batches)).numpy()
         if round(counted) != examples:
             raise RuntimeError(
                 f"evaluation counted {counted:.0f} examples where the set has {examples}"
             )
         return Scores(
-            loss=float(loss / counted),
+            loss=float(loss / (counted - unread)) if counted > unread else float("nan"),
             top1_error_pct=float(100.0 * wrong1 / counted),
             top5_error_pct=float(100.0 * wrong5 / counted),
             examples=examples,
+            unread=round(unread),
         )
 
     def _total(self, iterator: Iterator, batches: tf.Tensor) -> tf.Tensor:
         # float64: 50,000 ones and losses are added one batch at a time.
-        totals = tf.zeros([4], tf.float64)
+        totals = tf.zeros([5], tf.float64)
 
         # An explicit loop: AutoGraph does not convert a Python one on Python 3.13.
         def body(i, totals):
@@ -74,17 +77,20 @@ class EvaluationStep:
 
     def _score(self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         logits = tf.cast(self.model(images, training=False), tf.float32)
+        unread = labels < 0
+        labels = tf.maximum(labels, 0)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         # The rank of the true class: one comparison gives top-1 and top-5. Ties count against the
         # model, and so does a row of NaN, whose rank is 0. (A negated `<` would give it the last
         # rank, but the graph optimizer turns that into `>=`.)
         true = tf.gather(logits, labels, axis=1, batch_dims=1)[:, None]
         rank = tf.reduce_sum(tf.cast(logits >= true, tf.float32), axis=1)
-        wrong1 = tf.cast((rank < 1) | (rank > 1), tf.float32)
-        wrong5 = tf.cast((rank < 1) | (rank > 5), tf.float32)
+        wrong1 = tf.cast((rank < 1) | (rank > 1) | unread, tf.float32)
+        wrong5 = tf.cast((rank < 1) | (rank > 5) | unread, tf.float32)
         # A padded row must add nothing even where its loss is not finite.
-        losses = tf.where(weights > 0, losses, 0.0)
-        parts = [losses, wrong1 * weights, wrong5 * weights, weights]
+        losses = tf.where((weights > 0) & ~unread, losses, 0.0)
+        unread = tf.cast(unread, tf.float32)
+        parts = [losses, wrong1 * weights, wrong5 * weights, weights, unread * weights]
         return tf.stack([tf.reduce_sum(part) for part in parts])
 
 

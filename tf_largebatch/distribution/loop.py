@@ -28,6 +28,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     after_epoch: Callable[[Progress], None] = lambda progress: None,
     after_block: Callable[[Progress], bool] = lambda progress: False,
+    pause_every: int | None = None,
 ) -> bool:
     """Trains from where `progress` stands to the end of `epochs`, and keeps it up to date.
 
@@ -46,6 +47,7 @@ def fit(
         callbacks: watch, never steer.
         after_epoch: called last in each epoch, to save.
         after_block: called after each block; True ends the training there.
+        pause_every: let a block end at every multiple of this many updates; None where none must.
 
     Returns:
         Whether the end was reached.
@@ -63,7 +65,10 @@ def fit(
                 continue  # a batch larger than the data: the last update ended this epoch too
             watchers.on_epoch_begin(epoch - 1, {})
             while progress.update < end:
-                _run_block(step, batches, progress, min(BLOCK, end - progress.update), watchers)
+                size = min(BLOCK, end - progress.update)
+                if pause_every:
+                    size = min(size, pause_every - progress.update % pause_every)
+                _run_block(step, batches, progress, size, watchers)
                 if after_block(progress):
                     return False
             record = _record(epoch, progress, step.plan.global_batch, evaluate())
@@ -95,7 +100,7 @@ def _run_block(
     }
     for i, row in enumerate(rows.tolist()):
         logs = dict(zip(COLUMNS, row, strict=True)) | speed
-        del logs["first_bad_tensor"]
+        del logs["first_bad_tensor"], logs["unread"]
         if i == size - 1:
             logs["weight_norm"] = weight_norm
         watchers.on_train_batch_end(progress.update + i, logs)
@@ -132,4 +137,6 @@ def _record(epoch: int, progress: Progress, global_batch: int, scores: Scores) -
         validation_error_pct=scores.top1_error_pct,
         validation_top5_error_pct=scores.top5_error_pct,
         seconds=progress.seconds,
+        unread=round(float(progress.rows[:, COLUMNS.index("unread")].sum(dtype=np.float64))),
+        validation_unread=scores.unread,
     )

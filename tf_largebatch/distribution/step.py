@@ -10,7 +10,12 @@ taken at the start of the update, moved by each micro-step on its own, and avera
 and replicas: they move once per update whatever the accumulation, and agree on every replica.
 
 Forward and backward are one pure function of tensors (`Model.stateless_call`), so nothing but the
-optimizer writes variables inside the loop.
+optimizer writes variables inside the loop. Keras's random layers (seed generators) draw other
+numbers in every micro-step of every replica; `models.stream_dropout` draws what the example's place
+in the stream says, whatever the split.
+
+A label of -1, or a row of zeros where labels are probabilities, marks an image that could not be
+read: it adds nothing to the loss, counts as wrong, and is counted.
 
 In float16 the loss is scaled up before the backward pass and the reduced gradient down again, in
 float32. An overflow on any replica makes the sum not finite on all of them, so all skip the same
@@ -24,12 +29,23 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
+from tf_largebatch import stream_position
 from tf_largebatch.batching import BatchPlan
 
 PACK_BYTES = 25 << 20  # TensorFlow's default, one pack of everything, leaves nothing to overlap
 
 # The columns of what `TrainingStep.run` returns, one row per update.
-COLUMNS = ("loss", "accuracy", "learning_rate", "grad_norm", "loss_scale", "first_bad_tensor")
+COLUMNS = (
+    "loss",
+    "accuracy",
+    "learning_rate",
+    "grad_norm",
+    "loss_scale",
+    "first_bad_tensor",
+    "unread",
+)
+
+_GOLDEN = 0x9E3779B9  # odd, so that no two pieces of an update share a seed
 
 FIRST_SCALE, LEAST_SCALE, GROWTH_UPDATES = 2.0**15, 1.0, 2000
 
@@ -41,11 +57,14 @@ class TrainingStep:
         model: built inside the strategy's scope; its output are logits, shape [batch, classes].
         optimizer: a Keras optimizer, made in the scope. Its `apply` sees gradients that are
             already summed over replicas, so clipping acts on the gradient of the global batch.
-        loss: (labels [n], logits [n, classes]) -> losses [n], without reduction.
+        loss: (labels [n] or [n, classes], logits [n, classes]) -> losses [n], without reduction; 0
+            for a label of -1.
         plan: how the global batch is split.
         strategy: the strategy in whose scope model and optimizer were made.
         scale_loss: for float16; see above.
+        seed: of the random layers.
         wire_dtype: "bfloat16" or "float16" sends the gradients in half the bytes; sums lose digits.
+        pack_bytes: of the gradients sent at a time.
 
     Attributes:
         variables: what a checkpoint must hold besides model and optimizer.
@@ -54,7 +73,7 @@ class TrainingStep:
             [updates, len(COLUMNS)]: per update the mean loss and accuracy of the global batch
             before it, the rate used, the norm of the reduced gradient, the loss scale, and the
             index of the first variable whose gradient is not finite, -1 if all are or if the
-            update was skipped to lower the scale.
+            update was skipped to lower the scale, and the number of images that were not read.
         weight_norm: () -> the 2-norm of all trainable weights together, a float32 scalar.
     """
 
@@ -67,12 +86,20 @@ class TrainingStep:
         plan: BatchPlan,
         strategy: tf.distribute.Strategy,
         scale_loss: bool = False,
+        seed: int = 0,
         wire_dtype: str | None = None,
+        pack_bytes: int = PACK_BYTES,
     ):
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.plan, self.strategy = plan, strategy
-        self.wire_dtype = wire_dtype
+        self.wire_dtype, self.pack_bytes = wire_dtype, pack_bytes
         self.variables = []
+        self._seed = seed
+        self._generators = [
+            i
+            for i, variable in enumerate(model.non_trainable_variables)
+            if variable.path.endswith("seed_generator_state")
+        ]
         with strategy.scope():
             optimizer.build(model.trainable_variables)
             if scale_loss:
@@ -100,8 +127,9 @@ class TrainingStep:
 
     def _update(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         scale = tf.convert_to_tensor(self._scale.value) if self.variables else tf.constant(1.0)
-        gradients, state, loss, correct = self._accumulate(images, labels, scale)
-        gradients, state, loss, correct = self._reduce(gradients, state, loss, correct)
+        gradients, state, totals = self._accumulate(images, labels, scale)
+        gradients, state, totals = self._reduce(gradients, state, totals)
+        loss, correct, unread = tf.unstack(totals)
         if self.variables:
             gradients = [g / tf.cast(scale, g.dtype) for g in gradients]
 
@@ -118,7 +146,8 @@ class TrainingStep:
             self._apply(gradients, state)
         norm = tf.sqrt(tf.reduce_sum(squares))
         accuracy = correct / self.plan.global_batch
-        return tf.stack([loss, accuracy, rate, norm, scale, tf.cast(first_bad, tf.float32)])
+        first_bad = tf.cast(first_bad, tf.float32)
+        return tf.stack([loss, accuracy, rate, norm, scale, first_bad, unread])
 
     def _apply(self, gradients: list[tf.Tensor], state: list[tf.Tensor]) -> None:
         """Updates the weights, and writes the state that the forward pass moved."""
@@ -151,18 +180,32 @@ class TrainingStep:
         self._scale.assign(tf.where(finite, higher, lower))
         self._good.assign(tf.where(grow, 0.0, good))
 
-    def _reduce(self, gradients, state, loss, correct):
+    def _reduce(self, gradients, state, totals):
         """Sums over replicas, packed; averages the floating state."""
         floats = [i for i, s in enumerate(state) if s.dtype.is_floating]
-        sent = [loss, correct, *(state[i] for i in floats), *self._to_wire(gradients)]
-        sent = _sum_over_replicas(sent)
-        loss, correct = sent[:2]
+        sent = [totals, *(state[i] for i in floats), *self._to_wire(gradients)]
+        totals, *sent = self._sum_over_replicas(sent)
         share = self.plan.accumulation * self.plan.replicas
-        for i, total in zip(floats, sent[2:], strict=False):
+        for i, total in zip(floats, sent, strict=False):
             state[i] = total / tf.cast(share, total.dtype)
-        received = sent[2 + len(floats) :]
+        received = sent[len(floats) :]
         reduced = [tf.cast(r, g.dtype) for r, g in zip(received, gradients, strict=True)]
-        return reduced, state, loss, correct
+        return reduced, state, totals
+
+    def _sum_over_replicas(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        """One all-reduce for each dtype: TensorFlow packs tensors by joining them."""
+        context = tf.distribute.get_replica_context()
+        if context.num_replicas_in_sync == 1:
+            return tensors
+        options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=self.pack_bytes)
+        summed = list(tensors)
+        for dtype in dict.fromkeys(t.dtype for t in tensors):
+            places = [i for i, t in enumerate(tensors) if t.dtype == dtype]
+            group = [tensors[i] for i in places]
+            group = context.all_reduce(tf.distribute.ReduceOp.SUM, group, options=options)
+            for i, total in zip(places, group, strict=True):
+                summed[i] = total
+        return summed
 
     def _to_wire(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
         if self.wire_dtype is None:
@@ -170,26 +213,34 @@ class TrainingStep:
         return [tf.cast(g, self.wire_dtype) for g in gradients]
 
     def _accumulate(self, images: tf.Tensor, labels: tf.Tensor, scale: tf.Tensor):
-        """Sums gradient, state, loss and correct answers over this replica's micro-steps."""
+        """Sums gradient, state and totals over this replica's micro-steps."""
         trainable = [tf.convert_to_tensor(v.value) for v in self.model.trainable_variables]
         state = [tf.convert_to_tensor(v.value) for v in self.model.non_trainable_variables]
         steps, size = self.plan.accumulation, self.plan.micro_batch
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        update = tf.cast(tf.convert_to_tensor(self.optimizer.iterations.value), tf.int64)
+
+        def micro_step(step, images, labels):
+            # Counted over all replicas: the pieces of one update, in the order of the stream.
+            piece = replica * steps + step
+            first = update * self.plan.global_batch + tf.cast(piece, tf.int64) * size
+            with stream_position.standing_at(stream_position.Position(self._seed, first)):
+                return self._micro_step(trainable, state, piece, images, labels, scale)
+
         if steps == 1:
-            return self._micro_step(trainable, state, images, labels, scale)
+            return micro_step(0, images, labels)
 
         def body(step, sums):
             part = slice(step * size, (step + 1) * size)
             # Static shapes inside the loop, which slicing by a tensor loses.
             x = tf.ensure_shape(images[part], [size, *images.shape[1:]])
-            y = tf.ensure_shape(labels[part], [size])
-            new = self._micro_step(trainable, state, x, y, scale)
-            return step + 1, tf.nest.map_structure(_add_or_take, sums, new)
+            y = tf.ensure_shape(labels[part], [size, *labels.shape[1:]])
+            return step + 1, tf.nest.map_structure(_add_or_take, sums, micro_step(step, x, y))
 
         zeros = (
             [tf.zeros_like(t) for t in trainable],
             [tf.zeros_like(s) for s in state],
-            tf.constant(0.0),
-            tf.constant(0.0),
+            tf.zeros([3]),
         )
         _, sums = tf.while_loop(
             lambda step, _: step < steps,
@@ -199,36 +250,44 @@ class TrainingStep:
         )
         return sums
 
-    def _micro_step(self, trainable, state, images, labels, scale):
-        """One forward and backward: (scaled gradients, new state, loss, correct answers)."""
+    def _micro_step(self, trainable, state, piece, images, labels, scale):
+        """One forward and backward: (scaled gradients, new state, [loss, correct, unread])."""
         with tf.GradientTape() as tape:
             tape.watch(trainable)
-            logits, new_state = self.model.stateless_call(trainable, state, images, training=True)
+            logits, new_state = self.model.stateless_call(
+                trainable, self._spread_generators(state, piece), images, training=True
+            )
             logits = tf.cast(logits, tf.float32)
             loss = tf.reduce_sum(self.loss(labels, logits)) / self.plan.global_batch
             scaled = loss * scale
         gradients = tape.gradient(
             scaled, trainable, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        hits = tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels)
         new_state = [tf.convert_to_tensor(s) for s in new_state]
-        return list(gradients), new_state, loss, tf.reduce_sum(tf.cast(hits, tf.float32))
+        for i in self._generators:  # the seed as it was, the count as it is now
+            new_state[i] = tf.stack([state[i][0], new_state[i][1]])
+        answers = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        if labels.dtype.is_floating:  # probabilities, as mixed images have
+            true = tf.argmax(labels, axis=-1, output_type=tf.int32)
+            unread = tf.reduce_sum(labels, axis=-1) <= 0
+        else:
+            true, unread = tf.cast(labels, tf.int32), labels < 0
+        correct = (answers == true) & ~unread
+        counts = [tf.reduce_sum(tf.cast(rows, tf.float32)) for rows in (correct, unread)]
+        return list(gradients), new_state, tf.stack([loss, *counts])
 
+    def _spread_generators(self, state: list[tf.Tensor], piece) -> list[tf.Tensor]:
+        """Gives each piece of an update its own seed, the first one the generator's own.
 
-def _sum_over_replicas(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-    """One all-reduce for each dtype: TensorFlow packs tensors by joining them."""
-    context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
-        return tensors
-    options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=PACK_BYTES)
-    summed = list(tensors)
-    for dtype in dict.fromkeys(t.dtype for t in tensors):
-        places = [i for i, t in enumerate(tensors) if t.dtype == dtype]
-        group = [tensors[i] for i in places]
-        group = context.all_reduce(tf.distribute.ReduceOp.SUM, group, options=options)
-        for i, total in zip(places, group, strict=True):
-            summed[i] = total
-    return summed
+        Keras would draw the same mask on every replica and in every micro-step.
+        """
+        spread = list(state)
+        for i in self._generators:
+            seed = state[i][0] + tf.cast(piece, state[i].dtype) * tf.constant(
+                _GOLDEN, state[i].dtype
+            )
+            spread[i] = tf.stack([seed, state[i][1]])
+        return spread
 
 
 def _add_or_take(total: tf.Tensor, new: tf.Tensor) -> tf.Tensor:

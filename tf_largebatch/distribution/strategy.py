@@ -6,33 +6,45 @@ import os
 import tensorflow as tf
 
 from tf_largebatch import cluster
+from tf_largebatch.distribution.absence import JoinLimit
 from tf_largebatch.errors import InputError
 
-HEARTBEAT_MS, REGISTER_MS = 30_000, 120_000
+WORKER_TIMEOUT, JOIN_TIMEOUT = 30, 300  # seconds; TensorFlow's own is 7.5 for a silent worker
 
 
 # One object per process and size: a second MirroredStrategy over the same devices numbers its
 # collectives from the start again, and TensorFlow then mixes them up with the first one's.
 @functools.cache
-def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
+def make_strategy(
+    replicas: int | None = None,
+    *,
+    tpu: str | None = None,
+    worker_timeout: int = WORKER_TIMEOUT,
+    join_timeout: int = JOIN_TIMEOUT,
+) -> tf.distribute.Strategy:
     """Returns the strategy over the workers of the environment, or over local devices.
 
-    `MultiWorkerMirroredStrategy` where `cluster.resolve` finds several workers, `MirroredStrategy`
-    over several local devices, the default strategy for one.
+    `TPUStrategy` where a TPU is named, `MultiWorkerMirroredStrategy` where `cluster.resolve` finds
+    several workers, `MirroredStrategy` over several local devices, the default strategy for one.
 
     On a machine without a GPU, more than one replica makes that many virtual CPU devices: they
     share the cores and speed nothing up, but run exactly what several GPUs would.
 
     Args:
-        replicas: devices to use; None takes every GPU, or one CPU.
+        replicas: devices to use; None takes every GPU, or one CPU, or the TPU's cores.
+        tpu: name of a TPU, "local" on a TPU machine.
+        worker_timeout: seconds of silence after which a worker counts as gone.
+        join_timeout: seconds for all workers to be there; then this process ends (status 2).
 
     Raises:
-        InputError: fewer devices than asked for, a port in use, or TensorFlow already holds the
-            CPU as one device.
+        InputError: fewer devices than asked for, no such TPU, a port in use, or TensorFlow already
+            holds the CPU as one device.
     """
+    if tpu is not None:
+        return _connect_tpu(tpu, replicas)
     workers = cluster.resolve()
     if workers is not None and workers.size > 1:
-        return _join(workers, replicas)
+        return _join(workers, replicas, worker_timeout, join_timeout)
     gpus = tf.config.list_physical_devices("GPU")
     wanted = replicas or max(len(gpus), 1)
     if wanted == 1:
@@ -48,12 +60,37 @@ def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(wanted)])
 
 
-def _join(workers: cluster.Cluster, replicas: int | None) -> tf.distribute.Strategy:
+def _connect_tpu(name: str, replicas: int | None) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        strategy = tf.distribute.TPUStrategy(resolver)
+    # Without a TPU build: NotFoundError (no such op); elsewhere what the name resolution raises.
+    except (tf.errors.OpError, ValueError, RuntimeError, OSError, ImportError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise InputError(
+            f"--tpu must name a TPU that this machine reaches and TensorFlow is built for. "
+            f"Received: --tpu {name} ({reason})"
+        ) from None
+    found = strategy.num_replicas_in_sync
+    if replicas is not None and replicas != found:
+        raise InputError(
+            f"--replicas must be the TPU's cores ({found}), or be left out. Received: --replicas "
+            f"{replicas}"
+        )
+    return strategy
+
+
+def _join(
+    workers: cluster.Cluster, replicas: int | None, worker_timeout: int, join_timeout: int
+) -> tf.distribute.Strategy:
     """Waits for the other workers and returns the strategy over all of them."""
     cluster.require_free_port(workers)
     os.environ[cluster.TF_CONFIG] = workers.to_tf_config()
-    _configure_failure_detection(workers)
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    _configure_failure_detection(workers, worker_timeout, join_timeout)
+    with JoinLimit(workers, join_timeout):
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
     found = strategy.num_replicas_in_sync
     if replicas is not None and replicas != found:
         raise InputError(
@@ -63,8 +100,10 @@ def _join(workers: cluster.Cluster, replicas: int | None) -> tf.distribute.Strat
     return strategy
 
 
-def _configure_failure_detection(workers: cluster.Cluster) -> None:
-    """Waits 30 s for a silent worker, not 7.5, and two minutes for one that never registers."""
+def _configure_failure_detection(
+    workers: cluster.Cluster, worker_timeout: int, join_timeout: int
+) -> None:
+    """Says how long to wait for a silent worker, and for worker 0 to be there at the start."""
     from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
     from tensorflow.python.eager import context
 
@@ -72,8 +111,9 @@ def _configure_failure_detection(workers: cluster.Cluster) -> None:
     context.context().configure_coordination_service(
         service_type="standalone",
         service_leader="/job:worker/replica:0/task:0",
-        heartbeat_timeout_in_ms=HEARTBEAT_MS,
-        cluster_register_timeout_in_ms=REGISTER_MS,
+        heartbeat_timeout_in_ms=1000 * worker_timeout,
+        # Our own limit comes first: it names who is missing.
+        cluster_register_timeout_in_ms=1000 * (join_timeout + 60),
         coordinated_jobs=[job],
     )
 

@@ -17,17 +17,18 @@ class Team:
 
     Args:
         replicas: devices that train in step; None takes what is there (see `make_strategy`).
+        options: further arguments of `make_strategy`.
 
     Attributes:
         strategy: the strategy over all workers.
         chief: whether this process writes what is written once.
     """
 
-    def __init__(self, replicas: int | None = None):
+    def __init__(self, replicas: int | None = None, **options):
         workers = cluster.resolve()
         self._size = 1 if workers is None else workers.size
         self.chief = workers is None or workers.is_chief
-        self.strategy = make_strategy(replicas)
+        self.strategy = make_strategy(replicas, **options)
         cluster.report_ready()
 
     @property
@@ -46,6 +47,10 @@ class Team:
         # A worker with several devices sent its text from each of them.
         rows = rows[:: len(rows) // self._size]
         return [bytes(row.tolist()).rstrip(b"\0").decode(errors="replace") for row in rows]
+
+    def least(self, number: int) -> int:
+        """Returns the smallest number of all workers."""
+        return min(int(text) for text in self.exchange(str(number)))
 
     def any(self, number: int) -> int:
         """Returns the largest number of all workers: 0 where each has 0."""
