@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from tf_largebatch.batching import BatchPlan
+from tf_largebatch.distribution.step import take_rows
 
 
 class StatisticsStep:
@@ -98,9 +99,7 @@ class StatisticsStep:
         size = self.plan.micro_batch
 
         def body(step, sums):
-            part = images[step * size : (step + 1) * size]
-            # A static shape inside the loop, which slicing by a tensor loses.
-            part = tf.ensure_shape(part, [size, *images.shape[1:]])
+            part = take_rows(images, step * size, size)
             _, new = self.model.stateless_call(trainable, state, part, training=True)
             new = [tf.convert_to_tensor(new[i]) for i in self._moving]
             return step + 1, [total + moved for total, moved in zip(sums, new, strict=True)]

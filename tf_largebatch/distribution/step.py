@@ -231,10 +231,7 @@ class TrainingStep:
             return micro_step(0, images, labels)
 
         def body(step, sums):
-            part = slice(step * size, (step + 1) * size)
-            # Static shapes inside the loop, which slicing by a tensor loses.
-            x = tf.ensure_shape(images[part], [size, *images.shape[1:]])
-            y = tf.ensure_shape(labels[part], [size, *labels.shape[1:]])
+            x, y = (take_rows(rows, step * size, size) for rows in (images, labels))
             return step + 1, tf.nest.map_structure(_add_or_take, sums, micro_step(step, x, y))
 
         zeros = (
@@ -288,6 +285,15 @@ class TrainingStep:
             )
             spread[i] = tf.stack([seed, state[i][1]])
         return spread
+
+
+def take_rows(tensor: tf.Tensor, first: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns rows first, ..., first + size - 1; their number is static, as XLA needs it.
+
+    `tensor[first : first + size]` has a dynamic number of rows, which XLA refuses.
+    """
+    begin = tf.concat([[first], tf.zeros([tensor.shape.rank - 1], tf.int32)], axis=0)
+    return tf.slice(tensor, begin, [size, *tensor.shape[1:]])
 
 
 def _add_or_take(total: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
