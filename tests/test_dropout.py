@@ -77,9 +77,7 @@ class KeptSum(keras.layers.Layer):
 def kept_by_position(dropout, *, replicas, micro_batch, updates=2):
     """The gradient of each feature with inputs of one: how many of its examples were kept."""
     strategy = make_strategy(replicas)
-    plan = BatchPlan(
-        global_batch=16, train_examples=16, replicas=replicas, micro_batch=micro_batch
-    )
+    plan = BatchPlan(global_batch=16, train_examples=16, replicas=replicas, micro_batch=micro_batch)
     with strategy.scope():
         model = keras.Sequential([keras.Input((FEATURES,)), dropout(), KeptSum()])
         step = TrainingStep(

@@ -1,4 +1,4 @@
-"""Runs that are killed, frozen, alone, or out of disk: one line, and nothing that was trained lost."""
+"""Runs that are killed, frozen, alone or out of disk: one line, and nothing trained is lost."""
 
 import json
 import os

@@ -487,3 +487,29 @@ def test_the_example_of_the_page_is_short_and_gives_one_result_on_any_number_of_
         for a, b in zip(weights, one[0], strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)  # 60 updates
         assert history["val_accuracy"][-1] > 0.85
+
+
+def test_dropout_draws_other_masks_on_every_replica():
+    # The output is each example's kept ones (2 each) times the weights, so the gradient of weight j
+    # of the mean over 16 examples is -2 * (how often j was kept) / 16. Equal masks of the two
+    # replicas would make all counts even.
+    strategy, rate = make_strategy(2), 16 / 2
+    with strategy.scope():
+        model = Stack(
+            [
+                keras.Input((40,)),
+                keras.layers.Dropout(0.5, seed=1),
+                keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros"),
+            ]
+        )
+        model.compile(SGD(rate), loss=lambda y, prediction: -prediction[:, 0])
+    before, seen = np.zeros(40), []
+    for _ in range(2):
+        model.fit(np.ones((16, 40), "float32"), np.zeros(16), 16, shuffle=False, verbose=0)
+        after = model.get_weights()[0][:, 0]
+        seen.append(np.round(after - before).astype(int))
+        before = after
+    for counts in seen:
+        assert (counts % 2).any()
+        assert 5 < counts.mean() < 11
+    assert (seen[0] != seen[1]).any()  # the generator moves on

@@ -49,9 +49,7 @@ def rate():
         (LARS, "mixed_bfloat16", 8, 0.0),
     ],
 )
-def test_forward_backward_and_update_compile_with_static_shapes(
-    make, policy, micro_batch, dropout
-):
+def test_forward_backward_and_update_compile_with_static_shapes(make, policy, micro_batch, dropout):
     options = {"policy": policy, "micro_batch": micro_batch, "dropout": dropout}
     step = make_step(make(rate(), weight_decay=1e-4), **options)
     images = tf.random.stateless_uniform([BATCH, 8, 8, 1], [1, 2])

@@ -25,6 +25,7 @@ from tf_largebatch.distribution.keras_fit_checks import (
     check_steps,
     is_dataset,
 )
+from tf_largebatch.distribution.step import GOLDEN
 
 
 class DistributedFit:
@@ -50,6 +51,8 @@ class DistributedFit:
     callback sees them, and before each evaluation and prediction. Averaging is linear, so this is
     what averaging at every update would give. The mean of the replicas' variances does not
     contain the variance between their means, as in arXiv:1706.02677 §2.3.
+
+    Dropout and random augmentation layers draw other numbers on every replica.
 
     Raises, all from `fit` before the first update and all for several replicas unless noted:
         ValueError: the model, optimizer or a metric was made outside the scope (also when the
@@ -142,6 +145,7 @@ class DistributedFit:
         if strategy.num_replicas_in_sync == 1:
             return super()._make_function(step_function)
         logs = _PackedLogs()
+        _give_replicas_their_own_numbers(self)
 
         # Keras does not put the user's `train_step` through autograph either.
         @tf.autograph.experimental.do_not_convert
@@ -175,6 +179,33 @@ class DistributedFit:
             return logs.unpack(packed)
 
         return function
+
+
+def _give_replicas_their_own_numbers(model: keras.Model) -> None:
+    """Lets dropout and random augmentation layers draw other numbers on every replica.
+
+    Keras's seed generators return the same seed on all of them. What is returned is changed, not
+    the state that is kept, which stays equal. Replica 0 draws what one device would.
+    """
+    for layer in model._flatten_layers():
+        for generator in layer._seed_generators:
+            if not isinstance(generator.next, _ReplicaSeed):
+                generator.next = _ReplicaSeed(generator.next)
+
+
+class _ReplicaSeed:
+    """`SeedGenerator.next` with the replica mixed in."""
+
+    def __init__(self, plain):
+        self._plain = plain
+
+    def __call__(self, ordered=True):
+        seed = tf.convert_to_tensor(self._plain(ordered))
+        context = tf.distribute.get_replica_context()
+        if context is None:  # the model is being built
+            return seed
+        replica = tf.cast(context.replica_id_in_sync_group, seed.dtype)
+        return tf.stack([seed[0] + replica * tf.constant(GOLDEN, seed.dtype), seed[1]])
 
 
 class _AverageStatistics(keras.callbacks.Callback):

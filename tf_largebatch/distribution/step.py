@@ -45,7 +45,7 @@ COLUMNS = (
     "unread",
 )
 
-_GOLDEN = 0x9E3779B9  # odd, so that no two pieces of an update share a seed
+GOLDEN = 0x9E3779B9  # odd, so that no two pieces of an update share a seed
 
 FIRST_SCALE, LEAST_SCALE, GROWTH_UPDATES = 2.0**15, 1.0, 2000
 
@@ -281,7 +281,7 @@ class TrainingStep:
         spread = list(state)
         for i in self._generators:
             seed = state[i][0] + tf.cast(piece, state[i].dtype) * tf.constant(
-                _GOLDEN, state[i].dtype
+                GOLDEN, state[i].dtype
             )
             spread[i] = tf.stack([seed, state[i][1]])
         return spread
