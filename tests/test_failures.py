@@ -211,6 +211,24 @@ def test_workers_that_do_not_divide_the_batch_are_told_which_would(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_missing_worker_is_named_by_all_that_came(tmp_path):
+    workers = [f"127.0.0.1:{port}" for port in free_ports(3)]
+    processes = []
+    for rank in (0, 2):
+        task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}}
+        processes.append(
+            start(
+                *["-m", MODULE, "--run-dir", tmp_path / "run", *SETTINGS, "--join-timeout", "8"],
+                environment={"TF_CONFIG": json.dumps(task)},
+            )
+        )
+    for status, text in [end(process, timeout=100) for process in processes]:
+        assert status == 2, text
+        assert f"Missing: worker 1 ({workers[1]}). Look" in text
+        assert "Traceback" not in text
+    assert not (tmp_path / "run").exists()
+
+
 def pair(tmp_path, *, arguments=([], []), environment=None):
     """Two workers without a launcher; the status and text of each."""
     workers = [f"127.0.0.1:{port}" for port in free_ports(2)]

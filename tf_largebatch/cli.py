@@ -242,6 +242,7 @@ def _run_worker(recipe, miniature, arguments, rows, scale, workers) -> int:
     from tf_largebatch.distribution.absence import describe_loss
     from tf_largebatch.distribution.team import Team
 
+    team = None
     try:
         team = Team(
             arguments.replicas,
@@ -256,8 +257,9 @@ def _run_worker(recipe, miniature, arguments, rows, scale, workers) -> int:
     except InputError:
         if workers.is_chief:
             run_folder.release(folder)
-            raise
-        return WRONG_INPUT
+        elif team is not None:
+            return WRONG_INPUT  # the chief says it
+        raise
     except (
         tf.errors.UnavailableError,
         tf.errors.DeadlineExceededError,

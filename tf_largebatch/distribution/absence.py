@@ -1,55 +1,90 @@
 """Workers that are not there: none at the start, or gone later, each named in one line."""
 
-import os
+import contextlib
 import re
 import socket
-import sys
-import threading
+import time
 
 from tf_largebatch.cluster import Cluster
+from tf_largebatch.errors import InputError
 
-NOT_THERE = 2  # exit status of a worker whose peers never came
-_PROBE_SECONDS = 2.0
+_GREETING = "tf_largebatch worker"
+_RETRY_SECONDS = 0.2
+_LINE_BYTES = 256
 
 
-class JoinLimit:
-    """Ends this process with one line if the other workers are not there in time.
+def meet(workers: Cluster, seconds: float) -> None:
+    """Returns once every worker of the run has called this.
 
     TensorFlow's worker 0 waits for a missing worker without limit, in a call that neither an
-    exception nor a signal interrupts; hence the thread and the hard exit. Nothing is trained yet.
+    exception nor a signal nor another thread interrupts. So they meet before it: the others greet
+    worker 0 on its port, which it answers when the last one has come.
 
     Args:
-        workers: whom to wait for.
-        seconds: how long.
+        workers: of this run.
+        seconds: how long to wait.
+
+    Raises:
+        InputError: some did not come; names them, on every worker that did.
     """
-
-    def __init__(self, workers: Cluster, seconds: float):
-        self._workers, self._seconds = workers, seconds
-        self._there = threading.Event()
-
-    def __enter__(self) -> None:
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def __exit__(self, *error: object) -> None:
-        self._there.set()
-
-    def _watch(self) -> None:
-        if self._there.wait(self._seconds):
-            return
-        line = describe_missing(self._workers, self._seconds)
-        print(line, file=sys.stderr, flush=True)
-        os._exit(NOT_THERE)
+    deadline = time.monotonic() + seconds
+    missing = _receive(workers, deadline) if workers.is_chief else _greet(workers, deadline)
+    if missing:
+        named = ", ".join(f"{rank} ({workers.workers[rank]})" for rank in missing)
+        raise InputError(
+            f"all {workers.size} workers must start within {seconds:g} s (--join-timeout). "
+            f"Missing: worker {named}. Look at its own output, and whether its address can be "
+            "reached"
+        )
 
 
-def describe_missing(workers: Cluster, seconds: float) -> str:
-    """Returns which workers do not answer on their port, after `seconds` of waiting."""
-    others = [(r, a) for r, a in enumerate(workers.workers) if r != workers.rank]
-    missing = [f"{rank} ({address})" for rank, address in others if not _listens(address)]
-    who = ", ".join(missing) or "an unknown one of " + ", ".join(str(rank) for rank, _ in others)
-    return (
-        f"all {workers.size} workers must start within {seconds:g} s (--join-timeout). Missing: "
-        f"worker {who}. Look at its own output, and whether its address can be reached"
-    )
+def _receive(workers: Cluster, deadline: float) -> list[int]:
+    """The chief's part: returns the ranks that did not come, and tells those that did."""
+    port = int(workers.workers[0].rpartition(":")[2])
+    came: dict[int, socket.socket] = {}
+    with contextlib.ExitStack() as stack, socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("", port))
+        server.listen(workers.size)
+        while len(came) < workers.size - 1 and (left := deadline - time.monotonic()) > 0:
+            server.settimeout(left)
+            with contextlib.suppress(TimeoutError):
+                guest = stack.enter_context(server.accept()[0])
+                rank = _read_rank(guest, workers.size)
+                if rank is not None:
+                    came[rank] = guest
+        missing = [rank for rank in range(1, workers.size) if rank not in came]
+        for guest in came.values():
+            with contextlib.suppress(OSError):
+                guest.sendall(f"missing {' '.join(map(str, missing))}\n".encode())
+    return missing
+
+
+def _read_rank(guest: socket.socket, size: int) -> int | None:
+    """The rank that a guest names; None for a stranger, such as a port scan."""
+    guest.settimeout(5.0)
+    try:
+        text = guest.recv(_LINE_BYTES).decode()
+    except (OSError, UnicodeDecodeError):
+        return None
+    match = re.fullmatch(rf"{_GREETING} (\d+)\n", text)
+    return int(match[1]) if match and 0 < int(match[1]) < size else None
+
+
+def _greet(workers: Cluster, deadline: float) -> list[int]:
+    """Another worker's part: returns the ranks that the chief misses, or the chief's."""
+    host, _, port = workers.workers[0].rpartition(":")
+    while (left := deadline - time.monotonic()) > 0:
+        with contextlib.suppress(OSError):  # not there yet, or its name is not known yet
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=left) as chief:
+                chief.sendall(f"{_GREETING} {workers.rank}\n".encode())
+                # A little more than the chief waits, so that its answer names who is missing.
+                chief.settimeout(max(deadline - time.monotonic(), 0) + 5.0)
+                answer = re.fullmatch(r"missing ?([\d ]*)\n", chief.recv(_LINE_BYTES).decode())
+                if answer:
+                    return [int(rank) for rank in answer[1].split()]
+        time.sleep(_RETRY_SECONDS)
+    return [0]
 
 
 def describe_loss(error: Exception, workers: Cluster, seconds: float) -> str:
@@ -69,12 +104,3 @@ def describe_loss(error: Exception, workers: Cluster, seconds: float) -> str:
     who = "worker " + " ".join(map(str, ranks)) if ranks else "another worker"
     how = f"has been silent for {seconds:g} s (--worker-timeout)" if silent else "is gone"
     return f"{who} {how}; the last checkpoint is unharmed, the same command continues from it"
-
-
-def _listens(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS):
-            return True
-    except OSError:
-        return False

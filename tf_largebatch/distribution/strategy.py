@@ -6,7 +6,7 @@ import os
 import tensorflow as tf
 
 from tf_largebatch import cluster
-from tf_largebatch.distribution.absence import JoinLimit
+from tf_largebatch.distribution.absence import meet
 from tf_largebatch.errors import InputError
 
 WORKER_TIMEOUT, JOIN_TIMEOUT = 30, 300  # seconds; TensorFlow's own is 7.5 for a silent worker
@@ -34,11 +34,11 @@ def make_strategy(
         replicas: devices to use; None takes every GPU, or one CPU, or the TPU's cores.
         tpu: name of a TPU, "local" on a TPU machine.
         worker_timeout: seconds of silence after which a worker counts as gone.
-        join_timeout: seconds for all workers to be there; then this process ends (status 2).
+        join_timeout: seconds for all workers to be there.
 
     Raises:
-        InputError: fewer devices than asked for, no such TPU, a port in use, or TensorFlow already
-            holds the CPU as one device.
+        InputError: fewer devices than asked for, no such TPU, a port in use, a worker missing, or
+            TensorFlow already holds the CPU as one device.
     """
     if tpu is not None:
         return _connect_tpu(tpu, replicas)
@@ -89,8 +89,8 @@ def _join(
     cluster.require_free_port(workers)
     os.environ[cluster.TF_CONFIG] = workers.to_tf_config()
     _configure_failure_detection(workers, worker_timeout, join_timeout)
-    with JoinLimit(workers, join_timeout):
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    meet(workers, join_timeout)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
     found = strategy.num_replicas_in_sync
     if replicas is not None and replicas != found:
         raise InputError(
@@ -103,7 +103,7 @@ def _join(
 def _configure_failure_detection(
     workers: cluster.Cluster, worker_timeout: int, join_timeout: int
 ) -> None:
-    """Says how long to wait for a silent worker, and for worker 0 to be there at the start."""
+    """Says how long to wait for a silent worker, and for one that never registers."""
     from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
     from tensorflow.python.eager import context
 
@@ -112,8 +112,7 @@ def _configure_failure_detection(
         service_type="standalone",
         service_leader="/job:worker/replica:0/task:0",
         heartbeat_timeout_in_ms=1000 * worker_timeout,
-        # Our own limit comes first: it names who is missing.
-        cluster_register_timeout_in_ms=1000 * (join_timeout + 60),
+        cluster_register_timeout_in_ms=1000 * join_timeout,
         coordinated_jobs=[job],
     )
 
