@@ -1,0 +1,271 @@
+"""The command line of the preparation: `python -m tf_largebatch.data.prepare SOURCE --out DIR`."""
+
+import argparse
+import dataclasses
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tf_largebatch.data.prepare import checks
+from tf_largebatch.data.prepare.job import LABEL_MAP, MANIFEST, Job
+from tf_largebatch.data.prepare.layouts import LAYOUTS, open_source, recognise
+from tf_largebatch.data.prepare.options import Options
+from tf_largebatch.data.prepare.progress import Progress, format_seconds
+from tf_largebatch.errors import InputError, StoppedError
+
+WRONG_INPUT = 2
+MOST_PROCESSES = 16  # each holds a TensorFlow, about 0.4 GB
+_ODD = {
+    "cmyk": "CMYK",
+    "grey": "grey",
+    "png": "PNG, whatever their name",
+    "rotated": "marked as rotated (Exif), pixels as stored",
+    "reencoded": "encoded again",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command and exits.
+
+    Status 0: the folder is complete. 2: something the user gave is wrong, said in one line.
+    128 + n: signal n asked for an end; the same command continues.
+
+    Args:
+        argv: arguments; None for those of the process.
+    """
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Pictures are prepared by the CPU; the workers inherit both.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    progress, status = Progress(), 0
+    try:
+        _run(arguments, progress)
+    except (InputError, OSError) as error:
+        progress.end()
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        status = WRONG_INPUT
+    except StoppedError as stopped:
+        progress.end()
+        print(stopped, file=sys.stderr)
+        status = 128 + stopped.signal
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    sys.exit(status)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the flags of the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tf_largebatch.data.prepare",
+        description="Makes TFRecord shards of ImageNet (ILSVRC 2012) for --data of the recipes. "
+        "An interrupted run leaves nothing that looks complete; the same command continues it.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "source",
+        type=Path,
+        metavar="SOURCE",
+        help="folder of the two ILSVRC tars, of train/ and val/, of Kaggle's ILSVRC/, or of "
+        "TensorFlow Datasets' imagenet2012",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    parser.add_argument(
+        "--layout",
+        choices=("auto", *LAYOUTS),
+        default="auto",
+        help="what SOURCE is (default: recognised)",
+    )
+    parser.add_argument(
+        "--val-labels",
+        type=Path,
+        metavar="FILE",
+        help="classes of validation pictures without class folders: the development kit, Kaggle's "
+        "LOC_val_solution.csv, or text with a WordNet id per picture (default: the first two, "
+        "looked for in SOURCE)",
+    )
+    parser.add_argument(
+        "--expect",
+        choices=("imagenet", "any"),
+        default="imagenet",
+        help="whether the numbers must be ImageNet's: 1,281,167 and 50,000 pictures, 1,000 classes "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--verify-md5",
+        action="store_true",
+        help="hold both tars against their published checksums first; reads all of them",
+    )
+    _add_output(parser)
+    parser.add_argument(
+        "--processes",
+        type=_positive,
+        default=min(_count_cores(), MOST_PROCESSES),
+        metavar="N",
+        help="worker processes; the bytes do not depend on it (default: one per core here, "
+        "%(default)s)",
+    )
+    parser.add_argument(
+        "--plan", action="store_true", help="print what would be done and its size, and stop"
+    )
+    return parser
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that decide about the bytes; their defaults are those of `Options`."""
+    parser.add_argument(
+        "--train-shards", type=int, default=Options.train_shards, metavar="N", help="%(default)s"
+    )
+    parser.add_argument(
+        "--validation-shards",
+        type=int,
+        default=Options.validation_shards,
+        metavar="N",
+        help="%(default)s",
+    )
+    parser.add_argument(
+        "--max-short-side",
+        type=int,
+        metavar="PX",
+        help="encode pictures whose shorter side is longer again, reduced to it; changes the data "
+        "of the papers (default: bytes as they are)",
+    )
+    parser.add_argument(
+        "--quality",
+        type=int,
+        default=Options.quality,
+        metavar="Q",
+        help="JPEG quality of pictures encoded again (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--reencode-odd",
+        action="store_true",
+        help="make RGB JPEGs of the PNG and the CMYK pictures, for readers other than this "
+        "package's (default: bytes as they are)",
+    )
+    parser.add_argument(
+        "--check-decode", action="store_true", help="decode every picture once; slow"
+    )
+    parser.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help=f"leave out pictures that cannot be read, and list them in {MANIFEST} (default: stop "
+        "at the first)",
+    )
+
+
+def _count_cores() -> int:
+    """Returns the cores this process may use, which not every system tells."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1. Received: {text}")
+    return value
+
+
+def _stop(number, frame):
+    raise StoppedError("stopped; the same command continues with the shards that are left", number)
+
+
+def _run(arguments: argparse.Namespace, progress: Progress) -> None:
+    folder, out = arguments.source, arguments.out
+    layout = recognise(folder) if arguments.layout == "auto" else arguments.layout
+    if not folder.is_dir():
+        recognise(folder)
+    print(f"layout      {layout}, {folder}", flush=True)
+    if out.exists() and out.samefile(folder):
+        raise InputError(f"--out must not be SOURCE. Received: {out}. Pass another folder")
+    if arguments.verify_md5 and layout != "tars":
+        raise InputError("--verify-md5 is for the two tars. Received: layout " + layout)
+    names = (field.name for field in dataclasses.fields(Options))
+    options = Options(**{name: getattr(arguments, name) for name in names})
+    source = open_source(folder, layout, arguments.val_labels, progress.note)
+    if arguments.expect == "imagenet":
+        checks.check_counts(source)
+    job = Job(source, options, out)
+    progress.end()
+    _print_plan(source, options, job, arguments)
+    if job.finished():
+        job.tidy()
+        print(f"complete already: {out}; nothing to do")
+        return
+    # With smaller pictures the need is not known beforehand, only that it is less.
+    if options.max_short_side is None:
+        checks.check_space(out, checks.needed_bytes(source) - job.finished_bytes())
+    if arguments.plan:
+        return
+    if arguments.verify_md5:
+        checks.check_md5(folder, progress.note)
+        progress.end()
+    start = time.monotonic()
+    manifest = job.run(processes=arguments.processes, progress=progress)
+    progress.end()
+    _print_summary(manifest, time.monotonic() - start, out)
+
+
+def _print_plan(source, options: Options, job: Job, arguments) -> None:
+    train, validation = (len(source.splits[split]) for split in ("train", "validation"))
+    low, high = ("", "about ") if options.max_short_side is None else ("at most ", "")
+    print(
+        f"pictures    {train:,} training, {validation:,} validation, "
+        f"{len(source.classes):,} classes"
+    )
+    if source.ignored:
+        shown = ", ".join(os.path.basename(name) for name in source.ignored[:3])
+        print(f"ignored     {len(source.ignored):,} files that are no pictures: {shown}")
+    print(
+        f"shards      {options.train_shards:,} training, {options.validation_shards:,} validation"
+    )
+    print(f"content     {_describe(options)}")
+    print(
+        f"space       {low or high}{checks.needed_bytes(source) / 1e9:,.3g} GB of "
+        f"{checks.free_bytes(arguments.out) / 1e9:,.3g} GB free; "
+        f"{job.finished_bytes() / 1e9:,.3g} GB there from an earlier run"
+    )
+    print(f"processes   {arguments.processes}", flush=True)
+
+
+def _describe(options: Options) -> str:
+    parts = []
+    if options.max_short_side is not None:
+        parts.append(
+            f"shorter side at most {options.max_short_side} px (bicubic, antialiased), quality "
+            f"{options.quality}"
+        )
+    if options.reencode_odd:
+        parts.append(f"PNG and CMYK as RGB JPEG of quality {options.quality}")
+    parts.append("all other bytes as they are" if parts else "bytes as they are")
+    if options.check_decode:
+        parts.append("each decoded once")
+    return ", ".join(parts)
+
+
+def _print_summary(manifest: dict, seconds: float, out: Path) -> None:
+    print(f"\n{'':12}{'training':>12}{'validation':>12}")
+    splits = [manifest["splits"][split] for split in ("train", "validation")]
+    rows = {
+        "pictures": [f"{split['pictures']:,}" for split in splits],
+        "shards": [f"{len(split['shards']):,}" for split in splits],
+        "GB": [f"{split['bytes'] / 1e9:,.3f}" for split in splits],
+    }
+    rows |= {name: [f"{split['odd'].get(name, 0):,}" for split in splits] for name in _ODD}
+    rows["left out"] = [f"{len(split['skipped']):,}" for split in splits]
+    for name, (train, validation) in rows.items():
+        print(f"{name:12}{train:>12}{validation:>12}  {_ODD.get(name, '')}".rstrip())
+    print(
+        f"\ncomplete after {format_seconds(seconds)}: {out}, with {MANIFEST} (counts and SHA-256 "
+        f"of every shard) and {LABEL_MAP}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""TensorFlow without its start-up notes, which go past every log setting."""
+
+import os
+import sys
+import tempfile
+
+
+def import_tensorflow():
+    """Returns the module; what it writes while it loads is shown only if it fails."""
+    if "tensorflow" in sys.modules:
+        return sys.modules["tensorflow"]
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.constant(0)  # the devices speak up when first used
+        except BaseException:
+            notes.seek(0)
+            os.write(screen, notes.read())
+            raise
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
+    return tf

@@ -1,0 +1,91 @@
+"""A prepared folder of TensorFlow Datasets: its records are read again and dealt to new shards.
+
+The training reads such a folder as it is; preparing it changes the number of shards, the size of
+the pictures, or the family of keys for other readers.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from tf_largebatch.data.prepare.quiet import import_tensorflow
+from tf_largebatch.data.prepare.source import Picture, Source, check_class_of, rank_classes
+from tf_largebatch.errors import InputError
+
+LABELS = "label.labels.txt"  # where TensorFlow Datasets notes the class of every number
+_SHARD = re.compile(r".+-train\.tfrecord-\d+-of-\d+")
+
+
+def holds_tfds(folder: Path) -> bool:
+    """Returns whether `folder` has training shards under the names of TensorFlow Datasets."""
+    return any(_SHARD.fullmatch(path.name) for path in folder.iterdir())
+
+
+def open_tfds(folder: Path, note: Callable[[str], None]) -> Source:
+    """Returns the records of a folder of TensorFlow Datasets; reads every one for its label.
+
+    Raises:
+        InputError: shards missing or damaged, records of other keys, a label outside the classes,
+            or one that contradicts the file's name.
+    """
+    if not (folder / LABELS).is_file():
+        raise InputError(
+            f"the folder of TensorFlow Datasets must have {LABELS}, the classes by number. "
+            f"Received: {folder}. Pass the folder of the version, such as imagenet2012/5.1.0"
+        )
+    import_tensorflow()
+    from tf_largebatch.data.shards import find_shards, index_shards
+
+    listed = (folder / LABELS).read_text(encoding="utf-8").split()
+    classes = rank_classes(listed, folder / LABELS)
+    splits = {}
+    for split, paths in find_shards(folder).items():
+        splits[split] = _read_records(index_shards(paths), listed, classes, split, note)
+    return Source(layout="tfds", classes=classes, splits=splits)
+
+
+def read_record(record: bytes, place: str) -> tuple[bytes, int, str]:
+    """Returns (picture, label from 0, file name) of one record.
+
+    Raises:
+        InputError: the record has other keys.
+    """
+    tf = import_tensorflow()
+    from google.protobuf.message import DecodeError
+
+    try:
+        features = tf.train.Example.FromString(record).features.feature
+        (encoded,) = features["image"].bytes_list.value
+        (label,) = features["label"].int64_list.value
+        (name,) = features["file_name"].bytes_list.value
+    except (DecodeError, ValueError) as error:
+        raise InputError(
+            f"{place} must hold one each of image, label and file_name, as TensorFlow Datasets "
+            f"writes imagenet2012"
+        ) from error
+    return encoded, label, name.decode("utf-8", "replace")
+
+
+def _read_records(index, listed, classes, split: str, note) -> list[Picture]:
+    ranks = {wnid: rank for rank, wnid in enumerate(classes)}
+    pictures = []
+    for record in range(len(index)):
+        if record % 5000 == 0:
+            note(f"reading the {split} labels: {record:,} of {len(index):,}")
+        place = index.place(record)
+        payload = index.payload(record)
+        _, label, name = read_record(payload, place)
+        if not 0 <= label < len(listed):
+            raise InputError(f"{place} has label {label}, which is not from 0 to {len(listed) - 1}")
+        check_class_of(name, listed[label], place)
+        pictures.append(
+            Picture(
+                name,
+                ranks[listed[label]],
+                index.paths[index.shards[record]],
+                int(index.offsets[record]),
+                int(index.lengths[record]),
+                record=True,
+            )
+        )
+    return pictures
