@@ -7,22 +7,33 @@ import numpy as np
 import pytest
 
 from tf_largebatch import architectures
+from tf_largebatch.models.alexnet import make_alexnet, make_alexnet_bn, make_alexnet_owt
 from tf_largebatch.models.digits_resnet import make_digits_resnet
+from tf_largebatch.models.inception_resnet import make_inception_resnet_v2
 from tf_largebatch.models.resnet import make_resnet
 
 MAKERS = {
     "resnet50": lambda **pixels: make_resnet(50, **pixels),
     "resnet101": lambda **pixels: make_resnet(101, **pixels),
     "resnet152": lambda **pixels: make_resnet(152, **pixels),
+    "alexnet": make_alexnet,
+    "alexnet_bn": make_alexnet_bn,
+    "alexnet_owt": make_alexnet_owt,
+    "inception_resnet_v2": make_inception_resnet_v2,
     "digits_resnet": make_digits_resnet,
 }
+SLOW = {"inception_resnet_v2"}  # about 6 s to build
+NAMES = [
+    pytest.param(a.name, marks=[pytest.mark.slow] * (a.name in SLOW))
+    for a in architectures.ARCHITECTURES
+]
 
 
 def count(variables):
     return sum(int(np.prod(v.shape)) for v in variables)
 
 
-@pytest.mark.parametrize("name", [a.name for a in architectures.ARCHITECTURES])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_record_equals_the_network_that_is_built(name):
     record = architectures.get(name)
     model = MAKERS[name](pixel_mean=0.0, pixel_std=1.0)
@@ -31,7 +42,10 @@ def test_the_record_equals_the_network_that_is_built(name):
     assert model.input_shape == (None, *record.image_shape)
     assert model.output_shape == (None, record.classes)
     assert record.parameters == count(model.trainable_variables)
-    assert record.moving_statistics == count(model.non_trainable_variables)
+    moving = [v for v in model.non_trainable_variables if "moving_" in v.path]
+    assert record.moving_statistics == count(moving)
+    rest = {v.path.split("/")[-1] for v in model.non_trainable_variables if "moving_" not in v.path}
+    assert rest <= {"seed_generator_state"}  # dropout
     assert record.kernel_tensors == last_parts.count("kernel")
     assert record.norm_tensors == last_parts.count("gamma") + last_parts.count("beta")
     assert record.bias_tensors == last_parts.count("bias")
@@ -46,6 +60,28 @@ def test_resnet50_has_the_published_size():
     assert record.parameters == 25_557_032
     assert record.parameters + record.moving_statistics - (2048 * 1000 + 1000) == 23_561_152
     assert (record.tensors, record.rank_le_1_tensors) == (161, 107)
+
+
+def test_alexnet_has_the_published_size():
+    # Krizhevsky et al. 2012: "60 million parameters". A kernel of two halves has half the inputs:
+    # 11*11*3*96 + 5*5*48*256 + 3*3*256*384 + 3*3*192*384 + 3*3*192*256 = 2_332_704; dense
+    # 9216*4096 + 4096*4096 + 4096*1000 = 58_621_952; biases 1_376 + 9_192 = 10_568.
+    record = architectures.get("alexnet")
+    assert record.parameters == 2_332_704 + 58_621_952 + 10_568 == 60_965_224
+    # Batch norm: a gamma and a beta for each of 1,376 maps instead of a bias.
+    assert architectures.get("alexnet_bn").parameters == record.parameters - 1_376 + 2 * 1_376
+
+
+def test_alexnet_of_one_column_has_the_published_size():
+    # 11*11*3*64 + 5*5*64*192 + 3*3*192*384 + 3*3*384*256 + 3*3*256*256 = 2_468_544; 1_152 biases.
+    record = architectures.get("alexnet_owt")
+    assert record.parameters == 2_468_544 + 1_152 + 58_621_952 + 9_192 == 61_100_840
+
+
+def test_inception_resnet_v2_has_the_published_size():
+    # The size that the documentation of keras.applications gives, moving statistics included.
+    record = architectures.get("inception_resnet_v2")
+    assert record.parameters + record.moving_statistics == 55_873_736
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():

@@ -17,8 +17,8 @@ class Architecture:
         parameters: trainable numbers; these are what an all-reduce carries.
         moving_statistics: numbers of the moving means and variances, not trainable.
         kernel_tensors: trainable tensors of rank 2 or more: convolutions and the head.
-        norm_tensors: trainable tensors of batch norms: a gamma and a beta each.
-        bias_tensors: biases: of the head, since no convolution has one.
+        norm_tensors: trainable tensors of batch norms: betas, and gammas where there are any.
+        bias_tensors: biases of convolutions and dense layers.
     """
 
     name: str
@@ -71,6 +71,46 @@ ARCHITECTURES = (
         kernel_tensors=156,
         norm_tensors=310,
         bias_tensors=1,
+    ),
+    Architecture(
+        name="alexnet",
+        image_shape=(227, 227, 3),
+        classes=1000,
+        parameters=60_965_224,
+        moving_statistics=0,
+        kernel_tensors=8,
+        norm_tensors=0,
+        bias_tensors=8,
+    ),
+    Architecture(
+        name="alexnet_bn",
+        image_shape=(227, 227, 3),
+        classes=1000,
+        parameters=60_966_600,
+        moving_statistics=2_752,
+        kernel_tensors=8,
+        norm_tensors=10,
+        bias_tensors=3,
+    ),
+    Architecture(
+        name="alexnet_owt",
+        image_shape=(224, 224, 3),
+        classes=1000,
+        parameters=61_100_840,
+        moving_statistics=0,
+        kernel_tensors=8,
+        norm_tensors=0,
+        bias_tensors=8,
+    ),
+    Architecture(
+        name="inception_resnet_v2",
+        image_shape=(299, 299, 3),
+        classes=1000,
+        parameters=55_813_192,
+        moving_statistics=60_544,
+        kernel_tensors=245,
+        norm_tensors=204,
+        bias_tensors=41,
     ),
     Architecture(
         name="digits_resnet",
