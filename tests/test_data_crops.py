@@ -12,6 +12,7 @@ from tf_largebatch.data.crops import (
     DRAWS,
     Crops,
     crop_box,
+    crop_numbers,
     evaluation_image,
     training_image,
 )
@@ -47,11 +48,16 @@ def boxes(height, width, draws, crops):
             fn_output_signature=tf.int32,
         )
 
-    return many(tf.constant(draws)).numpy()
+    return many(crop_numbers(tf.constant(draws), crops)).numpy()
 
 
 def uniform_draws(count, *, seed):
     return np.random.default_rng(seed).random((count, DRAWS), dtype=np.float32)
+
+
+def train(encoded, draws, crops=CROPS):
+    """The training picture of one row of uniform numbers."""
+    return training_image(encoded, crop_numbers(tf.constant(draws[None]), crops)[0], crops)
 
 
 def picture(height, width, *, seed=0):
@@ -147,7 +153,7 @@ def test_training_image_is_its_box_resized_and_half_are_mirrored():
     expected = rows[:, x0] * (1 - fx) + rows[:, x0 + 1] * fx
     for mirror in (0.0, 0.4999, 0.5, 0.999):
         draws[-1] = mirror
-        got = training_image(png(image), tf.constant(draws), CROPS).numpy()
+        got = train(png(image), draws).numpy()
         assert got.dtype == np.uint8 and got.shape == (48, 48, 3)
         got = got[:, ::-1] if mirror < 0.5 else got
         assert abs(got - expected).max() <= 0.51
@@ -162,8 +168,8 @@ def test_cropped_decoding_equals_decoding_and_cropping():
         jpeg = tf.io.encode_jpeg(image, quality=quality, chroma_downsampling=subsampled)
         decoded = tf.io.decode_jpeg(jpeg, dct_method="INTEGER_FAST")
         for row in draws:
-            fused = training_image(jpeg, tf.constant(row), CROPS).numpy().astype(int)
-            plain = training_image(png(decoded), tf.constant(row), CROPS).numpy()
+            fused = train(jpeg, row).numpy().astype(int)
+            plain = train(png(decoded), row).numpy()
             # Chroma is interpolated across the cut when it is subsampled.
             assert abs(fused - plain).max() <= (40 if subsampled else 0)
             assert abs(fused - plain).mean() <= 0.5
@@ -186,8 +192,8 @@ def test_grey_pictures_and_pngs_become_three_channels(encode):
     if "grey" in encode:
         image = image[..., :1]
     encoded = (tf.io.encode_jpeg if "jpeg" in encode else tf.io.encode_png)(image)
-    draws = tf.constant(uniform_draws(1, seed=7)[0])
-    for result in (training_image(encoded, draws, CROPS), evaluation_image(encoded, CROPS)):
+    draws = uniform_draws(1, seed=7)[0]
+    for result in (train(encoded, draws), evaluation_image(encoded, CROPS)):
         assert result.shape == (48, 48, 3)
         if "grey" in encode:
             np.testing.assert_array_equal(result[..., 0], result[..., 2])
@@ -198,9 +204,9 @@ def test_cmyk_jpeg_becomes_rgb():
     buffer = io.BytesIO()
     # Adobe's inverted CMYK, as Pillow writes it: no ink is white.
     image_module.new("CMYK", (64, 64), (0, 0, 0, 0)).save(buffer, "JPEG")
-    draws = tf.constant(uniform_draws(1, seed=8)[0])
+    draws = uniform_draws(1, seed=8)[0]
     encoded = tf.constant(buffer.getvalue())
-    for result in (training_image(encoded, draws, CROPS), evaluation_image(encoded, CROPS)):
+    for result in (train(encoded, draws), evaluation_image(encoded, CROPS)):
         assert result.shape == (48, 48, 3) and result.numpy().min() >= 250
 
 
@@ -240,3 +246,121 @@ def test_evaluation_crop_is_pillows_unfiltered_bilinear(height, width):
 def test_range_that_makes_no_sense_is_named(changed, words):
     with pytest.raises(InputError, match=words):
         Crops(**changed)
+
+
+def keys_cubic(distance):
+    """Keys' cubic with a = -0.5."""
+    d = abs(distance)
+    near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+    return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
+
+
+def resized_by_hand(image, size, kernel, support):
+    """Unfiltered, half-pixel centres, float64; weights outside the picture go to nobody."""
+    result = image.astype(np.float64)
+    for axis in (0, 1):
+        length = image.shape[axis]
+        centres = (np.arange(size) + 0.5) * length / size - 0.5
+        weights = kernel(centres[:, None] - np.arange(length)[None])
+        weights[abs(centres[:, None] - np.arange(length)[None]) >= support] = 0
+        weights /= weights.sum(axis=1, keepdims=True)
+        result = np.moveaxis(np.tensordot(weights, result, (1, axis)), 0, axis)
+    return result
+
+
+@pytest.mark.parametrize("height, width", [(80, 117), (117, 81), (31, 45)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_square_crop_is_the_central_seven_eighths_resized(height, width, interpolation):
+    crops = Crops(
+        image_size=56, eval_short_side=64, eval_crop="square", interpolation=interpolation
+    )
+    image = picture(height, width)
+    side = min(height, width) * 56 // 64
+    top, left = (height - side + 1) // 2, (width - side + 1) // 2
+    square = image[top : top + side, left : left + side]
+    kernels = {"bilinear": (lambda d: np.maximum(0, 1 - abs(d)), 1), "bicubic": (keys_cubic, 2)}
+    expected = resized_by_hand(square, 56, *kernels[interpolation]).clip(0, 255)
+    got = evaluation_image(png(image), crops).numpy().astype(np.float64)
+    # A rounded half; TensorFlow tabulates the cubic in steps of 1/1024.
+    assert abs(got - expected).max() <= (0.51 if interpolation == "bilinear" else 1.2)
+
+
+def test_square_crop_decodes_the_same_pixels_as_a_whole_decode():
+    crops = Crops(image_size=48, eval_short_side=56, eval_crop="square")
+    for shape in ((90, 120), (133, 77)):
+        jpeg = tf.io.encode_jpeg(picture(*shape), quality=90, chroma_downsampling=False)
+        decoded = tf.io.decode_jpeg(jpeg, dct_method="INTEGER_ACCURATE")
+        np.testing.assert_array_equal(
+            evaluation_image(jpeg, crops), evaluation_image(png(decoded), crops)
+        )
+
+
+def test_antialiased_training_crop_is_pillows_resize():
+    image_module = pytest.importorskip("PIL.Image", reason="the oracle is Pillow")
+    crops = Crops(image_size=24, eval_short_side=24, antialias=True)
+    image, draws = picture(90, 120), uniform_draws(1, seed=5)[0]
+    draws[-1] = NO_FLIP
+    top, left, h, w = box_by_hand(90, 120, draws)
+    part = image_module.fromarray(image[top : top + h, left : left + w])
+    wanted = np.asarray(part.resize((24, 24), image_module.Resampling.BILINEAR), np.int64)
+    # Pillow rounds after each of the two directions.
+    assert abs(train(png(image), draws, crops).numpy().astype(int) - wanted).max() <= 1
+
+
+def test_scaled_decoding_changes_large_crops_only_and_little():
+    crops = Crops(image_size=48, eval_short_side=56, area=(0.9, 1.0))
+    scaled = Crops(image_size=48, eval_short_side=56, area=(0.9, 1.0), scaled_decoding=True)
+    draws = uniform_draws(6, seed=9)
+    draws[:, -1] = NO_FLIP
+    for side, changes in ((80, False), (130, True), (260, True), (520, True)):
+        y, x = np.mgrid[:side, :side] * (48 / side)
+        smooth = np.stack(
+            [127 + 100 * np.sin(y / a + x / b) for a, b in ((12, 15), (14, 19), (16, 16))]
+        )
+        jpeg = tf.io.encode_jpeg(smooth.transpose(1, 2, 0).round().astype(np.uint8), quality=95)
+        for row in draws:
+            whole, reduced = (train(jpeg, row, c).numpy().astype(float) for c in (crops, scaled))
+            assert (whole != reduced).any() == changes
+            assert 10 * np.log10(255**2 / max(np.mean((whole - reduced) ** 2), 1e-9)) > 30
+
+
+@pytest.mark.parametrize("eval_crop", ["short_side", "square"])
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 3000), (2500, 2), (1, 40), (3, 3)])
+def test_tiny_and_endless_pictures_become_squares(height, width, eval_crop):
+    crops = Crops(image_size=48, eval_short_side=56, eval_crop=eval_crop)
+    image = np.full((height, width, 3), 77, np.uint8)
+    for encoded in (png(image), tf.io.encode_jpeg(image, quality=100)):
+        for got in (
+            train(encoded, uniform_draws(1, seed=3)[0], crops),
+            evaluation_image(encoded, crops),
+        ):
+            assert got.shape == (48, 48, 3) and abs(got.numpy().astype(int) - 77).max() <= 1
+
+
+def test_exif_orientation_is_ignored():
+    image_module = pytest.importorskip("PIL.Image", reason="needs Pillow to write EXIF")
+    written = []
+    for orientation in (None, 6):
+        exif, buffer = image_module.Exif(), io.BytesIO()
+        if orientation:
+            exif[0x0112] = orientation
+        image_module.fromarray(picture(60, 90)).save(buffer, "JPEG", quality=95, exif=exif)
+        written.append(tf.constant(buffer.getvalue()))
+    draws = uniform_draws(1, seed=8)[0]
+    np.testing.assert_array_equal(*(train(encoded, draws) for encoded in written))
+    np.testing.assert_array_equal(*(evaluation_image(encoded, CROPS) for encoded in written))
+
+
+def test_colours_change_before_rounding_and_stay_in_range():
+    image = np.full((60, 60, 3), 200, np.uint8)
+    numbers = crop_numbers(tf.constant(uniform_draws(1, seed=8)), CROPS)[0]
+    for factor, level in ((1.4, 255), (0.6, 120)):
+        changes = tf.constant([factor, 1.0, 1.0, 0.0, 0.0, 0.0])
+        got = training_image(png(image), numbers, CROPS, changes)
+        assert (got.numpy() == level).all()
+
+
+@pytest.mark.parametrize("name", ["eval_crop", "interpolation"])
+def test_unknown_kind_of_crop_is_refused_with_those_known(name):
+    with pytest.raises(InputError, match=f"`{name}` must be one of .*{name}='nearest'"):
+        Crops(**{name: "nearest"})

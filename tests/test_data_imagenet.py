@@ -2,6 +2,7 @@
 
 import csv
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,14 @@ import tensorflow as tf
 
 from tf_largebatch.batching import BatchPlan
 from tf_largebatch.data import imagenet
+from tf_largebatch.data.crops import Crops, evaluation_image
+from tf_largebatch.data.records import FAMILIES
+from tf_largebatch.data.shards import ShardIndex, find_shards, index_shards
 from tf_largebatch.errors import InputError
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "imagenet_jpeg"
-SMALL = {"classes": 20, "image_size": 8, "eval_short_side": 10}
+CROPS = {"image_size": 8, "eval_short_side": 10}
+SMALL = {"classes": 20, **CROPS}
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +225,7 @@ def test_bad_validation_record_stops_evaluation_and_is_named(tmp_path, kind):
     assert_one_line(source.explain_eval_failure(caught.value), [place, words])
 
 
-def test_label_out_of_range_names_file_and_value_in_the_message(tmp_path):
+def test_label_out_of_range_is_in_the_message(tmp_path):
     write_with(tmp_path, toy.example(toy.flat_jpeg(9), 777), where=5)
     source, plan = (
         imagenet.open_folder(tmp_path, **SMALL),
@@ -321,6 +326,178 @@ def test_picture_that_is_a_png_trains_and_scores_like_the_others(tmp_path):
     )
     ((images,), (labels,)) = batches(source, plan, updates=1)
     assert (images[labels == 19] == 46).all()
+
+
+def test_plain_epochs_train_on_the_evaluation_crop_and_those_before_do_not(varied):
+    source = imagenet.open_folder(varied, plain_from_epoch=1, **SMALL)
+    augmented = imagenet.open_folder(varied, **SMALL)
+    plan = BatchPlan(global_batch=10, train_examples=10)
+    images, labels = batches(source, plan, updates=2)
+    usual, _ = batches(augmented, plan, updates=2)
+    np.testing.assert_array_equal(images[0], usual[0])
+    for image, label in zip(images[1], labels[1], strict=True):
+        encoded, _ = source._parse(source._train.payload(list_of(source).index(label)))
+        np.testing.assert_array_equal(image, evaluation_image(encoded, Crops(**CROPS)))
+    assert "no augmentation from epoch 1 on" in source.describe()
+
+
+def list_of(source):
+    """The label of each training record, in the order of the index."""
+    payloads = [source._train.payload(n) for n in range(source.train_examples)]
+    return [int(source._parse(payload)[1]) for payload in payloads]
+
+
+def test_colours_change_the_training_pictures_alone_and_by_key(varied):
+    plain = imagenet.open_folder(varied, **SMALL)
+    other = imagenet.open_folder(varied, color_jitter=0.4, lighting_std=0.1, **SMALL)
+    plan = BatchPlan(global_batch=10, train_examples=10)
+    (usual, labels), (changed, same) = (batches(s, plan, updates=1) for s in (plain, other))
+    np.testing.assert_array_equal(labels, same)
+    assert (usual != changed).reshape(10, -1).any(axis=1).all()
+    split = BatchPlan(global_batch=10, train_examples=10, replicas=5)
+    np.testing.assert_array_equal(batches(other, split, updates=1)[0], changed)
+    for ours, theirs in zip(
+        evaluation(plain, 3, workers=1), evaluation(other, 3, workers=1), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    assert "jitter 0.4, lighting std 0.1" in other.describe()
+
+
+@pytest.mark.parametrize("kind", BAD_RECORDS)
+def test_unreadable_training_record_is_marked_in_its_place_and_named(tmp_path, kind):
+    bad, words = BAD_RECORDS[kind]
+    place = write_with(tmp_path, bad())
+    source = imagenet.open_folder(tmp_path, skip_unreadable=True, **SMALL)
+    plan = BatchPlan(global_batch=4, train_examples=12)
+    images, labels = batches(source, plan, updates=6)
+    assert sorted(labels.ravel().tolist()) == sorted(2 * [-1, 0, 1, 2, *range(4, 12)])
+    assert not images[labels == -1].any()
+    np.testing.assert_array_equal(greys_of(images[labels >= 0]), labels[labels >= 0])
+    for update in range(3):
+        named = source.unreadable(plan, seed=4, update=update)
+        assert len(named) == (labels[update] == -1).sum()
+        assert all(place in line and words in line and "\n" not in line for line in named)
+
+
+def test_unreadable_validation_record_counts_as_wrong(tmp_path):
+    place = write_with(tmp_path, toy.example(b"nothing", 2), split="validation")
+    source = imagenet.open_folder(tmp_path, skip_unreadable=True, **SMALL)
+    images, labels, weights = evaluation(source, 5, workers=2)
+    assert weights.sum() == 12
+    assert sorted(labels[weights == 1]) == [-1, 0, 1, 2, *range(4, 12)]
+    assert not images[labels == -1].any() and weights[labels == -1] == [1.0]
+    (named,) = source.unreadable_in_evaluation()
+    assert place in named
+
+
+def test_shard_that_vanishes_is_marked_record_by_record(tmp_path):
+    toy.write_greys(tmp_path, shards=2)
+    source = imagenet.open_folder(tmp_path, skip_unreadable=True, **SMALL)
+    next(iter(tmp_path.glob("*train*00001-of*"))).unlink()
+    _, labels = batches(source, BatchPlan(global_batch=20, train_examples=20), updates=2)
+    assert (labels == -1).sum() == 20
+    assert sorted(labels[labels >= 0]) == sorted(2 * list(range(0, 20, 2)))
+
+
+def test_marking_changes_nothing_where_all_can_be_read(varied):
+    plan = BatchPlan(global_batch=10, train_examples=10, replicas=2)
+    sources = [imagenet.open_folder(varied, skip_unreadable=s, **SMALL) for s in (False, True)]
+    runs = [batches(s, plan, updates=2) + evaluation(s, 2, workers=2) for s in sources]
+    for ours, theirs in zip(*runs, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert sources[0].unreadable(plan, seed=4, update=0) == []
+
+
+def test_folder_of_another_file_system_trains_and_scores(folder):
+    root = "ram://largebatch-imagenet/data"
+    tf.io.gfile.makedirs(root)
+    for path in folder.iterdir():
+        with tf.io.gfile.GFile(f"{root}/{path.name}", "wb") as copy:
+            copy.write(path.read_bytes())
+    sources = [imagenet.open_folder(f, **SMALL) for f in (folder, root)]
+    plan = BatchPlan(global_batch=20, train_examples=20)
+    runs = [batches(s, plan, updates=1) + evaluation(s, 9, workers=1) for s in sources]
+    for ours, theirs in zip(*runs, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_restart_in_the_middle_of_an_epoch_of_full_size_takes_seconds(folder):
+    small = index_shards(find_shards(folder)["train"])
+    chosen = np.arange(1_281_167) % 7  # the first shard's records, again and again
+    index = ShardIndex(
+        small.paths, small.shards[chosen], small.offsets[chosen], small.lengths[chosen]
+    )
+    source = imagenet.ImageNetSource(
+        index, small, family=FAMILIES[1], classes=20, crops=Crops(**CROPS)
+    )
+    plan = BatchPlan(global_batch=32, train_examples=1_281_167)
+    start = time.monotonic()
+    images, _ = next(iter(source.train_batches(plan, seed=0, first_update=55 * 40_036 + 20_000)))
+    assert images.shape == (32, 8, 8, 3) and time.monotonic() - start < 10
+
+
+@pytest.mark.slow
+def test_500_mutated_files_are_delivered_or_marked_and_never_lost(tmp_path):
+    # Each has 1 to 20 places changed, cut out or put in, and some their end cut off.
+    rng, count = np.random.default_rng(11), 500
+    good = [
+        tf.io.encode_jpeg(rng.integers(0, 256, (37, 41, 3), np.uint8), quality=70).numpy(),
+        tf.io.encode_png(rng.integers(0, 256, (23, 31, 3), np.uint8)).numpy(),
+    ]
+    records = []
+    for n in range(count):
+        whole = good[n % 5 == 0] if n % 2 else toy.example(good[n % 5 == 0], n % 20)
+        changed = mutated(rng, whole)
+        # Half of the changes are in the picture, half anywhere in the serialized example.
+        records.append(toy.example(changed, n % 20) if n % 2 else changed)
+    # The first record tells the family of keys.
+    records[0] = toy.example(good[0], 0)
+    for split in ("train", "validation"):
+        toy.write_split(tmp_path, split, records, shards=3)
+    source = imagenet.open_folder(tmp_path, skip_unreadable=True, **SMALL)
+    plan = BatchPlan(global_batch=50, train_examples=count)
+    _, labels = batches(source, plan, updates=10)
+    marked = [(labels[update] == -1).sum() for update in range(10)]
+    named = [len(source.unreadable(plan, seed=4, update=update)) for update in range(10)]
+    assert marked == named
+    assert 100 < sum(marked) < 450
+    assert labels.max() < 20 and labels.min() == -1
+    _, labels, weights = evaluation(source, 64, workers=2)
+    assert weights.sum() == count
+    assert (labels[weights == 1] == -1).sum() == len(source.unreadable_in_evaluation())
+
+
+def mutated(rng, content):
+    content = bytearray(content)
+    for _ in range(rng.integers(1, 21)):
+        at = int(rng.integers(0, len(content)))
+        match rng.integers(0, 4):
+            case 0:
+                content[at] ^= 1 << int(rng.integers(0, 8))
+            case 1:
+                content[at] = int(rng.integers(0, 256))
+            case 2:
+                del content[at : at + int(rng.integers(1, 5))]
+            case 3:
+                content[at:at] = rng.bytes(int(rng.integers(1, 5)))
+    if rng.random() < 0.2:
+        del content[int(rng.integers(0, len(content))) :]
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        ({"color_jitter": 1.5}, "`color_jitter` must be 0 to 1"),
+        ({"lighting_std": -0.1}, "`lighting_std` must be at least 0"),
+        ({"plain_from_epoch": -1}, "`plain_from_epoch` must be at least 0"),
+        ({"interpolation": "nearest"}, "`interpolation` must be one of"),
+        ({"eval_crop": "full"}, "`eval_crop` must be one of"),
+    ],
+)
+def test_option_out_of_range_is_named(folder, changed, words):
+    with pytest.raises(InputError, match=words):
+        imagenet.open_folder(folder, **changed)
 
 
 @pytest.mark.slow

@@ -3,12 +3,15 @@
 import gzip
 import shutil
 import struct
+import time
 
 import numpy as np
 import pytest
 import shards as toy
 import tensorflow as tf
 
+from tf_largebatch.data import shard_index, shards
+from tf_largebatch.data.shard_index import index_places, load_lengths
 from tf_largebatch.data.shards import find_shards, index_shards, masked_crc32c
 from tf_largebatch.errors import InputError
 
@@ -58,7 +61,7 @@ def test_both_families_of_names_are_found_in_order(tmp_path, convention, layout)
     (tmp_path / "dataset_info.json").write_text("{}")
     found = find_shards(tmp_path)
     for split in ("train", "validation"):
-        numbers = [path.name.split("-of-")[0][-5:] for path in found[split]]
+        numbers = [path.rsplit("-of-", 1)[0][-5:] for path in found[split]]
         assert numbers == [f"{n:05d}" for n in range(11)]
 
 
@@ -155,3 +158,121 @@ def test_offsets_agree_with_tensorflow_reading_the_same_file(tmp_path):
     index = index_shards((path,))
     read = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
     assert [index.payload(n) for n in range(200)] == read
+
+
+@pytest.fixture
+def kept_index(tmp_path, monkeypatch):
+    """Shards whose index is kept, as if the walk had taken long; its paths and its index."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(shards, "_SLOW_WALK_SECONDS", -1.0)
+    paths = [str(p) for p in toy.write_split(tmp_path / "data", "train", payloads(40), shards=3)]
+    return paths, index_shards(tuple(paths))
+
+
+def no_walk(*_):
+    raise AssertionError("the shards were walked again")
+
+
+def assert_same(index, other):
+    for name in ("shards", "offsets", "lengths"):
+        np.testing.assert_array_equal(getattr(index, name), getattr(other, name))
+
+
+def test_kept_index_is_used_beside_the_shards_or_moved_with_them(kept_index, tmp_path, monkeypatch):
+    paths, index = kept_index
+    assert tf.io.gfile.exists(paths[0] + ".index.npz") and not (tmp_path / "cache").exists()
+    (tmp_path / "data").rename(tmp_path / "moved")
+    monkeypatch.setattr(shards, "_record_lengths", no_walk)
+    moved = tuple(path.replace("/data/", "/moved/") for path in paths)
+    assert_same(index_shards(moved), index)
+    toy.write_split(tmp_path / "moved", "validation", payloads(3))
+    assert find_shards(tmp_path / "moved")["train"] == moved
+
+
+@pytest.mark.parametrize("damage", ["shard replaced", "index cut", "index of others", "no index"])
+def test_kept_index_that_does_not_fit_is_not_used(kept_index, damage):
+    paths, index = kept_index
+    kept = paths[0] + ".index.npz"
+    with open(kept, "rb") as file:
+        content = file.read()
+    if damage == "shard replaced":
+        with tf.io.TFRecordWriter(paths[1]) as writer:
+            writer.write(b"one long record")
+    elif damage == "index cut":
+        with open(kept, "wb") as file:
+            file.write(content[: len(content) // 2])
+    elif damage == "index of others":
+        np.savez(kept, names=["other"], counts=[1], lengths=[1])
+    else:
+        tf.io.gfile.remove(kept)
+    sizes = [tf.io.gfile.stat(path).length for path in paths]
+    assert load_lengths(tuple(paths), sizes) is None
+    fresh = index_shards(tuple(paths))
+    assert len(fresh) == (len(index) - 12 if damage == "shard replaced" else len(index))
+
+
+def test_index_of_a_read_only_folder_is_kept_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(shards, "_SLOW_WALK_SECONDS", -1.0)
+    (path,) = map(str, toy.write_split(tmp_path / "data", "train", payloads(9)))
+    beside, cached = index_places((path,))
+    # A folder in its way refuses the file whoever writes, the superuser included.
+    tf.io.gfile.makedirs(beside + "/taken")
+    index = index_shards((path,))
+    assert tf.io.gfile.exists(cached) and cached.startswith(str(tmp_path / "cache"))
+    monkeypatch.setattr(shards, "_record_lengths", no_walk)
+    assert_same(index_shards((path,)), index)
+
+
+def test_shards_open_where_no_index_can_be_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "_SLOW_WALK_SECONDS", -1.0)
+    (tmp_path / "file").write_text("x")
+    places = (str(tmp_path / "file" / "a"), str(tmp_path / "file" / "b"))
+    monkeypatch.setattr(shard_index, "index_places", lambda paths: places)
+    (path,) = toy.write_split(tmp_path / "data", "train", payloads(9))
+    assert len(index_shards((path,))) == 9
+
+
+def test_quick_walk_writes_nothing(tmp_path):
+    (path,) = toy.write_split(tmp_path / "data", "train", payloads(9))
+    index_shards((path,))
+    assert [p.name for p in (tmp_path / "data").iterdir()] == [path.name]
+
+
+def test_folder_of_another_file_system_is_found_and_indexed():
+    # TensorFlow's own file system in memory; gs:// goes the same way.
+    root, records = "ram://largebatch-shards/data", payloads(20)
+    tf.io.gfile.makedirs(root)
+    for split in ("train", "validation"):
+        for n in range(2):
+            with tf.io.TFRecordWriter(f"{root}/{split}-{n:05d}-of-00002") as writer:
+                for record in records[n::2]:
+                    writer.write(record)
+    found = find_shards(root)
+    assert found["train"] == tuple(f"{root}/train-{n:05d}-of-00002" for n in range(2))
+    index = index_shards(found["train"])
+    assert [index.payload(n) for n in range(20)] == records[0::2] + records[1::2]
+    refused(["does not exist", "ram://largebatch-shards/no"], find_shards, f"{root[:-5]}/no")
+
+
+def test_unknown_file_system_is_named_in_one_line():
+    refused(["nosuch://bucket/data"], find_shards, "nosuch://bucket/data")
+
+
+@pytest.mark.slow
+def test_full_sized_set_opens_in_seconds_and_faster_again(tmp_path, monkeypatch):
+    # ImageNet's 1,281,167 records in 1,024 shards; the payloads are short, only headers are read.
+    monkeypatch.setattr(shards, "_SLOW_WALK_SECONDS", 0.0)
+    header = struct.pack("<Q", 20)
+    crc = masked_crc32c(np.frombuffer(header, np.uint8)[np.newaxis]).astype("<u4").tobytes()
+    record, paths = header + crc + bytes(24), []
+    for n in range(1024):
+        paths.append(tmp_path / f"train-{n:05d}-of-01024")
+        paths[-1].write_bytes(record * (1251 + (n < 143)))
+    seconds = []
+    for _ in range(2):
+        start = time.monotonic()
+        assert len(index_shards(tuple(paths))) == 1_281_167
+        seconds.append(time.monotonic() - start)
+    print(f"first {seconds[0]:.2f} s, again {seconds[1]:.2f} s")
+    assert seconds[0] < 60 and seconds[1] < 10 and seconds[1] < seconds[0]

@@ -80,3 +80,26 @@ def test_goyal_8k_trains_evaluates_saves_and_continues_on_real_pictures(folder, 
         counted += float(weights.numpy().sum())
     assert counted == EVALUATION
     assert 100 * wrong / counted == pytest.approx(epoch["validation_error_pct"], abs=1e-4)
+
+
+def test_decoding_a_crop_gives_the_pixels_of_the_whole_picture():
+    with (PICTURES / "images.csv").open(newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    rng, inner_differences, edge_differences = np.random.default_rng(0), 0, 0
+    with tarfile.open(PICTURES / "images.tar") as tar:
+        for member in (m for m in tar.getmembers() if m.name in rows):
+            encoded = tar.extractfile(member).read()
+            whole = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_FAST").numpy()
+            height, width = whole.shape[:2]
+            assert (height, width) == tuple(int(rows[member.name][k]) for k in ("height", "width"))
+            h, w = rng.integers(24, height + 1), rng.integers(24, width + 1)
+            top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
+            crop = tf.io.decode_and_crop_jpeg(
+                encoded, [top, left, h, w], channels=3, dct_method="INTEGER_FAST"
+            ).numpy()
+            different = (crop != whole[top : top + h, left : left + w]).any(axis=2)
+            inner_differences += different[2:-2, 2:-2].sum()
+            edge_differences += different.any()
+    # Subsampled chroma is interpolated across the cut, so a picture's outermost two may differ.
+    assert inner_differences == 0
+    assert edge_differences < 0.3 * len(rows)

@@ -11,10 +11,16 @@ up to ten tries until the crop fits, at a uniform place; else the largest centre
 is in the range. The square is then mirrored with probability 1/2. fb.resnet.torch draws the aspect
 uniformly and swaps the sides half of the time; log-uniform is symmetric by itself.
 
-Evaluation crop: the shorter side to 256 (the longer in proportion, rounded down), the centre 224.
+Evaluation crop, one of two:
 
-Both resize bilinearly without antialiasing, half-pixel centres, as OpenCV does and unlike Pillow,
-whose filters widen when they shrink. Images stay uint8, rounded to the nearest.
+    short_side   the shorter side to 256 (the longer in proportion, rounded down), the centre 224;
+                 of a picture more than 16 times as long as broad, the centre alone is resized
+    square       the central square of 224/256 of the shorter side (rounded down), resized to 224:
+                 the MLPerf references' (crop padding 32; rows and columns from (rest + 1) // 2)
+
+Pictures stay uint8, rounded to the nearest. Without antialiasing, both interpolations sample at
+half-pixel centres, as OpenCV does and unlike Pillow, whose filters widen when they shrink. EXIF
+orientation is ignored, as the published results do.
 """
 
 from __future__ import annotations
@@ -24,25 +30,38 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from tf_largebatch.data.color import change_colors
 from tf_largebatch.errors import InputError
 
 ATTEMPTS = 10
 # Per example: an area and an aspect for each attempt, the place (y, x), the mirror.
 DRAWS = 2 * ATTEMPTS + 3
-# TensorFlow's default, written down: faster, within a few grey levels of the exact transform.
+INTERPOLATIONS = ("bilinear", "bicubic")
+EVAL_CROPS = ("short_side", "square")
+# TensorFlow's default, written down: within a few grey levels of the exact transform.
 _TRAIN_DCT = "INTEGER_FAST"
 _EVAL_DCT = "INTEGER_ACCURATE"
+# The scales at which the decoder can leave out frequencies.
+_RATIOS = (1, 2, 4, 8)
+# Times the breadth that counts of a picture's length in evaluation.
+_LONGEST = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Crops:
-    """The sizes and ranges of both crops.
+    """The sizes and ranges of both crops, and how they are resized.
 
     Attributes:
         image_size: side of the delivered square, pixels, > 0.
         area: (least, most) share of the picture's area, within 0 to 1, least above 0.
         aspect: (least, most) width / height of the crop, above 0.
         eval_short_side: pixels, >= image_size.
+        eval_crop: "short_side" or "square".
+        interpolation: "bilinear" or "bicubic" (Keys, a = -0.5).
+        antialias: widen the filter where a picture shrinks, as Pillow does.
+        scaled_decoding: decode a training crop whose sides are both at least 2, 4 or 8 times
+            `image_size` at 1/2, 1/4 or 1/8: faster, not the same pixels, and the crop's edges move
+            by up to half a reduced pixel.
 
     Raises:
         InputError: a value outside its range.
@@ -52,6 +71,10 @@ class Crops:
     area: tuple[float, float] = (0.08, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     eval_short_side: int = 256
+    eval_crop: str = "short_side"
+    interpolation: str = "bilinear"
+    antialias: bool = False
+    scaled_decoding: bool = False
 
     def __post_init__(self):
         if not self.image_size >= 1:
@@ -67,78 +90,170 @@ class Crops:
                 f"`eval_short_side` must be at least image_size ({self.image_size}). Received: "
                 f"eval_short_side={self.eval_short_side}"
             )
+        for name, known in (("eval_crop", EVAL_CROPS), ("interpolation", INTERPOLATIONS)):
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"`{name}` must be one of {known}. Received: {name}={getattr(self, name)!r}"
+                )
 
     def __str__(self) -> str:
+        evaluation = {
+            "short_side": f"short side {self.eval_short_side}, centre {self.image_size}",
+            "square": f"central square of {self.image_size}/{self.eval_short_side} of the short "
+            f"side to {self.image_size}",
+        }[self.eval_crop]
+        scaled = ", large crops decoded at 1/2 to 1/8" * self.scaled_decoding
         return (
             f"training crop area {self.area[0]:g} to {self.area[1]:g}, aspect {self.aspect[0]:.3g} "
-            f"to {self.aspect[1]:.3g}, {self.image_size} px, mirrored 1/2; evaluation short side "
-            f"{self.eval_short_side}, centre {self.image_size}; bilinear, no antialiasing, JPEG "
-            f"{_TRAIN_DCT}, evaluation {_EVAL_DCT}"
+            f"to {self.aspect[1]:.3g}, {self.image_size} px, mirrored 1/2; evaluation "
+            f"{evaluation}; {self.interpolation}, {'' if self.antialias else 'no '}antialiasing, "
+            f"JPEG {_TRAIN_DCT}, evaluation {_EVAL_DCT}{scaled}"
         )
 
 
-def training_image(encoded: tf.Tensor, draws: tf.Tensor, crops: Crops) -> tf.Tensor:
-    """Returns uint8 [image_size, image_size, 3] of one encoded picture.
+def crop_numbers(draws: tf.Tensor, crops: Crops) -> tf.Tensor:
+    """Returns what `crop_box` and `training_image` need of many pictures' draws, at once.
+
+    Whatever does not depend on the picture's size is computed here, for all pictures together: per
+    picture, an operation costs as much as a row of pixels.
 
     Args:
-        encoded: scalar string, a JPEG in any colour space, or a PNG, GIF or BMP.
-        draws: float32 [DRAWS], uniform on [0, 1).
-        crops: ranges and size.
+        draws: float32 [n, DRAWS], uniform on [0, 1).
+        crops: ranges.
+
+    Returns:
+        float32 [n, DRAWS]: heights and widths of the attempts in units of sqrt(H * W), the place,
+        the mirror.
     """
-
-    def from_jpeg():
-        box = crop_box(tf.io.extract_jpeg_shape(encoded), draws, crops)
-        return tf.io.decode_and_crop_jpeg(encoded, box, channels=3, dct_method=_TRAIN_DCT)
-
-    def from_other():
-        picture = _decode_other(encoded)
-        top, left, height, width = tf.unstack(crop_box(tf.shape(picture), draws, crops))
-        return picture[top : top + height, left : left + width]
-
-    # By the bytes, not by a name: one ImageNet picture named .JPEG is a PNG.
-    cropped = tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_other)
-    square = _resize(cropped, [crops.image_size, crops.image_size])
-    return tf.where(draws[-1] < 0.5, tf.reverse(square, axis=[1]), square)
+    least, most = crops.area
+    areas = least + (most - least) * draws[:, :ATTEMPTS]
+    low, high = (math.log(a) for a in crops.aspect)
+    aspects = tf.exp(low + (high - low) * draws[:, ATTEMPTS : 2 * ATTEMPTS])
+    sides = [tf.sqrt(areas / aspects), tf.sqrt(areas * aspects)]
+    return tf.concat([*sides, draws[:, 2 * ATTEMPTS :]], axis=1)
 
 
-def crop_box(shape: tf.Tensor, draws: tf.Tensor, crops: Crops) -> tf.Tensor:
+def crop_box(shape: tf.Tensor, numbers: tf.Tensor, crops: Crops) -> tf.Tensor:
     """Returns the training crop (top, left, height, width), int32 [4], of a picture.
 
     Args:
         shape: integers [height, width, ...] of the picture.
-        draws: float32 [DRAWS], uniform on [0, 1).
+        numbers: float32 [DRAWS], one row of `crop_numbers`.
         crops: ranges.
     """
-    height, width = tf.cast(shape[0], tf.float32), tf.cast(shape[1], tf.float32)
-    least, most = crops.area
-    areas = height * width * (least + (most - least) * draws[:ATTEMPTS])
-    low, high = (math.log(a) for a in crops.aspect)
-    aspects = tf.exp(low + (high - low) * draws[ATTEMPTS : 2 * ATTEMPTS])
-    heights, widths = tf.round(tf.sqrt(areas / aspects)), tf.round(tf.sqrt(areas * aspects))
-    fits = (heights >= 1) & (heights <= height) & (widths >= 1) & (widths <= width)
+    size = tf.cast(shape[:2], tf.float32)
+    attempts = tf.reshape(numbers[: 2 * ATTEMPTS], [2, ATTEMPTS])
+    sides = tf.round(tf.sqrt(tf.reduce_prod(size)) * attempts)
+    fits = tf.reduce_all((sides >= 1) & (sides <= size[:, tf.newaxis]), axis=0)
     first = tf.argmax(tf.cast(fits, tf.int32))
     tried = fits[first]
-    crop_height = tf.where(tried, heights[first], tf.minimum(height, width / crops.aspect[0]))
-    crop_width = tf.where(tried, widths[first], tf.minimum(width, height * crops.aspect[1]))
-    crop_height, crop_width = tf.round(crop_height), tf.round(crop_width)
-    centre = tf.constant([0.5, 0.5])
-    place = tf.where(tried, draws[2 * ATTEMPTS : 2 * ATTEMPTS + 2], centre)
-    top_left = tf.floor(place * tf.stack([height - crop_height + 1, width - crop_width + 1]))
-    return tf.cast(tf.concat([top_left, [crop_height, crop_width]], axis=0), tf.int32)
+    widest = tf.round(size[::-1] * tf.constant([1 / crops.aspect[0], crops.aspect[1]]))
+    side = tf.where(tried, sides[:, first], tf.minimum(size, widest))
+    place = tf.where(tried, numbers[2 * ATTEMPTS : 2 * ATTEMPTS + 2], 0.5)
+    top_left = tf.floor(place * (size - side + 1))
+    return tf.cast(tf.concat([top_left, side], axis=0), tf.int32)
+
+
+def training_image(
+    encoded: tf.Tensor, numbers: tf.Tensor, crops: Crops, changes: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Returns uint8 [image_size, image_size, 3] of one encoded picture.
+
+    Args:
+        encoded: scalar string, a JPEG in any colour space, or a PNG, GIF or BMP.
+        numbers: float32 [DRAWS], one row of `crop_numbers`.
+        crops: ranges and size.
+        changes: float32 [color.NUMBERS], what happens to the colours; None for nothing.
+    """
+
+    def from_jpeg():
+        box = crop_box(tf.io.extract_jpeg_shape(encoded), numbers, crops)
+        return _decode_jpeg(encoded, box, crops)
+
+    def from_other():
+        picture = _decode_other(encoded)
+        top, left, height, width = tf.unstack(crop_box(tf.shape(picture), numbers, crops))
+        return picture[top : top + height, left : left + width]
+
+    # By the bytes, not by a name: one ImageNet picture named .JPEG is a PNG.
+    cropped = tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_other)
+    size = crops.image_size
+    square = tf.ensure_shape(_resize(cropped, [size, size], crops), [size, size, 3])
+    if changes is not None:
+        square = change_colors(square, changes)
+    square = _to_uint8(square, clip=changes is not None or crops.interpolation != "bilinear")
+    # tf.where would compute both and choose pixel by pixel, at a third of the time of decoding.
+    return tf.cond(numbers[-1] < 0.5, lambda: tf.reverse(square, axis=[1]), lambda: square)
 
 
 def evaluation_image(encoded: tf.Tensor, crops: Crops) -> tf.Tensor:
-    """Returns uint8 [image_size, image_size, 3]: short side resized, centre cropped."""
+    """Returns uint8 [image_size, image_size, 3], the centre: see `Crops.eval_crop`."""
+    if crops.eval_crop == "square":
+        return _central_square(encoded, crops)
     picture = tf.cond(
         tf.io.is_jpeg(encoded),
         lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=_EVAL_DCT),
         lambda: _decode_other(encoded),
     )
+    picture = _without_far_ends(picture)
     shape = tf.shape(picture)[:2]
     resized_shape = shape * crops.eval_short_side // tf.reduce_min(shape)
     size = crops.image_size
     top, left = tf.unstack((resized_shape - size) // 2)
-    return _resize(picture, resized_shape, window=(top, left, size))
+    resized = tf.slice(_resize(picture, resized_shape, crops), [top, left, 0], [size, size, 3])
+    return _to_uint8(resized, clip=crops.interpolation != "bilinear")
+
+
+def _central_square(encoded, crops):
+    """Decodes and resizes the central square alone."""
+
+    def square(shape):
+        side = tf.reduce_min(shape) * crops.image_size // crops.eval_short_side
+        side = tf.maximum(side, 1)
+        return (shape - side + 1) // 2, side
+
+    def from_jpeg():
+        start, side = square(tf.io.extract_jpeg_shape(encoded)[:2])
+        box = tf.concat([start, [side, side]], axis=0)
+        return tf.io.decode_and_crop_jpeg(encoded, box, channels=3, dct_method=_EVAL_DCT)
+
+    def from_other():
+        picture = _decode_other(encoded)
+        start, side = square(tf.shape(picture)[:2])
+        return tf.slice(picture, [*tf.unstack(start), 0], [side, side, 3])
+
+    cropped = tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_other)
+    size = crops.image_size
+    resized = tf.ensure_shape(_resize(cropped, [size, size], crops), [size, size, 3])
+    return _to_uint8(resized, clip=crops.interpolation != "bilinear")
+
+
+def _without_far_ends(picture):
+    """Cuts a picture longer than 16 times its breadth to that, around its centre.
+
+    Resized whole, a picture of 1 x 65,000 would take 50 GB. No picture of ImageNet is so long.
+    """
+    shape = tf.shape(picture)
+    kept = tf.minimum(shape, tf.maximum(_LONGEST * tf.reduce_min(shape[:2]), 3))
+    return tf.slice(picture, (shape - kept) // 2, kept)
+
+
+def _decode_jpeg(encoded, box, crops):
+    """Decodes the training crop, at a reduced scale where it is asked for and large enough."""
+
+    def at(ratio):
+        # The window is in pixels of the reduced picture: edges to the nearest.
+        start = (box[:2] + ratio // 2) // ratio
+        size = (box[:2] + box[2:] + ratio // 2) // ratio - start
+        return lambda: tf.io.decode_and_crop_jpeg(
+            encoded, tf.concat([start, size], 0), channels=3, ratio=ratio, dct_method=_TRAIN_DCT
+        )
+
+    if not crops.scaled_decoding:
+        return tf.io.decode_and_crop_jpeg(encoded, box, channels=3, dct_method=_TRAIN_DCT)
+    least = tf.reduce_min(box[2:])
+    steps = [tf.cast(least >= ratio * crops.image_size, tf.int32) for ratio in _RATIOS[1:]]
+    return tf.switch_case(tf.add_n(steps), [at(ratio) for ratio in _RATIOS])
 
 
 def _decode_other(encoded):
@@ -146,11 +261,12 @@ def _decode_other(encoded):
     return tf.ensure_shape(picture, [None, None, 3])
 
 
-def _resize(picture, shape, window=None):
-    """Resizes to `shape`, takes the square window (top, left, size), rounds to uint8."""
-    resized = tf.image.resize(picture, shape, method="bilinear", antialias=False)
-    if window is not None:
-        top, left, size = window
-        resized = resized[top : top + size, left : left + size]
-        resized = tf.ensure_shape(resized, [size, size, 3])
-    return tf.cast(tf.round(resized), tf.uint8)
+def _resize(picture, shape, crops):
+    """Resizes to `shape`, float32."""
+    return tf.image.resize(picture, shape, method=crops.interpolation, antialias=crops.antialias)
+
+
+def _to_uint8(picture, *, clip):
+    """Rounds to the nearest; a cubic overshoots, and other colours leave the range."""
+    rounded = tf.round(picture)
+    return tf.cast(tf.clip_by_value(rounded, 0.0, 255.0) if clip else rounded, tf.uint8)

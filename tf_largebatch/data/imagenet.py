@@ -10,28 +10,30 @@ of the sorted WordNet ids.
 Opening a folder notes where every record starts (`tf_largebatch.data.shards`). The pipeline reads
 single records by offset, so each epoch's order is an exact permutation of the whole training set
 whatever the shards, each worker reads its own records only, and a restart in the middle of an epoch
-reads nothing that was used before. Files must be local or mounted.
+reads nothing that was used before. Files may be anywhere that `tf.io.gfile` can read.
 """
 
 from __future__ import annotations
 
 import os
-import re
+from collections.abc import Iterator
 
 import tensorflow as tf
 
 from tf_largebatch.batching import BatchPlan
 from tf_largebatch.data import order
-from tf_largebatch.data.crops import DRAWS, Crops, evaluation_image, training_image
-from tf_largebatch.data.keyed_random import uniforms
-from tf_largebatch.data.records import KeyFamily, find_family, find_fault, parse
-from tf_largebatch.data.shards import (
-    FOOTER_BYTES,
-    HEADER_BYTES,
-    ShardIndex,
-    find_shards,
-    index_shards,
+from tf_largebatch.data.bad_pictures import RECORD_ERRORS, deliver_or_mark, find_unreadable
+from tf_largebatch.data.color import draw_changes
+from tf_largebatch.data.crops import (
+    DRAWS,
+    Crops,
+    crop_numbers,
+    evaluation_image,
+    training_image,
 )
+from tf_largebatch.data.keyed_random import uniforms
+from tf_largebatch.data.records import KeyFamily, find_family, make_locator, parse, read
+from tf_largebatch.data.shards import ShardIndex, find_shards, index_shards
 from tf_largebatch.errors import InputError
 
 CLASSES = 1000
@@ -41,15 +43,6 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 
 # Orders and random numbers are computed for about this many examples at a time.
 _GROUP_EXAMPLES = 512
-# What reading, parsing or decoding a record raises. TensorFlow quotes the bytes of a record that is
-# no tf.train.Example in its message, and making text of that fails.
-_RECORD_ERRORS = (
-    UnicodeDecodeError,
-    tf.errors.InvalidArgumentError,
-    tf.errors.DataLossError,
-    tf.errors.NotFoundError,
-    tf.errors.OutOfRangeError,
-)
 
 
 def open_folder(
@@ -60,21 +53,58 @@ def open_folder(
     area: tuple[float, float] = (0.08, 1.0),
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
     eval_short_side: int = 256,
+    eval_crop: str = "short_side",
+    interpolation: str = "bilinear",
+    antialias: bool = False,
+    color_jitter: float = 0.0,
+    lighting_std: float = 0.0,
+    plain_from_epoch: int | None = None,
+    scaled_decoding: bool = False,
+    skip_unreadable: bool = False,
 ) -> ImageNetSource:
     """Returns the data source of a folder of training and validation shards.
 
     Args:
-        folder: holds the shards, or `train` and `validation` folders of them.
+        folder: holds the shards, or `train` and `validation` folders of them; local, or of any file
+            system that `tf.io.gfile` knows (gs://bucket/folder).
         classes: labels in the records are 1 to classes, or 0 to classes - 1.
         image_size: side of the delivered square, pixels.
         area: range of the training crop's share of the picture.
         aspect: range of the training crop's width / height.
         eval_short_side: the picture's shorter side before the central crop, pixels.
+        eval_crop: "short_side" resizes and takes the centre; "square" takes the central square of
+            image_size / eval_short_side of the shorter side and resizes it.
+        interpolation: "bilinear" or "bicubic", of both crops.
+        antialias: widen the filter where a picture shrinks, in both crops.
+        color_jitter: brightness, contrast and saturation change by up to this share, 0 to 1.
+        lighting_std: of the colour noise along ImageNet's principal colours, >= 0.
+        plain_from_epoch: from this epoch on (counted from 0), training pictures are the evaluation
+            crop of themselves, without any augmentation; None for never.
+        scaled_decoding: decode large training crops at a reduced scale: faster, not the same
+            pixels.
+        skip_unreadable: deliver a record that cannot be read, parsed or decoded as a picture of
+            zeros with label -1, in training and in evaluation; without it, it stops the run.
 
     Raises:
-        InputError: no such folder, missing or damaged shards, unknown keys, or a crop out of range.
+        InputError: no such folder, missing or damaged shards, unknown keys, or an argument out of
+            range.
     """
-    crops = Crops(image_size=image_size, area=area, aspect=aspect, eval_short_side=eval_short_side)
+    crops = Crops(
+        image_size=image_size,
+        area=area,
+        aspect=aspect,
+        eval_short_side=eval_short_side,
+        eval_crop=eval_crop,
+        interpolation=interpolation,
+        antialias=antialias,
+        scaled_decoding=scaled_decoding,
+    )
+    _check_color(color_jitter, lighting_std)
+    if plain_from_epoch is not None and not plain_from_epoch >= 0:
+        raise InputError(
+            f"`plain_from_epoch` must be at least 0 or None. Received: "
+            f"plain_from_epoch={plain_from_epoch}"
+        )
     shards = find_shards(folder)
     train, validation = index_shards(shards["train"]), index_shards(shards["validation"])
     family = find_family(train)
@@ -83,7 +113,17 @@ def open_folder(
             f"the training and validation shards must have the same keys. Received: {folder}, "
             f"training {family.image_key!r}, validation {find_family(validation).image_key!r}"
         )
-    return ImageNetSource(train, validation, family=family, classes=classes, crops=crops)
+    return ImageNetSource(
+        train,
+        validation,
+        family=family,
+        classes=classes,
+        crops=crops,
+        color_jitter=color_jitter,
+        lighting_std=lighting_std,
+        plain_from_epoch=plain_from_epoch,
+        skip_unreadable=skip_unreadable,
+    )
 
 
 class ImageNetSource:
@@ -104,27 +144,43 @@ class ImageNetSource:
         family: KeyFamily,
         classes: int,
         crops: Crops,
+        color_jitter: float = 0.0,
+        lighting_std: float = 0.0,
+        plain_from_epoch: int | None = None,
+        skip_unreadable: bool = False,
     ):
         self.classes = classes
         self.train_examples = len(train)
         self.eval_examples = len(validation)
         self.image_shape = (crops.image_size, crops.image_size, 3)
+        self.skip_unreadable = skip_unreadable
         self._family = family
         self._crops = crops
+        self._color = {"jitter": color_jitter, "lighting_std": lighting_std}
+        self._plain_from_epoch = plain_from_epoch
         self._train = train
         self._validation = validation
 
     def describe(self) -> str:
-        """Returns one line: shards, images, bytes, keys, labels, crops."""
+        """Returns one line: shards, images, classes, bytes, keys, labels, crops and policy."""
         stored = sum(int(index.lengths.sum()) for index in (self._train, self._validation))
         low = self._family.first_label
-        return (
+        changes = [f"{name.replace('_', ' ')} {value:g}" for name, value in self._color.items()]
+        parts = [
             f"{self.name}: {self.train_examples:,} training images in {len(self._train.paths)} "
             f"shards, {self.eval_examples:,} validation images in {len(self._validation.paths)}, "
-            f"{stored / 1e9:,.3g} GB, keys {self._family.image_key!r} and "
-            f"{self._family.label_key!r} (labels {low} to {low + self.classes - 1}); exact shuffle "
-            f"of the whole epoch; {self._crops}"
-        )
+            f"{self.classes:,} classes, {stored / 1e9:,.3g} GB, keys {self._family.image_key!r} "
+            f"and {self._family.label_key!r} (labels {low} to {low + self.classes - 1})",
+            "exact shuffle of the whole epoch",
+            str(self._crops),
+            f"colour {', '.join(changes)}" if any(self._color.values()) else "no colour changes",
+        ]
+        if self._plain_from_epoch is not None:
+            parts.append(f"no augmentation from epoch {self._plain_from_epoch} on")
+        policy = "counted, with label -1" if self.skip_unreadable else "stops the run"
+        parts.append(f"an unreadable picture {'is ' * self.skip_unreadable}{policy}")
+        parts.append("records read one by one, parallelism and buffers by tf.data's AUTOTUNE")
+        return "; ".join(parts)
 
     def train_batches(
         self,
@@ -145,41 +201,56 @@ class ImageNetSource:
             workers=workers,
             group=max(1, _GROUP_EXAMPLES // plan.replica_batch),
         )
-        locate = _locator(self._train)
+        locate = make_locator(self._train)
 
         def find(epochs, examples):
-            keys = order.augmentation_keys(seed, epochs, examples)
-            return *locate(examples), uniforms(keys, DRAWS)
+            return *locate(examples), self._draw(seed, epochs, examples)
 
-        def deliver(path, offset, length, draws):
-            encoded, label = self._parse(_read(path, offset, length), path, offset)
-            return training_image(encoded, draws, self._crops), label
+        def deliver(path, offset, length, drawn):
+            encoded, label = self._parse(read(path, offset, length))
+            return self._training_image(encoded, drawn), label
 
-        images = stream.map(find, tf.data.AUTOTUNE).unbatch().map(deliver, tf.data.AUTOTUNE)
+        images = self._deliver(stream.map(find, tf.data.AUTOTUNE), deliver)
         batches = images.batch(plan.replica_batch, drop_remainder=True)
         return order.ordered(batches.prefetch(tf.data.AUTOTUNE))
 
     def eval_batches(self, batch: int, *, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
         """Returns the evaluation batches of one worker: see `DataSource.eval_batches`."""
         stream = order.eval_stream(self.eval_examples, batch, worker=worker, workers=workers)
-        locate = _locator(self._validation)
+        locate = make_locator(self._validation)
 
-        def find(examples, weights):
-            return *locate(examples), weights
-
-        def deliver(path, offset, length, weight):
+        def deliver(path, offset, length, counted):
             def picture():
-                encoded, label = self._parse(_read(path, offset, length), path, offset)
+                encoded, label = self._parse(read(path, offset, length))
                 return evaluation_image(encoded, self._crops), label
 
             def filling():
                 return tf.zeros(self.image_shape, tf.uint8), tf.constant(0)
 
-            return *tf.cond(weight > 0, picture, filling), weight
+            return tf.cond(counted, picture, filling)
 
-        images = stream.map(find, tf.data.AUTOTUNE).unbatch().map(deliver, tf.data.AUTOTUNE)
-        batches = images.batch(batch, drop_remainder=True)
-        return order.ordered(batches.prefetch(tf.data.AUTOTUNE))
+        images = self._deliver(
+            stream.map(lambda examples, weights: (*locate(examples), weights > 0)), deliver
+        )
+        weights = stream.map(lambda examples, weights: weights)
+        batches = tf.data.Dataset.zip((images.batch(batch, drop_remainder=True), weights))
+        return order.ordered(
+            batches.map(lambda images, weights: (*images, weights)).prefetch(tf.data.AUTOTUNE)
+        )
+
+    def unreadable(self, plan: BatchPlan, *, seed: int, update: int) -> list[str]:
+        """Returns where each record of `update` is that cannot be used, and why: a line each.
+
+        Reads the update's global batch once more, one record at a time.
+        """
+        return list(self._find_in_update(plan, seed=seed, update=update))
+
+    def unreadable_in_evaluation(self) -> list[str]:
+        """Returns where each validation record is that cannot be used, and why: a line each.
+
+        Reads all of them once more, one record at a time.
+        """
+        return list(self._find_in_evaluation())
 
     def explain_failure(
         self, error: Exception, plan: BatchPlan, *, seed: int, update: int
@@ -188,85 +259,75 @@ class ImageNetSource:
 
         Reads the update's global batch once more, one record at a time.
         """
-        if not isinstance(error, _RECORD_ERRORS):
+        if not isinstance(error, RECORD_ERRORS):
             return None
+        return _refusal(self._find_in_update(plan, seed=seed, update=update))
+
+    def explain_eval_failure(self, error: Exception) -> InputError | None:
+        """Returns which validation record cannot be read, parsed or decoded; None if all can."""
+        return _refusal(self._find_in_evaluation()) if isinstance(error, RECORD_ERRORS) else None
+
+    def _draw(self, seed, epochs, examples):
+        """Returns what is random in examples: crop, colours, and whether to use neither."""
+        keys = order.augmentation_keys(seed, epochs, examples)
+        drawn = {"numbers": crop_numbers(uniforms(keys, DRAWS), self._crops)}
+        if any(self._color.values()):
+            drawn["changes"] = draw_changes(keys, **self._color)
+        if self._plain_from_epoch is not None:
+            drawn["plain"] = epochs >= self._plain_from_epoch
+        return drawn
+
+    def _training_image(self, encoded, drawn):
+        def augmented():
+            return training_image(encoded, drawn["numbers"], self._crops, drawn.get("changes"))
+
+        if "plain" not in drawn:
+            return augmented()
+        return tf.cond(drawn["plain"], lambda: evaluation_image(encoded, self._crops), augmented)
+
+    def _parse(self, record):
+        return parse(record, self._family, classes=self.classes)
+
+    def _deliver(self, found: tf.data.Dataset, deliver) -> tf.data.Dataset:
+        """Maps `deliver` over the examples of `found`, many an element, by the policy."""
+        if self.skip_unreadable:
+            return deliver_or_mark(found, deliver, self.image_shape)
+        return found.unbatch().map(deliver, tf.data.AUTOTUNE)
+
+    def _find_in_update(self, plan, *, seed, update) -> Iterator[str]:
         positions = update * plan.global_batch + tf.range(plan.global_batch, dtype=tf.int64)
         epochs, examples = order.examples_at(
             positions, seed=seed, train_examples=plan.train_examples
         )
-        draws = uniforms(order.augmentation_keys(seed, epochs, examples), DRAWS)
-        for example, numbers in zip(examples.numpy(), draws, strict=True):
-            found = self._diagnose(
-                self._train,
-                int(example),
-                lambda encoded, numbers=numbers: training_image(encoded, numbers, self._crops),
+        drawn = self._draw(seed, epochs, examples)
+        decoders = (
+            lambda encoded, row=row: self._training_image(
+                encoded, {name: values[row] for name, values in drawn.items()}
             )
-            if found:
-                return found
-        return None
+            for row in range(plan.global_batch)
+        )
+        records = (int(example) for example in examples.numpy())
+        return find_unreadable(
+            self._train, records, decoders, family=self._family, classes=self.classes
+        )
 
-    def explain_eval_failure(self, error: Exception) -> InputError | None:
-        """Returns which validation record cannot be read, parsed or decoded; None if all can."""
-        if not isinstance(error, _RECORD_ERRORS):
-            return None
-        for record in range(self.eval_examples):
-            found = self._diagnose(
-                self._validation, record, lambda encoded: evaluation_image(encoded, self._crops)
-            )
-            if found:
-                return found
-        return None
-
-    def _parse(self, record, path, offset):
-        return parse(record, self._family, classes=self.classes, place=(path, offset))
-
-    def _diagnose(self, index: ShardIndex, record: int, decode) -> InputError | None:
-        """Does one record's work step by step; returns what fails, or None."""
-        path, offset = index.paths[index.shards[record]], int(index.offsets[record])
-        try:
-            fault = "cannot be read"
-            payload = _read(path, offset, int(index.lengths[record])).numpy()
-            fault = find_fault(payload, self._family, classes=self.classes)
-            if fault is None:
-                fault = "holds an image that does not decode"
-                encoded, _ = self._parse(payload, path, offset)
-                decode(encoded)
-                return None
-        except _RECORD_ERRORS as error:
-            # Without the names of the graph's nodes.
-            reason = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]|name:", "", error.message)
-            fault = f"{fault}: {' '.join(reason.split())[:300].rstrip('.')}"
-        return InputError(
-            f"{index.place(record)} (byte {offset:,}) {fault}. Replace the record or prepare the "
-            f"shard again"
+    def _find_in_evaluation(self) -> Iterator[str]:
+        records = range(self.eval_examples)
+        decoders = (lambda encoded: evaluation_image(encoded, self._crops) for _ in records)
+        return find_unreadable(
+            self._validation, records, decoders, family=self._family, classes=self.classes
         )
 
 
-def _locator(index: ShardIndex):
-    """Returns a function from examples int64 [n] to their paths, offsets and lengths."""
-    with tf.device("CPU:0"):
-        paths, shards = tf.constant(index.paths), tf.constant(index.shards)
-        offsets, lengths = tf.constant(index.offsets), tf.constant(index.lengths)
+def _refusal(found: Iterator[str]) -> InputError | None:
+    first = next(found, None)
+    return first and InputError(f"{first}. Replace the record or prepare the shard again")
 
-    def locate(examples):
-        return (
-            tf.gather(paths, tf.gather(shards, examples)),
-            tf.gather(offsets, examples),
-            tf.gather(lengths, examples),
+
+def _check_color(color_jitter: float, lighting_std: float) -> None:
+    if not 0 <= color_jitter <= 1:
+        raise InputError(f"`color_jitter` must be 0 to 1. Received: color_jitter={color_jitter}")
+    if not lighting_std >= 0:
+        raise InputError(
+            f"`lighting_std` must be at least 0. Received: lighting_std={lighting_std}"
         )
-
-    return locate
-
-
-def _read(path, offset, length):
-    """Returns the payload of the record at `offset`, its checksum verified."""
-    # The op reads from an offset, which tf.data.TFRecordDataset does not offer; the buffer is the
-    # record, or every read would fetch 256 kB.
-    variant = tf.raw_ops.TFRecordDatasetV2(
-        filenames=[path],
-        compression_type="",
-        buffer_size=length + HEADER_BYTES + FOOTER_BYTES,
-        byte_offsets=[offset],
-    )
-    spec = tf.TensorSpec([], tf.string)
-    return tf.data.experimental.from_variant(variant, spec).take(1).get_single_element()

@@ -1,8 +1,11 @@
-"""TFRecord shards on disk: which there are, whether all are there, and where each record starts.
+"""TFRecord shards: which there are, whether all are there, and where each record starts.
 
 A record is its length (8 bytes, little endian), a checksum of the length (4), the payload, and a
 checksum of the payload (4). Checksums are masked CRC-32C. The index reads the lengths alone, never
 a payload, so it costs one small read per record; a file cut short is found to the byte.
+
+Folders may be local or of any file system that `tf.io.gfile` knows. Where the walk takes long
+(`tf_largebatch.data.shard_index`), its result is kept for the next time.
 """
 
 from __future__ import annotations
@@ -10,13 +13,16 @@ from __future__ import annotations
 import os
 import re
 import struct
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
+from tf_largebatch.data.shard_index import load_lengths, save_lengths
 from tf_largebatch.errors import InputError
 
 HEADER_BYTES = 12
@@ -30,6 +36,8 @@ _SHARD_NAME = re.compile(
 # A class's folder of pictures, and the archives that ImageNet is handed out in.
 _PICTURES = re.compile(r"n\d{8}/?|ILSVRC2012_\w+\.tar")
 _READERS = 16
+# A walk that takes longer is kept, so that the next start takes less.
+_SLOW_WALK_SECONDS = 2.0
 _CHECK_EVERY = 4096
 _AGAIN = "Copy or prepare it again"
 _WANTED = (
@@ -65,12 +73,12 @@ class ShardIndex:
 
     def payload(self, record: int) -> bytes:
         """Returns the bytes of one record, unchecked."""
-        with open(self.paths[self.shards[record]], "rb") as file:
+        with tf.io.gfile.GFile(self.paths[self.shards[record]], "rb") as file:
             file.seek(int(self.offsets[record]) + HEADER_BYTES)
             return file.read(int(self.lengths[record]))
 
 
-def find_shards(folder: str | os.PathLike) -> dict[str, tuple[Path, ...]]:
+def find_shards(folder: str | os.PathLike) -> dict[str, tuple[str, ...]]:
     """Returns the files of the training and the validation split, each complete and in order.
 
     Looks in `folder` and in its `train` and `validation` subfolders.
@@ -78,45 +86,48 @@ def find_shards(folder: str | os.PathLike) -> dict[str, tuple[Path, ...]]:
     Raises:
         InputError: no folder, no shards, shards missing from the numbering, or two sets of shards.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        what = "is not a folder" if root.exists() else "does not exist"
-        raise InputError(f"the data folder {what}. Received: {root}. Pass a folder with {_WANTED}")
-    files = [
-        path
-        for place in (root, root / "train", root / "validation")
-        if place.is_dir()
-        for path in sorted(place.iterdir())
-        if path.is_file()
-    ]
-    named = [(path, _SHARD_NAME.fullmatch(path.name)) for path in files]
+    root = os.fspath(folder)
+    try:
+        names = _list_folder(root)
+        inner = {split: _list_folder(_join(root, split)) for split in SPLITS if split in names}
+    except (tf.errors.OpError, OSError) as error:
+        raise InputError(f"the data folder {root} cannot be read: {_reason(error)}") from error
+    places = [(root, names), *((_join(root, split), inner[split]) for split in inner)]
     found = {split: {} for split in SPLITS}
-    for path, match in named:
-        if match:
-            key = (str(path.parent), match["prefix"], int(match["total"]))
-            found[match["split"]].setdefault(key, {})[int(match["number"])] = path
+    for place, files in places:
+        for name in files:
+            if match := _SHARD_NAME.fullmatch(name):
+                key = (place, match["prefix"], int(match["total"]))
+                found[match["split"]].setdefault(key, {})[int(match["number"])] = _join(place, name)
     if not any(found.values()):
         raise InputError(
-            f"the data folder has no shards. Received: {root}, which holds {_contents(root)}. "
-            f"Pass a folder with {_WANTED}"
+            f"the data folder has no shards. Received: {root}, which holds "
+            f"{_contents(root, names, inner.get('train', []))}. Pass a folder with {_WANTED}"
         )
     return {split: _complete(root, split, sets) for split, sets in found.items()}
 
 
-def index_shards(paths: tuple[Path, ...]) -> ShardIndex:
+def index_shards(paths: tuple[str | os.PathLike, ...]) -> ShardIndex:
     """Returns the place of every record of `paths`, in order.
 
     Raises:
         InputError: a file that is empty, cut short, or not a TFRecord file; names file and byte.
     """
+    paths = tuple(os.fspath(path) for path in paths)
+    started = time.monotonic()
     with ThreadPoolExecutor(_READERS) as pool:
-        starts = list(pool.map(_record_starts, paths))
-    counts = [len(offsets) for offsets, _ in starts]
+        sizes = list(pool.map(_size, paths))
+        lengths = load_lengths(paths, sizes)
+        if lengths is None:
+            lengths = list(pool.map(_record_lengths, paths, sizes))
+            if time.monotonic() - started > _SLOW_WALK_SECONDS:
+                save_lengths(paths, lengths)
+    counts = [len(each) for each in lengths]
     return ShardIndex(
-        paths=tuple(str(path) for path in paths),
+        paths=paths,
         shards=np.repeat(np.arange(len(paths), dtype=np.int32), counts),
-        offsets=np.concatenate([offsets for offsets, _ in starts]),
-        lengths=np.concatenate([lengths for _, lengths in starts]),
+        offsets=np.concatenate([_starts(each) for each in lengths]),
+        lengths=np.concatenate(lengths),
     )
 
 
@@ -142,23 +153,46 @@ def _crc_table() -> np.ndarray:
     return table
 
 
-def _record_starts(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Walks one file's lengths; returns offsets and payload lengths, both int64."""
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    """Returns the byte where each record starts, from the lengths of a file's records."""
+    ends = np.cumsum(lengths + (HEADER_BYTES + FOOTER_BYTES))
+    return np.concatenate([[0], ends[:-1]]).astype(np.int64)
+
+
+def _size(path: str) -> int:
+    """Returns a shard's bytes; InputError where there are none."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            return _walk(path, file.fileno(), size)
-    except OSError as error:
-        raise InputError(f"the shard {path} cannot be read: {error.strerror}") from error
-
-
-def _walk(path: Path, file: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        size = tf.io.gfile.stat(path).length
+    except (tf.errors.OpError, OSError) as error:
+        raise InputError(f"the shard {path} cannot be read: {_reason(error)}") from error
     if size == 0:
         raise InputError(f"the shard {path} is empty (0 bytes). {_AGAIN}")
+    return size
+
+
+def _record_lengths(path: str, size: int) -> np.ndarray:
+    """Walks one file's headers; returns the payload lengths, int64."""
+    try:
+        if "://" not in path:
+            with open(path, "rb", buffering=0) as file:
+                return _walk(path, lambda at: os.pread(file.fileno(), HEADER_BYTES, at), size)
+        with tf.io.gfile.GFile(path, "rb") as file:
+
+            def header(at):
+                file.seek(at)
+                return file.read(HEADER_BYTES)
+
+            return _walk(path, header, size)
+    except (tf.errors.OpError, OSError) as error:
+        raise InputError(f"the shard {path} cannot be read: {_reason(error)}") from error
+
+
+def _walk(path: str, header: Callable[[int], bytes], size: int) -> np.ndarray:
+    """Goes from length to length; `header` returns the bytes of the one at an offset."""
     offsets, headers, checked, end = [], [], 0, 0
     while end + HEADER_BYTES <= size:
         offsets.append(end)
-        headers.append(os.pread(file, HEADER_BYTES, end))
+        headers.append(header(end))
         end += struct.unpack_from("<Q", headers[-1])[0] + HEADER_BYTES + FOOTER_BYTES
         # A wrong length sends the walk astray, so the checksums decide before the end does.
         if len(headers) - checked == _CHECK_EVERY or end + HEADER_BYTES > size:
@@ -172,10 +206,10 @@ def _walk(path: Path, file: int, size: int) -> tuple[np.ndarray, np.ndarray]:
             f"ends within it, at byte {size:,}. {_AGAIN}"
         )
     lengths = np.frombuffer(b"".join(headers), [("length", "<i8"), ("crc", "<u4")])["length"]
-    return np.array(offsets, np.int64), lengths.astype(np.int64)
+    return lengths.astype(np.int64)
 
 
-def _check_lengths(path: Path, offsets: list[int], headers: list[bytes], *, first: int) -> None:
+def _check_lengths(path: str, offsets: list[int], headers: list[bytes], *, first: int) -> None:
     """Raises InputError where a length does not have its checksum."""
     rows = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, HEADER_BYTES)
     stored = np.ascontiguousarray(rows[:, 8:]).view("<u4")[:, 0]
@@ -193,7 +227,7 @@ def _check_lengths(path: Path, offsets: list[int], headers: list[bytes], *, firs
     )
 
 
-def _complete(root: Path, split: str, sets: dict) -> tuple[Path, ...]:
+def _complete(root: str, split: str, sets: dict) -> tuple[str, ...]:
     """Returns the shards of one split in order; InputError unless there is one complete set."""
     if not sets:
         raise InputError(
@@ -221,13 +255,30 @@ def _complete(root: Path, split: str, sets: dict) -> tuple[Path, ...]:
     return tuple(shards[number] for number in range(total))
 
 
-def _contents(root: Path) -> str:
+def _contents(root: str, names: list[str], inner: list[str]) -> str:
     """Says in a few words what a folder without shards holds."""
-    names = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
     if not names:
         return "nothing"
-    inner = [path.name for path in root.glob("train/*")]
     pictures = [name for name in inner + names if _PICTURES.fullmatch(name)]
     if pictures:
         return f"the pictures themselves ({min(pictures)} ...), not records made of them"
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    shown = [name + "/" * tf.io.gfile.isdir(_join(root, name)) for name in names[:3]]
+    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _list_folder(root: str) -> list[str]:
+    """Returns the sorted names in a folder, without trailing slashes."""
+    if not tf.io.gfile.isdir(root):
+        what = "is not a folder" if tf.io.gfile.exists(root) else "does not exist"
+        raise InputError(f"the data folder {what}. Received: {root}. Pass a folder with {_WANTED}")
+    return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(root))
+
+
+def _join(root: str, name: str) -> str:
+    return f"{root.rstrip('/')}/{name}" if "://" in root else os.path.join(root, name)
+
+
+def _reason(error: Exception) -> str:
+    """Returns an error's words in one line."""
+    words = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+    return " ".join(words.split())[:300]
