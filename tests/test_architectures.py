@@ -18,6 +18,9 @@ MAKERS = {
     "resnet152": lambda **pixels: make_resnet(152, **pixels),
     "alexnet": make_alexnet,
     "alexnet_bn": make_alexnet_bn,
+    "alexnet_bn_pool5": lambda **pixels: make_alexnet_bn(
+        **pixels, pool5_norm=True, name="alexnet_bn_pool5"
+    ),
     "alexnet_owt": make_alexnet_owt,
     "inception_resnet_v2": make_inception_resnet_v2,
     "digits_resnet": make_digits_resnet,

@@ -5,9 +5,9 @@ import importlib
 import numpy as np
 import pytest
 
+from tf_largebatch.build import make_optimizer, make_schedule
 from tf_largebatch.recipe import LARSSpec
 from tf_largebatch.schedules import trace
-from tf_largebatch.build import make_optimizer, make_schedule
 
 IMAGES = 1_281_167
 NAMES = ("goyal_256", "goyal_8k", "goyal_8k_constant_warmup", "goyal_8k_no_warmup")
@@ -31,7 +31,7 @@ PEAK = {"goyal_256": 0.1}
 def test_the_rate_at_every_epoch_boundary_is_the_published_one(name):
     recipe = recipe_of(name)
     batch = recipe.global_batch
-    rates = trace(make_schedule(recipe, recipe.batch_plan()), recipe.batch_plan().updates_at(90))
+    rates = trace(make_schedule(recipe, recipe.phases()), recipe.batch_plan().updates_at(90))
     peak = PEAK.get(name, 3.2)
     for epoch in range(90):
         update = boundary(epoch, batch)
@@ -45,7 +45,7 @@ def test_the_rate_at_every_epoch_boundary_is_the_published_one(name):
 
 def test_goyal_8k_changes_its_rate_at_the_stated_updates():
     recipe = recipe_of("goyal_8k")
-    schedule = make_schedule(recipe, recipe.batch_plan())
+    schedule = make_schedule(recipe, recipe.phases())
     # 5, 30, 60, 80 epochs x 1,281,167 / 8,192, rounded up.
     around = np.array([0, 781, 782, 4691, 4692, 9383, 9384, 12511, 12512, 14075])
     almost = 0.1 + 3.1 * 781 / 782
@@ -94,7 +94,7 @@ def test_everything_but_batch_and_warmup_is_the_same_in_the_table(name):
 
 def test_the_optimizer_is_equation_9_with_decay_on_kernels_only():
     recipe = recipe_of("goyal_8k")
-    optimizer = make_optimizer(recipe, recipe.batch_plan())
+    optimizer = make_optimizer(recipe, recipe.phases())
     config = optimizer.get_config()
     assert type(optimizer).__name__ == "MomentumSGD"
     assert (config["momentum"], config["nesterov"], config["weight_decay"]) == (0.9, True, 1e-4)

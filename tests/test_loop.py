@@ -48,7 +48,10 @@ def batches_from(update, batch, poison=None):
 def run(step, *, epochs, progress=None, poison=None, **options):
     """Trains on batches that follow from where `progress` stands, and returns it."""
     progress = progress or Progress()
-    batches = batches_from(progress.update, step.plan.global_batch, poison)
+
+    def batches(plan, update):
+        return batches_from(update, plan.global_batch, poison)
+
     fit(step, batches=batches, evaluate=lambda: SCORES, epochs=epochs, progress=progress, **options)
     return progress
 

@@ -77,7 +77,7 @@ def test_a_part_out_of_range_cannot_be_made(part, change, message):
 def plan_of(recipe, **batch):
     return Plan(
         recipe=recipe,
-        batch=recipe.batch_plan(**batch),
+        phases=recipe.phases(**batch),
         scale="full",
         data=describe_data(recipe),
         departures=("epochs 90 -> 80",),

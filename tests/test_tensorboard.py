@@ -11,7 +11,7 @@ HPARAMS = {"recipe": "goyal_8k", "global_batch": 256, "peak_lr": 3.2, "modified"
 
 
 def make(folder, **changes):
-    settings = dict(every=4, plan_markdown="| a | b |", hparams=HPARAMS, images_per_update=256)
+    settings = dict(every=4, plan_markdown="| a | b |", hparams=HPARAMS)
     return TensorBoardScalars(folder, **(settings | changes))
 
 
@@ -24,6 +24,8 @@ def update_logs(number, **extra):
         "grad_norm": 2.0 * number,
         "images_per_sec": 1000.0 * number,
         "step_ms": 256.0 / number,
+        "global_batch": 256,
+        "images_seen": 256 * number,
     }
     return logs | extra
 
@@ -76,6 +78,7 @@ def test_each_window_holds_the_mean_at_its_last_update(tmp_path):
     np.testing.assert_allclose(values(scalars["optimizer/learning_rate"]), [0.25, 0.65], rtol=1e-6)
     assert scalars["optimizer/grad_norm"] == [(4, 5.0), (8, 13.0)]
     assert scalars["images_seen"] == [(4, 1024), (8, 2048)]
+    assert scalars["global_batch"] == [(4, 256), (8, 256)]
 
 
 def test_no_update_is_lost_when_the_interval_does_not_divide_an_epoch(tmp_path):
@@ -171,6 +174,7 @@ def test_the_runs_have_the_documented_tags_and_no_others(tmp_path):
         "throughput/images_per_sec",
         "throughput/step_ms",
         "images_seen",
+        "global_batch",
     }
     assert set(read(tmp_path / "validation")) == {
         "epoch/loss",
@@ -268,7 +272,7 @@ def test_a_resumed_run_without_events_starts_its_own(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("every", 0), ("every", 2.0), ("images_per_update", 0), ("first_update", -1), ("every", True)],
+    [("every", 0), ("every", 2.0), ("first_update", -1), ("every", True)],
 )
 def test_a_number_out_of_range_is_named_with_its_value(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"`{name}` must be .*Received: {name}={value!r}"):

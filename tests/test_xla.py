@@ -7,12 +7,13 @@ import pytest
 import tensorflow as tf
 
 from tf_largebatch.batching import BatchPlan
-from tf_largebatch.build import cross_entropy
+from tf_largebatch.build import make_loss
 from tf_largebatch.distribution.step import TrainingStep
 from tf_largebatch.models.digits_resnet import make_digits_resnet
 from tf_largebatch.models.stream_dropout import StreamDropout
 from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD
 from tf_largebatch.schedules import Steps, Warmup
+from tf_largebatch.specs.model import LossSpec
 
 BATCH = 16
 HOST_ONLY = re.compile(r"PyFunc|String|Decode|Iterator|Unique|Where$|BooleanMask")
@@ -28,7 +29,7 @@ def make_step(optimizer, *, policy="float32", micro_batch=8, dropout=0.0):
     return TrainingStep(
         keras.Model(network.input, dropped),
         optimizer,
-        loss=cross_entropy,
+        loss=make_loss(LossSpec()),
         plan=plan,
         strategy=tf.distribute.get_strategy(),
         scale_loss=policy == "mixed_float16",

@@ -93,6 +93,16 @@ ARCHITECTURES = (
         bias_tensors=3,
     ),
     Architecture(
+        name="alexnet_bn_pool5",
+        image_shape=(227, 227, 3),
+        classes=1000,
+        parameters=60_967_112,
+        moving_statistics=3_264,
+        kernel_tensors=8,
+        norm_tensors=12,
+        bias_tensors=3,
+    ),
+    Architecture(
         name="alexnet_owt",
         image_shape=(224, 224, 3),
         classes=1000,

@@ -10,6 +10,7 @@ update, and "the first update at or after epoch e" is `ceil(e * N / B)`: 90 epoc
 Standard library only.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,6 +28,10 @@ class BatchPlan:
         replicas: devices that train in step, > 0.
         micro_batch: examples per replica per forward pass; None takes the whole replica batch.
         whole_epochs: round the updates of each epoch up instead of those of the whole run.
+        start_update: the first update that is split so; others came before it where the batch
+            changes during training (see `followed_by`).
+        start_position: examples used before that update.
+        start_epoch: the epoch, exact, at which that update starts.
 
     Raises:
         ValueError: a size below 1, or sizes that do not divide the global batch.
@@ -37,6 +42,9 @@ class BatchPlan:
     replicas: int = 1
     micro_batch: int | None = None
     whole_epochs: bool = False
+    start_update: int = 0
+    start_position: int = 0
+    start_epoch: Fraction = Fraction(0)
 
     def __post_init__(self):
         for name in ("global_batch", "train_examples", "replicas"):
@@ -85,12 +93,31 @@ class BatchPlan:
         """Returns the number of the first update at or after `epoch` (may be fractional)."""
         # limit_denominator turns 0.3125 and 0.1 + 0.2 into what was meant, so that a binary
         # rounding error of an epoch count never costs an update.
-        exact = Fraction(epoch).limit_denominator(1_000_000) * self.updates_per_epoch
-        return math.ceil(exact)
+        exact = Fraction(epoch).limit_denominator(1_000_000) - self.start_epoch
+        return self.start_update + max(math.ceil(exact * self.updates_per_epoch), 0)
 
     def epoch_at(self, update: int) -> float:
         """Returns the fractional epoch at which update number `update` starts."""
-        return float(update / self.updates_per_epoch)
+        return float(self._exact_epoch_at(update))
+
+    def _exact_epoch_at(self, update: int) -> Fraction:
+        return self.start_epoch + (update - self.start_update) / self.updates_per_epoch
+
+    def position_at(self, update):
+        """Returns the examples used before `update`: a number, or a tensor for a tensor."""
+        return self.start_position + (update - self.start_update) * self.global_batch
+
+    def followed_by(self, epoch: float, global_batch: int, micro_batch: int) -> "BatchPlan":
+        """Returns the plan of another batch from the first update at or after `epoch` on."""
+        update = self.updates_at(epoch)
+        return dataclasses.replace(
+            self,
+            global_batch=global_batch,
+            micro_batch=micro_batch,
+            start_update=update,
+            start_position=self.position_at(update),
+            start_epoch=self._exact_epoch_at(update),
+        )
 
     def __str__(self) -> str:
         return (

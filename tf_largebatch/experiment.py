@@ -99,10 +99,9 @@ def run(
 
 def _rates(row: Row) -> tuple[str, np.ndarray, np.ndarray]:
     """A row's label, and the rate of every update against its epoch."""
-    batch = row.plan.batch
     updates = np.arange(row.plan.updates)
-    rates = trace(make_schedule(row.plan.recipe, batch), updates)
-    return row.label, updates / float(batch.updates_per_epoch), rates
+    rates = trace(make_schedule(row.plan.recipe, row.plan.phases), updates)
+    return row.label, np.array([row.plan.epoch_at(int(u)) for u in updates]), rates
 
 
 def slug(label: str) -> str:

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tf_largebatch.batching import BatchPlan
-from tf_largebatch.build import cross_entropy, make_model, make_optimizer
+from tf_largebatch.build import make_loss, make_model, make_optimizer
 from tf_largebatch.distribution.step import TrainingStep
 from tf_largebatch.distribution.team import Team
 from tf_largebatch.errors import InputError
@@ -92,8 +92,8 @@ def _fits(recipe: Recipe, source, micro_batch: int, precision: str) -> bool:
         model = make_model(recipe, source, 0)
         step = TrainingStep(
             model,
-            make_optimizer(recipe, plan),
-            loss=cross_entropy,
+            make_optimizer(recipe, (plan,)),
+            loss=make_loss(recipe.loss),
             plan=plan,
             strategy=tf.distribute.get_strategy(),
             scale_loss=precision == "float16",

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from tf_largebatch import architectures
 from tf_largebatch.batching import BatchPlan
 from tf_largebatch.datasets import DATASETS
-from tf_largebatch.recipe import Expected, ImageNetSpec, LARSSpec, Recipe
+from tf_largebatch.recipe import (
+    Expected,
+    ImageNetSpec,
+    LAMBSpec,
+    LARSSpec,
+    Recipe,
+    RMSpropSGDSpec,
+)
 from tf_largebatch.settings import Settings
 
 
@@ -19,7 +26,7 @@ class Plan:
 
     Attributes:
         recipe: with every departure applied.
-        batch: how an update is split.
+        phases: how an update is split; more than one where the batch changes during training.
         scale: "full", "miniature" or "smoke".
         settings: how this machine runs it.
         data: where the images come from, in words.
@@ -27,7 +34,7 @@ class Plan:
     """
 
     recipe: Recipe
-    batch: BatchPlan
+    phases: tuple[BatchPlan, ...]
     scale: str
     settings: Settings = Settings()
     data: str
@@ -36,12 +43,28 @@ class Plan:
     @property
     def updates(self) -> int:
         """Updates of the whole run."""
-        return self.batch.updates_at(self.recipe.epochs)
+        return self.updates_at(self.recipe.epochs)
+
+    def updates_at(self, epoch: float) -> int:
+        """Returns the number of the first update at or after `epoch`."""
+        return [p for p in self.phases if p.start_epoch <= epoch][-1].updates_at(epoch)
+
+    def epoch_at(self, update: int) -> float:
+        """Returns the fractional epoch at which `update` starts."""
+        return self.phase_at(update).epoch_at(update)
+
+    @property
+    def batch(self) -> BatchPlan:
+        """The first phase."""
+        return self.phases[0]
+
+    def phase_at(self, update: int) -> BatchPlan:
+        """Returns how `update` is split."""
+        return [p for p in self.phases if p.start_update <= max(update, 0)][-1]
 
     def lines(self) -> list[tuple[str, str]]:
         """Returns (label, text) pairs in reading order."""
         recipe, batch = self.recipe, self.batch
-        per_epoch = float(batch.updates_per_epoch)
         lines = [
             ("recipe", f"{recipe.name} ({recipe.paper}), {self.scale}"),
             ("data", self.data),
@@ -50,11 +73,20 @@ class Plan:
             ("batch norm", _batch_norm_line(recipe, batch)),
             ("learning rate", recipe.rate_arithmetic),
         ]
-        for epoch, update, rate, what in recipe.schedule.milestones(recipe.peak_rate, batch):
-            lines.append((f"  epoch {epoch:g}", f"update {update:,}: {rate:.6g} ({what})"))
+        events = [
+            (epoch, f"{rate:.6g} ({what})")
+            for epoch, rate, what in recipe.schedule.milestones(recipe.peak_rate, recipe.epochs)
+        ]
+        events += [
+            (epoch, f"global batch {phase}")
+            for (epoch, _), phase in zip(recipe.growth, self.phases[1:], strict=True)
+        ]
+        for epoch, what in sorted(events, key=lambda event: event[0]):
+            lines.append((f"  epoch {epoch:g}", f"update {self.updates_at(epoch):,}: {what}"))
         lines += [
             (f"  epoch {recipe.epochs:g}", f"update {self.updates:,}: the end"),
-            ("updates", f"{self.updates:,} ({per_epoch:.2f} an epoch)"),
+            ("updates", f"{self.updates:,} ({self._per_epoch()} an epoch)"),
+            ("loss", _loss_line(recipe)),
             ("optimizer", _optimizer_line(recipe)),
             ("exempt tensors", _exempt_line(recipe)),
             ("precision", _published(self.settings.precision, recipe.precision)),
@@ -65,6 +97,9 @@ class Plan:
         lines += [("note", note) for note in recipe.notes]
         lines += [("modified", change) for change in self.departures]
         return lines
+
+    def _per_epoch(self) -> str:
+        return ", then ".join(f"{float(p.updates_per_epoch):.2f}" for p in self.phases)
 
     def text(self) -> str:
         """Returns the lines as an aligned table."""
@@ -82,7 +117,10 @@ class Plan:
         return {
             "rows": [[label.strip(), text] for label, text in self.lines()],
             "recipe": dataclasses.asdict(self.recipe),
-            "batch": dataclasses.asdict(self.batch),
+            "batch": {**dataclasses.asdict(self.batch), "start_epoch": 0},
+            "growth": [
+                [float(p.start_epoch), p.start_update, p.global_batch] for p in self.phases[1:]
+            ],
             "accumulation": self.batch.accumulation,
             "peak_rate": self.recipe.peak_rate,
             "updates": self.updates,
@@ -132,7 +170,15 @@ def _model_line(recipe: Recipe) -> str:
     )
 
 
+def _loss_line(recipe: Recipe) -> str:
+    loss = recipe.loss
+    kind = {"softmax": "cross-entropy", "sigmoid": "binary cross-entropy of each class"}[loss.kind]
+    return kind + (f", label smoothing {loss.label_smoothing:g}" if loss.label_smoothing else "")
+
+
 def _batch_norm_line(recipe: Recipe, batch: BatchPlan) -> str:
+    if not architectures.get(recipe.model.architecture).norm_tensors:
+        return "none in this network"
     shared = recipe.model.bn_batch or batch.micro_batch
     groups = batch.micro_batch // shared
     how = f"statistics of {shared} images"
@@ -152,6 +198,18 @@ def _batch_norm_line(recipe: Recipe, batch: BatchPlan) -> str:
 
 def _optimizer_line(recipe: Recipe) -> str:
     spec = recipe.optimizer
+    if isinstance(spec, LAMBSpec):
+        clip = "" if spec.clip_norm is None else f", gradient norm at most {spec.clip_norm:g}"
+        return (
+            f"LAMB, betas {spec.beta_1:g} and {spec.beta_2:g}, epsilon {spec.epsilon:g}, weight "
+            f"decay {spec.weight_decay:g}{clip}"
+        )
+    if isinstance(spec, RMSpropSGDSpec):
+        return (
+            f"RMSprop (rate {spec.rmsprop_rate:g}) turning into SGD at epoch "
+            f"{spec.center_epochs:g} over {spec.period_epochs:g}, momentum {spec.momentum:g}, "
+            f"weight decay {spec.weight_decay:g}"
+        )
     nesterov = "Nesterov " if spec.nesterov else ""
     common = f"{nesterov}momentum {spec.momentum:g}, weight decay {spec.weight_decay:g}"
     if isinstance(spec, LARSSpec):
@@ -164,7 +222,8 @@ def _optimizer_line(recipe: Recipe) -> str:
 
 def _exempt_line(recipe: Recipe) -> str:
     facts = architectures.get(recipe.model.architecture)
-    what = "decay and ratio" if isinstance(recipe.optimizer, LARSSpec) else "decay"
+    ratio = isinstance(recipe.optimizer, LARSSpec | LAMBSpec)
+    what = "decay and ratio" if ratio else "decay"
     if recipe.optimizer.exempt_rank_below < 2:
         return f"none: {what} on all {facts.tensors} tensors"
     if recipe.optimizer.exempt_rank_below > 2:

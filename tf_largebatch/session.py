@@ -19,7 +19,7 @@ AUTO = "auto"  # --micro-batch: the largest that fits
 NOT_FINITE = 3  # exit status where no run's loss stayed finite
 
 # A smoke run's own numbers: the smallest that walk the whole path.
-SMOKE = {"global_batch": 8, "bn_batch": 4, "image_size": 64, "epochs": 2.0}
+SMOKE = {"global_batch": 8, "grown_batch": 16, "bn_batch": 4, "image_size": 80, "epochs": 2.0}
 SMOKE_TRAIN_IMAGES, SMOKE_EVAL_IMAGES = 32, 20
 
 
@@ -60,11 +60,6 @@ def resolve_rows(recipe, miniature, arguments, scale) -> list[Row]:
 def _smoke(recipe: Recipe) -> Recipe:
     """The same recipe in a few updates: its epochs squeezed into two."""
     ratio = SMOKE["epochs"] / recipe.epochs
-    schedule = dataclasses.replace(
-        recipe.schedule,
-        warmup_epochs=recipe.schedule.warmup_epochs * ratio,
-        drop_epochs=tuple(e * ratio for e in recipe.schedule.drop_epochs),
-    )
     return dataclasses.replace(
         recipe,
         global_batch=SMOKE["global_batch"],
@@ -73,7 +68,8 @@ def _smoke(recipe: Recipe) -> Recipe:
             recipe.data, image_size=SMOKE["image_size"], eval_short_side=SMOKE["image_size"] + 8
         ),
         model=dataclasses.replace(recipe.model, bn_batch=SMOKE["bn_batch"]),
-        schedule=schedule,
+        schedule=recipe.schedule.stretched(ratio),
+        growth=tuple((e * ratio, SMOKE["grown_batch"]) for e, _ in recipe.growth),
         expected=None,
     )
 
@@ -81,7 +77,7 @@ def _smoke(recipe: Recipe) -> Recipe:
 def make_plan(recipe, arguments, departures, *, scale, data, train_examples=None) -> Plan:
     """Plans one recipe for the devices of this command; InputError where its sizes do not fit."""
     try:
-        batch = recipe.batch_plan(
+        phases = recipe.phases(
             replicas=arguments.replicas or 1,
             micro_batch=None if arguments.micro_batch == AUTO else arguments.micro_batch,
             train_examples=train_examples,
@@ -90,7 +86,7 @@ def make_plan(recipe, arguments, departures, *, scale, data, train_examples=None
         raise InputError(str(error)) from None
     return Plan(
         recipe=recipe,
-        batch=batch,
+        phases=phases,
         scale=scale,
         settings=make_settings(recipe, arguments),
         data=data,
@@ -136,7 +132,8 @@ def execute(recipe, miniature, arguments, folder, rows, scale, team) -> int:
         plans = [_final_plan(r, sources[r.recipe.data], arguments, scale, team) for r in rows]
     except InputError as error:
         problem = error
-    team.agree("the plan", " ".join(str(plan.batch) for plan in plans), problem=problem)
+    phases = " ".join(str(phase) for plan in plans for phase in plan.phases)
+    team.agree("the plan", phases, problem=problem)
     departures = tuple(sorted({change for plan in plans for change in plan.departures}))
     if team.chief:
         _announce(recipe, miniature, rows, plans, departures)
@@ -191,7 +188,15 @@ def _open_sources(arguments, folder, rows, scale, team) -> dict:
                 )
         finally:
             team.exchange("")  # the others wait until the pictures are there
-    return {spec: make_source(spec, data) for spec in {row.recipe.data for row in rows}}
+    return {
+        row.recipe.data: make_source(
+            row.recipe.data,
+            data,
+            epochs=row.recipe.epochs,
+            skip_unreadable=arguments.skip_unreadable > 0,
+        )
+        for row in {row.recipe.data: row for row in rows}.values()
+    }
 
 
 def _announce(recipe, miniature, rows, plans, departures) -> None:

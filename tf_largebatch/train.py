@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tf_largebatch import run_folder
 from tf_largebatch.batching import BatchPlan
-from tf_largebatch.build import cross_entropy, make_model, make_optimizer
+from tf_largebatch.build import make_loss, make_model, make_optimizer
 from tf_largebatch.callbacks.progress import TrainingProgress
 from tf_largebatch.callbacks.tensorboard import TensorBoardScalars
 from tf_largebatch.distribution.checkpoint import Checkpoints, Progress
@@ -78,11 +78,11 @@ def train(job: Job) -> SeedResult:
     keras.config.set_dtype_policy(POLICIES[settings.precision])
     with strategy.scope():
         model = make_model(recipe, source, job.seed, bn_replicas=recipe.bn_replicas(batch))
-        model.compile(optimizer=make_optimizer(recipe, batch))
+        model.compile(optimizer=make_optimizer(recipe, job.plan.phases))
     step = TrainingStep(
         model,
         model.optimizer,
-        loss=cross_entropy,
+        loss=make_loss(recipe.loss),
         plan=batch,
         strategy=strategy,
         scale_loss=settings.precision == "float16",
@@ -109,9 +109,10 @@ def train(job: Job) -> SeedResult:
         try:
             fit(
                 step,
-                batches=training_batches(
-                    source, batch, strategy, seed=job.seed, first_update=progress.update
+                batches=lambda plan, update: training_batches(
+                    source, plan, strategy, seed=job.seed, first_update=update
                 ),
+                later=job.plan.phases[1:],
                 evaluate=make_evaluation(job, model, progress),
                 epochs=job.stop_epoch or recipe.epochs,
                 progress=progress,
@@ -153,7 +154,8 @@ def explain(error: Exception, job: Job, update: int) -> InputError | None:
         update: updates done. A block reads ahead of them, by its own length at most.
     """
     for ahead in range(update, update + BLOCK):
-        known = job.source.explain_failure(error, job.plan.batch, seed=job.seed, update=ahead)
+        plan = job.plan.phase_at(ahead)
+        known = job.source.explain_failure(error, plan, seed=job.seed, update=ahead)
         if known is not None:
             return known
     return None
@@ -247,9 +249,8 @@ class UnreadLimit:
     def _name(self, update: int) -> None:
         """Notes the first few by name, which reads the update's images once more."""
         if len(self._named) < NAMED:
-            found = self._job.source.unreadable(
-                self._job.plan.batch, seed=self._job.seed, update=update
-            )
+            plan = self._job.plan.phase_at(update)
+            found = self._job.source.unreadable(plan, seed=self._job.seed, update=update)
             self._named = (self._named + found)[:NAMED]
 
 
@@ -291,6 +292,7 @@ def make_evaluation(job: Job, model: keras.Model, progress: Progress):
 
     dataset = strategy.distribute_datasets_from_function(make)
     images = job.plan.recipe.model.bn_recompute_images
+    # The first phase's batch in every phase: what matters is how many images a group has.
     recompute = StatisticsStep(model, plan=batch, strategy=strategy) if images else None
 
     def evaluate():
@@ -315,6 +317,7 @@ def make_watchers(job: Job, done: int) -> list[keras.callbacks.Callback]:
     hparams = {
         "recipe": recipe.name,
         "optimizer": type(recipe.optimizer).__name__.removesuffix("Spec"),
+        "label_smoothing": recipe.loss.label_smoothing,
         "global_batch": recipe.global_batch,
         "micro_batch": plan.batch.micro_batch,
         "peak_lr": recipe.peak_rate,
@@ -334,7 +337,6 @@ def make_watchers(job: Job, done: int) -> list[keras.callbacks.Callback]:
             every=BLOCK,
             plan_markdown=plan.markdown(),
             hparams=hparams,
-            images_per_update=recipe.global_batch,
             first_update=done,
         ),
     ]

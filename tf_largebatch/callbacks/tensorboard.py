@@ -36,7 +36,8 @@ class TensorBoardScalars(keras.callbacks.Callback):
         epoch/loss  epoch/top1 (0..1)  epoch/error_pct         both; step: epochs done
         epoch/top5 (0..1)  epoch/top1_best (0..1)              validation; step: epochs done
         step/loss  optimizer/{learning_rate, grad_norm, weight_norm}
-        throughput/{images_per_sec, step_ms}  images_seen      train; step: updates done
+        throughput/{images_per_sec, step_ms}                   train; step: updates done
+        images_seen  global_batch                              of the window's last update
 
     Per-update values are kept as floats and written as their mean every `every` updates, at the
     last update of the window; what an epoch or the training leaves over is a shorter window, so
@@ -56,7 +57,6 @@ class TensorBoardScalars(keras.callbacks.Callback):
         every: updates per point, >= 1.
         plan_markdown: the resolved plan.
         hparams: name to bool, number or text: what a table of many runs is sorted by.
-        images_per_update: the global batch, >= 1.
         first_update: updates already done when training starts, >= 0.
 
     Raises:
@@ -70,13 +70,11 @@ class TensorBoardScalars(keras.callbacks.Callback):
         every: int,
         plan_markdown: str,
         hparams: dict[str, float | str | int | bool],
-        images_per_update: int,
         first_update: int = 0,
     ):
         super().__init__()
         for name, value, least in (
             ("every", every, 1),
-            ("images_per_update", images_per_update, 1),
             ("first_update", first_update, 0),
         ):
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -92,7 +90,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
                 )
         self._folder, self._every = Path(folder), every
         self._plan_markdown, self._hparams = plan_markdown, dict(hparams)
-        self._images_per_update, self._first_update = images_per_update, first_update
+        self._first_update = first_update
 
     def on_train_begin(self, logs=None):
         """Opens the writers; at the start of a run, writes what is written once."""
@@ -117,6 +115,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
         """Keeps one update's values, and writes the window when it is full."""
         self._updates = batch + 1
         self._count += 1
+        self._newest = logs
         for name, _, _ in PER_UPDATE:
             if name in logs:
                 self._values[name].append(float(logs[name]))
@@ -157,12 +156,15 @@ class TensorBoardScalars(keras.callbacks.Callback):
                 values = self._values[name]
                 if values and (self._compiled or not tag.startswith("throughput/")):
                     tf.summary.scalar(tag, mean(values))
-            tf.summary.scalar("images_seen", self._updates * self._images_per_update)
+            for name in ("images_seen", "global_batch"):
+                if name in self._newest:
+                    tf.summary.scalar(name, self._newest[name])
         self._compiled = True
         self._clear()
 
     def _clear(self):
         self._count = 0
+        self._newest = {}
         self._values = {name: [] for name, _, _ in PER_UPDATE}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -32,6 +33,7 @@ class ArraySource:
         pixel_std: the same, > 0.
         augment: images [n, H, W, C] and keys uint64 [n] to images of the same shape and type; None
             delivers the images as they are.
+        plain_from_epoch: from this epoch on, counted from 0, `augment` is not used.
         augmentation: what `augment` does, in words, for `describe`.
 
     Raises:
@@ -48,6 +50,7 @@ class ArraySource:
         pixel_mean: tuple[float, ...],
         pixel_std: tuple[float, ...],
         augment: Augment | None = None,
+        plain_from_epoch: float = math.inf,
         augmentation: str = "no augmentation",
     ):
         self.name = name
@@ -58,6 +61,7 @@ class ArraySource:
         self.train_examples = len(train[0])
         self.eval_examples = len(evaluation[0])
         self._augment = augment
+        self._plain_from_epoch = plain_from_epoch
         self._augmentation = augmentation
         for part, (images, labels) in (("train", train), ("evaluation", evaluation)):
             _check_arrays(self, part, images, labels, dtype=train[0].dtype)
@@ -81,6 +85,11 @@ class ArraySource:
             f"{self.name}: {self.train_examples:,} training and {self.eval_examples:,} evaluation "
             f"images of {height}x{width}x{channels} ({self._train[0].dtype.name}, in memory), "
             f"{self.classes} classes; {self._augmentation}"
+            + (
+                f", none from epoch {self._plain_from_epoch:g} on"
+                if self._plain_from_epoch < math.inf
+                else ""
+            )
         )
 
     def train_batches(
@@ -100,7 +109,9 @@ class ArraySource:
         def deliver(epochs, examples):
             chosen = tf.gather(images, examples)
             if self._augment is not None:
-                chosen = self._augment(chosen, order.augmentation_keys(seed, epochs, examples))
+                changed = self._augment(chosen, order.augmentation_keys(seed, epochs, examples))
+                early = tf.cast(epochs, tf.float32) < self._plain_from_epoch
+                chosen = tf.where(early[:, tf.newaxis, tf.newaxis, tf.newaxis], changed, chosen)
             return (
                 tf.reshape(chosen, [group, plan.replica_batch, *self.image_shape]),
                 tf.reshape(tf.gather(labels, examples), [group, plan.replica_batch]),

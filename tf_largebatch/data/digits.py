@@ -6,6 +6,8 @@ as `sklearn.datasets.load_digits` ships it.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from tf_largebatch.data import augment
@@ -16,7 +18,7 @@ TRAIN_EXAMPLES = 1_280
 EVAL_EXAMPLES = 517
 
 
-def load(*, shift: int = 1, noise: float = 0.3) -> ArraySource:
+def load(*, shift: int = 1, noise: float = 0.3, plain_from_epoch: float = math.inf) -> ArraySource:
     """Returns the digits: 1,280 for training, 517 for evaluation, float32 [8, 8, 1] in 0 to 1.
 
     The split is fixed: the permutation of `numpy.random.RandomState(0)`, whose stream NumPy keeps
@@ -28,6 +30,7 @@ def load(*, shift: int = 1, noise: float = 0.3) -> ArraySource:
             in; 0 to 7.
         noise: standard deviation of the normal noise added to training images, in pixel units
             of 0 to 1, not clipped; >= 0.
+        plain_from_epoch: from this epoch on, counted from 0, training images stay as they are.
 
     Raises:
         InputError: an argument outside its range.
@@ -55,5 +58,6 @@ def load(*, shift: int = 1, noise: float = 0.3) -> ArraySource:
         pixel_mean=(images[train].mean(dtype=np.float64),),
         pixel_std=(images[train].std(dtype=np.float64),),
         augment=move_and_blur,
+        plain_from_epoch=plain_from_epoch,
         augmentation=f"shift up to {shift} pixels, noise of sd {noise:g}",
     )

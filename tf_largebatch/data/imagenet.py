@@ -295,7 +295,7 @@ class ImageNetSource:
         return found.unbatch().map(deliver, tf.data.AUTOTUNE)
 
     def _find_in_update(self, plan, *, seed, update) -> Iterator[str]:
-        positions = update * plan.global_batch + tf.range(plan.global_batch, dtype=tf.int64)
+        positions = plan.position_at(update) + tf.range(plan.global_batch, dtype=tf.int64)
         epochs, examples = order.examples_at(
             positions, seed=seed, train_examples=plan.train_examples
         )

@@ -1,7 +1,8 @@
 """Which example stands where: the stream of shuffled epochs, and each worker's part of it.
 
 The stream is epoch after epoch, each in its own order. Position j of it is example
-`permutation(seed, j // N)[j % N]`; update u takes positions u * B to (u + 1) * B - 1. Every order
+`permutation(seed, j // N)[j % N]`; update u takes the B positions from `plan.position_at(u)` on,
+which is u * B where the batch does not change. Every order
 is a function of (seed, epoch), computed for single positions, so that a worker computes its own
 share only and a restart starts anywhere.
 
@@ -64,7 +65,7 @@ def train_stream(
     def share(first_turn):
         turns = first_turn + tf.range(group, dtype=tf.int64)[:, tf.newaxis]
         replicas = worker * local_replicas + turns % local_replicas
-        starts = turns // local_replicas * plan.global_batch + replicas * plan.replica_batch
+        starts = plan.position_at(turns // local_replicas) + replicas * plan.replica_batch
         positions = tf.reshape(starts + tf.range(plan.replica_batch, dtype=tf.int64), [-1])
         return examples_at(positions, seed=seed, train_examples=plan.train_examples)
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_largebatch.batching import BatchPlan
 from tf_largebatch.distribution.checkpoint import Progress
 from tf_largebatch.distribution.evaluation import Scores
 from tf_largebatch.distribution.step import COLUMNS, TrainingStep
@@ -18,13 +19,17 @@ from tf_largebatch.result import EpochRecord
 BLOCK = 20  # updates per visit to the host: its cost vanishes, and a reader waits seconds at most
 
 
+Batches = Callable[[BatchPlan, int], Iterator]
+
+
 def fit(
     step: TrainingStep,
     *,
-    batches: Iterator,
+    batches: Batches,
     evaluate: Callable[[], Scores],
     epochs: float,
     progress: Progress,
+    later: Sequence[BatchPlan] = (),
     callbacks: Sequence[keras.callbacks.Callback] = (),
     after_epoch: Callable[[Progress], None] = lambda progress: None,
     after_block: Callable[[Progress], bool] = lambda progress: False,
@@ -34,16 +39,18 @@ def fit(
 
     Callbacks are ordinary Keras callbacks. `on_train_batch_end(update, logs)` comes once per
     update and in order, in blocks of up to 20 after the fact, with plain floats: `loss`,
-    `accuracy`, `learning_rate`, `grad_norm`, `loss_scale`, `images_per_sec`, `step_ms` and, on the
-    last update of a block, `weight_norm`. `on_epoch_end(epoch, logs)` has the fields of
-    `EpochRecord`.
+    `accuracy`, `learning_rate`, `grad_norm`, `loss_scale`, `global_batch`, `images_seen`,
+    `images_per_sec`, `step_ms` and, on the last update of a block, `weight_norm`.
+    `on_epoch_end(epoch, logs)` has the fields of `EpochRecord`.
 
     Args:
         step: the update.
-        batches: over training data that starts at update `progress.update`.
+        batches: (plan, update) -> iterator over training data that starts there.
         evaluate: scores the model as it stands.
         epochs: length of the whole training, fractions allowed.
         progress: where to start; changed in place.
+        later: plans of the later phases, where the batch changes (`BatchPlan.followed_by`). Each
+            phase is compiled once; optimizer state and weights go on.
         callbacks: watch, never steer.
         after_epoch: called last in each epoch, to save.
         after_block: called after each block; True ends the training there.
@@ -57,21 +64,23 @@ def fit(
     """
     watchers = keras.callbacks.CallbackList(list(callbacks), model=step.model)
     watchers.on_train_begin({})
+    phases = _Phases(step, later, batches)
     first = progress.records[-1].epoch + 1 if progress.records else 1
     try:
         for epoch in range(first, math.ceil(epochs) + 1):
-            end = step.plan.updates_at(min(epoch, epochs))
+            end = phases.updates_at(min(epoch, epochs))
             if end == progress.update and not len(progress.rows):
                 continue  # a batch larger than the data: the last update ended this epoch too
             watchers.on_epoch_begin(epoch - 1, {})
             while progress.update < end:
-                size = min(BLOCK, end - progress.update)
+                current, iterator, phase_end = phases.at(progress.update)
+                size = min(BLOCK, min(end, phase_end) - progress.update)
                 if pause_every:
                     size = min(size, pause_every - progress.update % pause_every)
-                _run_block(step, batches, progress, size, watchers)
+                _run_block(current, iterator, progress, size, watchers)
                 if after_block(progress):
                     return False
-            record = _record(epoch, progress, step.plan.global_batch, evaluate())
+            record = _record(epoch, progress, phases.position_at(progress.update), evaluate())
             progress.records.append(record)
             progress.rows, progress.seconds = progress.rows[:0], 0.0
             watchers.on_epoch_end(epoch - 1, dataclasses.asdict(record))
@@ -79,6 +88,35 @@ def fit(
     finally:  # what was watched is written, and the bar closed, also when training is cut short
         watchers.on_train_end({})
     return True
+
+
+class _Phases:
+    """The step and the data of each update, made anew where the batch changes."""
+
+    def __init__(self, step: TrainingStep, later: Sequence[BatchPlan], batches: Batches):
+        self._plans = [step.plan, *later]
+        self._step, self._batches = step, batches
+        self._iterator: Iterator | None = None
+
+    def updates_at(self, epoch: float) -> int:
+        """The first update at or after `epoch`."""
+        return [p for p in self._plans if p.start_epoch <= epoch][-1].updates_at(epoch)
+
+    def position_at(self, update: int) -> int:
+        """The examples used before `update`."""
+        return [p for p in self._plans if p.start_update <= update][-1].position_at(update)
+
+    def at(self, update: int) -> tuple[TrainingStep, Iterator, float]:
+        """The step, the data, and the update at which they end."""
+        number = max(i for i, p in enumerate(self._plans) if p.start_update <= update)
+        plan = self._plans[number]
+        if self._iterator is None or plan is not self._step.plan:
+            if plan is not self._step.plan:
+                self._step = self._step.for_plan(plan)
+            self._iterator = self._batches(plan, update)
+        later = self._plans[number + 1 :]
+        end = later[0].start_update if later else math.inf
+        return self._step, self._iterator, end
 
 
 def _run_block(
@@ -94,12 +132,14 @@ def _run_block(
     weight_norm = float(step.weight_norm())
     seconds = time.perf_counter() - started
     _stop_if_not_finite(step, rows, progress.update)
-    speed = {
+    common = {
+        "global_batch": step.plan.global_batch,
         "images_per_sec": size * step.plan.global_batch / seconds,
         "step_ms": 1000.0 * seconds / size,
     }
     for i, row in enumerate(rows.tolist()):
-        logs = dict(zip(COLUMNS, row, strict=True)) | speed
+        logs = dict(zip(COLUMNS, row, strict=True)) | common
+        logs["images_seen"] = step.plan.position_at(progress.update + i + 1)
         del logs["first_bad_tensor"], logs["unread"]
         if i == size - 1:
             logs["weight_norm"] = weight_norm
@@ -124,12 +164,12 @@ def _stop_if_not_finite(step: TrainingStep, rows: np.ndarray, update: int) -> No
     )
 
 
-def _record(epoch: int, progress: Progress, global_batch: int, scores: Scores) -> EpochRecord:
+def _record(epoch: int, progress: Progress, seen: int, scores: Scores) -> EpochRecord:
     mean = progress.rows.mean(axis=0, dtype=np.float64)
     return EpochRecord(
         epoch=epoch,
         update=progress.update,
-        images_seen=progress.update * global_batch,
+        images_seen=seen,
         learning_rate=float(progress.rows[-1, COLUMNS.index("learning_rate")]),
         train_loss=float(mean[COLUMNS.index("loss")]),
         train_error_pct=100.0 * (1.0 - float(mean[COLUMNS.index("accuracy")])),

@@ -24,6 +24,7 @@ update and halve the scale; after `GROWTH_UPDATES` updates without one it double
 ends in NaN or in a deadlock.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 
 import keras
@@ -110,6 +111,13 @@ class TrainingStep:
         optimizer._all_reduce_sum_gradients = list
         self.run = tf.function(self._run)
         self.weight_norm = tf.function(self._weight_norm)
+
+    def for_plan(self, plan: BatchPlan) -> "TrainingStep":
+        """Returns the step of another batch over the same model, optimizer and loss scale."""
+        other = copy.copy(self)
+        other.plan = plan
+        other.run = tf.function(other._run)
+        return other
 
     def _run(self, iterator: Iterator, updates: tf.Tensor) -> tf.Tensor:
         rows = tf.TensorArray(tf.float32, size=updates, element_shape=[len(COLUMNS)])
@@ -223,7 +231,7 @@ class TrainingStep:
         def micro_step(step, images, labels):
             # Counted over all replicas: the pieces of one update, in the order of the stream.
             piece = replica * steps + step
-            first = update * self.plan.global_batch + tf.cast(piece, tf.int64) * size
+            first = self.plan.position_at(update) + tf.cast(piece, tf.int64) * size
             with stream_position.standing_at(stream_position.Position(self._seed, first)):
                 return self._micro_step(trainable, state, piece, images, labels, scale)
 

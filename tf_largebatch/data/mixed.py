@@ -1,0 +1,83 @@
+"""Augmentations of whole batches on top of any data source: RandAugment, MixUp, CutMix."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tf_largebatch.batching import BatchPlan
+from tf_largebatch.data import DataSource, mixing, order, randaugment
+from tf_largebatch.errors import InputError
+
+
+class MixedSource:
+    """A source whose training images are changed or mixed after they were put into batches.
+
+    All else is the other source's: see `tf_largebatch.data.DataSource`. Training labels are float32
+    [replica_batch, classes] where images are mixed. Each pair of neighbours in the stream of
+    examples is mixed with each other, so that the result does not depend on the split.
+
+    Args:
+        source: what to change.
+        randaugment_magnitude: 0 to 10; 0 for none. Images must be uint8.
+        mixup_alpha: of the Beta distribution; 0 for none.
+        cutmix_alpha: the same; with both, half of the pairs each.
+    """
+
+    def __init__(
+        self,
+        source: DataSource,
+        *,
+        randaugment_magnitude: float = 0.0,
+        mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
+    ):
+        self._source = source
+        self._magnitude = randaugment_magnitude
+        self._alphas = {"mixup_alpha": mixup_alpha, "cutmix_alpha": cutmix_alpha}
+
+    def __getattr__(self, name: str):
+        return getattr(self._source, name)
+
+    def describe(self) -> str:
+        """Returns the other source's line and what is added."""
+        parts = [f"RandAugment {self._magnitude:g}"] * bool(self._magnitude)
+        parts += [f"{n.removesuffix('_alpha')} {a:g}" for n, a in self._alphas.items() if a]
+        return f"{self._source.describe()}; {', '.join(parts)}"
+
+    def train_batches(
+        self,
+        plan: BatchPlan,
+        *,
+        seed: int,
+        first_update: int = 0,
+        worker: int = 0,
+        workers: int = 1,
+    ) -> tf.data.Dataset:
+        """Returns the other source's training batches, changed: see `DataSource.train_batches`.
+
+        Raises:
+            InputError: images are mixed, and the replica batch is odd.
+        """
+        mixed = any(self._alphas.values())
+        if mixed and plan.replica_batch % 2:
+            raise InputError(
+                "the replica batch must be even where neighbours are mixed. Received: "
+                f"{plan.replica_batch} ({plan})"
+            )
+        share = {"seed": seed, "first_update": first_update, "worker": worker, "workers": workers}
+        batches = self._source.train_batches(plan, **share)
+        places = order.train_stream(plan, **share, group=1)
+
+        def change(batch, place):
+            images, labels = batch
+            keys = order.augmentation_keys(seed, *place)
+            if self._magnitude:
+                images = randaugment.randaugment(images, keys, magnitude=self._magnitude)
+            if mixed:
+                images, labels = mixing.mix(
+                    images, labels, keys, classes=self._source.classes, **self._alphas
+                )
+            return images, labels
+
+        both = tf.data.Dataset.zip((batches, places))
+        return order.ordered(both.map(change, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))

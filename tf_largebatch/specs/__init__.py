@@ -1,0 +1,1 @@
+"""Frozen records of the parts of a recipe. Standard library only."""
