@@ -1,5 +1,7 @@
 """Damaged data ends a run with one line that names file and record, and status 2."""
 
+import csv
+
 import pytest
 import shards
 from test_cli import command
@@ -19,8 +21,8 @@ def good(count):
     return [shards.example(shards.flat_jpeg(2 * n), n) for n in range(count)]
 
 
-def run(folder, tmp_path):
-    done = command("--data", folder, "--run-dir", tmp_path / "run", *SMALL)
+def run(folder, tmp_path, *flags):
+    done = command("--data", folder, "--run-dir", tmp_path / "run", *SMALL, *flags)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr.strip().splitlines()[-1]
@@ -69,3 +71,32 @@ def test_a_label_out_of_range_is_named_with_its_value(tmp_path):
     line = run(folder, tmp_path)
     assert "record 3" in line
     assert "1000" in line
+
+
+@pytest.mark.slow
+def test_pictures_that_cannot_be_read_are_skipped_counted_and_named_up_to_a_limit(tmp_path):
+    folder = tmp_path / "data"
+    broken = shards.flat_jpeg(100)[:200] + b"\0" * 100
+    train, validation = good(8), good(4)
+    for number in (2, 5):
+        train[number] = shards.example(broken, number)
+    validation[1] = shards.example(broken, 1)
+    shards.write_split(folder, "train", train)
+    shards.write_split(folder, "validation", validation)
+
+    flags = ["--data", folder, "--run-dir", tmp_path / "run", *SMALL, "--skip-unreadable=2"]
+    done = command(*flags)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        epochs = list(csv.DictReader(file))
+    assert [(e["unread"], e["validation_unread"]) for e in epochs] == [("2", "1")] * 2
+    reports = [line for line in done.stderr.splitlines() if "could not be read" in line]
+    assert len(reports) == 2
+    for report in reports:
+        assert "2 training images could not be read and were skipped, 1 validation image" in report
+        assert "record 2" in report and "record 5" in report
+
+    line = run(folder, tmp_path / "other", "--skip-unreadable=1")
+    assert "2 training images of this epoch could not be read" in line
+    assert "more than --skip-unreadable 1 allows" in line
+    assert "record 2" in line and "record 5" in line

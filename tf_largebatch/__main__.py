@@ -16,7 +16,8 @@ def load_recipes() -> list[Recipe]:
         importlib.import_module(f"tf_largebatch.recipes.{info.name}")
         for info in pkgutil.iter_modules(recipes.__path__)
     ]
-    return sorted((m.RECIPE for m in modules), key=lambda r: (r.paper, r.global_batch, r.name))
+    rows = [r for m in modules for r in getattr(m, "ROWS", {"": m.RECIPE}).values()]
+    return sorted(rows, key=lambda r: (r.paper, r.name, r.global_batch))
 
 
 def table() -> str:
@@ -30,11 +31,11 @@ def table() -> str:
             top1 += "" if std is None else f" +- {std:g}"
         lines.append(
             (
-                recipe.name,
+                recipe.name if recipe.row is None else f"{recipe.name} --row {recipe.row}",
                 f"{recipe.global_batch:,}",
                 type(recipe.optimizer).__name__.removesuffix("Spec"),
                 f"{recipe.epochs:g}",
-                f"{recipe.batch_plan().updates_at(recipe.epochs):,}",
+                f"{recipe.updates:,}",
                 top1,
                 recipe.paper,
             )

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tf_largebatch import __version__, cluster, overrides, run_folder, session
@@ -18,7 +18,13 @@ from tf_largebatch.settings import PRECISIONS, Settings
 WRONG_INPUT, WORKER_LOST = 2, 4
 
 
-def main(recipe: Recipe, miniature: Miniature, argv: Sequence[str] | None = None) -> None:
+def main(
+    recipe: Recipe,
+    miniature: Miniature,
+    argv: Sequence[str] | None = None,
+    *,
+    rows: Mapping[str, Recipe] | None = None,
+) -> None:
     """Runs a recipe module's command line and exits.
 
     Status 0: done. 2: something the user gave is wrong, said in one line. 3: no run's loss stayed
@@ -29,9 +35,12 @@ def main(recipe: Recipe, miniature: Miniature, argv: Sequence[str] | None = None
         recipe: the published set-up.
         miniature: what runs where no data is at hand.
         argv: arguments; None for those of the process.
+        rows: further set-ups of a family, by the name that `--row` takes; `recipe` is one of them.
     """
-    parser = make_parser(recipe)
+    parser = make_parser(recipe, rows)
     arguments = parser.parse_args(argv)
+    if rows is not None:
+        recipe = rows[arguments.row]
     try:
         status = _run(recipe, miniature, arguments)
     except InputError as error:
@@ -43,7 +52,9 @@ def main(recipe: Recipe, miniature: Miniature, argv: Sequence[str] | None = None
     sys.exit(status)
 
 
-def make_parser(recipe: Recipe) -> argparse.ArgumentParser:
+def make_parser(
+    recipe: Recipe, rows: Mapping[str, Recipe] | None = None
+) -> argparse.ArgumentParser:
     """Returns the flags: they describe the machine; the hyperparameters are the recipe's."""
     parser = argparse.ArgumentParser(
         prog=f"python -m tf_largebatch.recipes.{recipe.name}",
@@ -51,6 +62,14 @@ def make_parser(recipe: Recipe) -> argparse.ArgumentParser:
         "experiment runs, on real data that is already here.",
         allow_abbrev=False,
     )
+    if rows is not None:
+        parser.add_argument(
+            "--row",
+            choices=list(rows),
+            default=recipe.row,
+            help="which of the paper's rows to run with --data, or to --plan (default: "
+            "%(default)s)",
+        )
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data",
@@ -279,7 +298,8 @@ def _claim(recipe, arguments, scale, rows) -> Path:
         for row in rows
     ]
     modified = any(plan.departures for plan in plans)
-    name = recipe.name + {"full": "", "miniature": "-mini", "smoke": "-smoke"}[scale]
+    name = recipe.name if recipe.row is None or scale != "full" else f"{recipe.name}-{recipe.row}"
+    name += {"full": "", "miniature": "-mini", "smoke": "-smoke"}[scale]
     name += "-modified" if modified else ""
     folder = arguments.run_dir or run_folder.default_folder(name)
     identity = {

@@ -13,7 +13,7 @@ from tf_largebatch.errors import InputError
 from tf_largebatch.recipe import Recipe
 
 # A recipe under another name, or with another published result, would be a false claim.
-FIXED = ("name", "title", "paper", "expected", "notes", "data.name")
+FIXED = ("name", "row", "title", "paper", "expected", "notes", "data.name")
 
 
 def fields(record: Any, prefix: str = "") -> dict[str, Any]:

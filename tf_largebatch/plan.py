@@ -4,9 +4,10 @@ Standard library only: a plan answers before a framework could be imported.
 """
 
 import dataclasses
+import importlib.util
 from dataclasses import dataclass
 
-from tf_largebatch import architectures
+from tf_largebatch import architectures, sources
 from tf_largebatch.batching import BatchPlan
 from tf_largebatch.datasets import DATASETS
 from tf_largebatch.recipe import (
@@ -66,7 +67,7 @@ class Plan:
         """Returns (label, text) pairs in reading order."""
         recipe, batch = self.recipe, self.batch
         lines = [
-            ("recipe", f"{recipe.name} ({recipe.paper}), {self.scale}"),
+            ("recipe", f"{recipe.label} ({recipe.paper}), {self.scale}"),
             ("data", self.data),
             ("model", _model_line(recipe)),
             ("global batch", str(batch)),
@@ -93,10 +94,21 @@ class Plan:
             ("communication", _communication_line(self.settings, recipe, batch)),
             ("checkpoints", self.settings.checkpoints),
             ("published", describe_expected(recipe.expected)),
+            *([("numbers", sources.count(found))] if (found := self._sources()) else []),
         ]
         lines += [("note", note) for note in recipe.notes]
         lines += [("modified", change) for change in self.departures]
         return lines
+
+    def _sources(self) -> dict[str, sources.Source]:
+        """Where the recipe's numbers come from; nothing for one that no module states."""
+        if self.scale != "full" or importlib.util.find_spec(self._module) is None:
+            return {}
+        return sources.read_recipe(self.recipe)
+
+    @property
+    def _module(self) -> str:
+        return sources.PACKAGE + self.recipe.name
 
     def _per_epoch(self) -> str:
         return ", then ".join(f"{float(p.updates_per_epoch):.2f}" for p in self.phases)

@@ -69,6 +69,7 @@ class Recipe:
 
     Attributes:
         name: the module's name.
+        row: which one, in a module that states a family of recipes.
         title: one line.
         paper: arXiv number and table.
         data: the data set and its augmentation.
@@ -94,6 +95,7 @@ class Recipe:
     """
 
     name: str
+    row: str | None = None
     title: str
     paper: str
     data: ImageNetSpec | DigitsSpec
@@ -139,6 +141,11 @@ class Recipe:
         check(all(batch >= 1 for _, batch in self.growth), "growth", "of batches >= 1", self.growth)
 
     @property
+    def label(self) -> str:
+        """The name, with the row of a family."""
+        return self.name if self.row is None else f"{self.name}, {self.row}"
+
+    @property
     def peak_rate(self) -> float:
         """The reference rate, scaled to the global batch."""
         return scaled_rate(
@@ -151,6 +158,11 @@ class Recipe:
         return explain_rate(
             self.scaling, self.reference_rate, self.global_batch, self.reference_batch
         )
+
+    @property
+    def updates(self) -> int:
+        """Updates of the whole training on one device, at the data set's published size."""
+        return self.phases()[-1].updates_at(self.epochs)
 
     def batch_plan(
         self,

@@ -112,7 +112,7 @@ def describe_rows(rows: list[tuple[str, Recipe]]) -> str:
     width = max(len(label) for label, _ in rows)
     return "\n".join(
         f"  {label:<{width}}  batch {recipe.global_batch}, "
-        f"{recipe.batch_plan().updates_at(recipe.epochs):,} updates, rate {recipe.rate_arithmetic}"
+        f"{recipe.updates:,} updates, rate {recipe.rate_arithmetic}"
         for label, recipe in rows
     )
 

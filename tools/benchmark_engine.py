@@ -123,6 +123,7 @@ def compare_with_fit(rounds: int) -> dict:
         make_batches(FIT_BATCH),
         steps_per_epoch=(rounds + 2) * UPDATES_PER_CALL,
         callbacks=[Interleave()],
+        shuffle=False,
         verbose=0,
     )
     ms = {k: 1000 * statistics.median(v[2:]) / UPDATES_PER_CALL for k, v in times.items()}

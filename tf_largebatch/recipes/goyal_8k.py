@@ -33,14 +33,14 @@ RECIPE = Recipe(
         max_area=1.0,  # §5.1: as fb.resnet.torch
         min_aspect=3 / 4,  # §5.1: as fb.resnet.torch
         max_aspect=4 / 3,  # §5.1: as fb.resnet.torch
-        eval_short_side=256,  # recall: §5.1 says "224 x 224 center crop" with the usual resize
+        eval_short_side=256,  # [recall] §5.1 says "224 x 224 center crop" with the usual resize
     ),
     model=ModelSpec(
         architecture="resnet50",  # §5.1: stride 2 on the 3x3 convolutions ("v1.5")
         last_gamma=0.0,  # §5.1: zero in the last batch norm of every residual block
         bn_batch=32,  # §5.1: n = 32 per worker at every global batch, never synchronised
         bn_decay=0.9,  # §5.1: momentum of the running average
-        bn_epsilon=1e-5,  # recall: Caffe2's default
+        bn_epsilon=1e-5,  # [recall] Caffe2's default
         head_std=0.01,  # §5.1: N(0, 0.01^2)
     ),
     global_batch=8192,  # §5.2: k = 256 workers of n = 32

@@ -1,0 +1,103 @@
+"""Where numbers come from, read from the text of the recipe modules."""
+
+import textwrap
+
+import pytest
+
+from tf_largebatch import sources
+from tf_largebatch.__main__ import load_recipes
+
+BASE = '''
+    from tf_largebatch.recipe import Recipe, SGDSpec
+
+    RECIPE = Recipe(
+        name="base",
+        global_batch=256,  # §5.1
+        epochs=90,  # [recall] as usual
+        optimizer=SGDSpec(
+            momentum=0.9,  # Table 2
+            weight_decay=1e-4,  # [derived] half of it
+        ),
+        scaling="linear",
+    )
+'''
+CHILD = '''
+    import dataclasses
+
+    from tf_largebatch.recipes import {base}
+
+    RECIPE = dataclasses.replace(
+        {base}.RECIPE,
+        global_batch=512,  # [code: some file]
+        optimizer=dataclasses.replace(
+            {base}.RECIPE.optimizer,
+            momentum=0.95,  # ours
+        ),
+    )
+
+    def _row(batch):
+        return dataclasses.replace(
+            RECIPE,
+            global_batch=batch,  # [seed] slide 3
+            epochs=80,  # [unknown] the paper does not say
+        )
+
+    ROWS = {{name: _row(batch) for name, batch in ((1, 2),)}}
+    OTHERS = {{"a": RECIPE, "b": {base}.RECIPE}}
+'''
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """Two recipe modules of this test's own."""
+    import tf_largebatch.recipes
+
+    for name, text in (("test_base", BASE), ("test_child", CHILD.format(base="test_base"))):
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+    monkeypatch.setattr(
+        tf_largebatch.recipes, "__path__", [*tf_largebatch.recipes.__path__, str(tmp_path)]
+    )
+    return "tf_largebatch.recipes.test_base", "tf_largebatch.recipes.test_child"
+
+
+def kinds(found):
+    return {name: source.kind for name, source in found.items()}
+
+
+def test_a_module_states_its_own_numbers(modules):
+    assert kinds(sources.read(modules[0])) == {
+        "global_batch": "published",
+        "epochs": "recalled",
+        "optimizer.momentum": "published",
+        "optimizer.weight_decay": "derived",
+    }
+
+
+def test_what_is_replaced_has_the_new_source_and_the_rest_the_old(modules):
+    found = sources.read(modules[1])
+    assert kinds(found) == {
+        "global_batch": "read in code",
+        "epochs": "recalled",
+        "optimizer.momentum": "ours",
+        "optimizer.weight_decay": "derived",
+    }
+    assert found["epochs"].module == modules[0]
+    assert sources.count(found) == "1 read in code, 1 derived, 1 recalled, 1 ours"
+
+
+def test_rows_of_a_family_are_read_through_the_function_that_makes_them(modules):
+    row = kinds(sources.read(modules[1], "ROWS", "2"))
+    assert row["global_batch"] == "slides"
+    assert row["epochs"] == "not published"
+    assert row["optimizer.momentum"] == "ours"
+    assert kinds(sources.read(modules[1], "OTHERS", "b")) == kinds(sources.read(modules[0]))
+
+
+@pytest.mark.parametrize("recipe", load_recipes(), ids=lambda r: r.label)
+def test_every_recipe_says_where_its_main_numbers_come_from(recipe):
+    found = sources.read_recipe(recipe)
+    needed = {"global_batch", "epochs", "reference_rate", "reference_batch", "data.image_size"}
+    needed |= {"model.architecture", "optimizer.weight_decay", "expected.top1_error_pct"}
+    if recipe.expected is None:
+        needed.remove("expected.top1_error_pct")
+    assert needed <= set(found), needed - set(found)
