@@ -10,14 +10,13 @@ accumulation  a global batch of 1,024 in 1, 4, 16 and 64 micro-batches, beside s
 workers       two workers on loopback with 128 images each, beside one process with 256, on the same
               cores; and the all-reduce of the same gradients alone.
 
-A process of its own is started for each memory figure and for each worker. POSIX.
+A process of its own is started for each memory figure and for each worker. Linux.
 """
 
 import argparse
 import json
 import os
 import platform
-import resource
 import socket
 import statistics
 import subprocess
@@ -185,11 +184,16 @@ def print_memory(accumulation: int) -> None:
     import tensorflow as tf
 
     make_step(2)[0].run(iter(make_batches(2)), tf.constant(1)).numpy()  # all libraries are in
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_kilobytes()
     step, iterator = make_step(GLOBAL_BATCH, GLOBAL_BATCH // accumulation)
     step.run(iterator, tf.constant(3)).numpy()
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(round((after - before) / 1024))
+    print(round((_peak_kilobytes() - before) / 1024))
+
+
+def _peak_kilobytes() -> int:
+    """Of this program: `getrusage` would count the parent's memory from before it was started."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
 def measure_workers(rounds: int) -> dict:

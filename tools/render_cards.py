@@ -1,0 +1,309 @@
+"""Writes recipes/<name>/: the card and the launchers of every recipe, from its module and records.
+
+    python tools/render_cards.py           # after a recipe or a record has changed
+    python tools/render_cards.py --check   # exit 1 if a file says something else, names it
+
+A card has every number of the recipe with its source, the paper's result, what differs from the
+paper, how far it has been reproduced here, and the command lines. The launchers end in the same
+module call.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tf_largebatch import overrides, sources  # noqa: E402
+from tf_largebatch.__main__ import load_recipes  # noqa: E402
+from tf_largebatch.plan import describe_expected  # noqa: E402
+from tf_largebatch.recipe import Recipe  # noqa: E402
+from tf_largebatch.result import Result  # noqa: E402
+
+FOLDER = ROOT / "recipes"
+SEEDS = 3  # of a miniature's record
+GPUS_PER_NODE, IMAGES_PER_GPU = 8, 32
+
+
+def families() -> dict[str, list[Recipe]]:
+    """The recipes of each module."""
+    found: dict[str, list[Recipe]] = {}
+    for recipe in load_recipes():
+        found.setdefault(recipe.name, []).append(recipe)
+    return dict(sorted(found.items()))
+
+
+def miniature_record(name: str) -> tuple[Path, Result] | None:
+    """The newest committed result of the unmodified miniature with several seeds."""
+    for path in sorted((FOLDER / name / "runs").glob("*/result.json"), reverse=True):
+        result = Result.from_json(json.loads(path.read_text(encoding="utf-8")))
+        if result.scale == "miniature" and not result.modified:
+            if len(result.rows[0].runs) >= SEEDS:
+                return path, result
+    return None
+
+
+def rung(name: str) -> str:
+    """How far the recipe has been reproduced by this project."""
+    return "mini" if miniature_record(name) else "plan"
+
+
+def call(recipe: Recipe, extra: str = "") -> str:
+    """The module call of a recipe."""
+    row = "" if recipe.row is None else f" --row {recipe.row}"
+    return f"python -m tf_largebatch.recipes.{recipe.name}{row}{extra}"
+
+
+def card(name: str, recipes: list[Recipe]) -> str:
+    """The text of card.md."""
+    main = _default(name, recipes)
+    parts = [
+        f"# {name}",
+        f"{main.title}. [{main.paper}]({_link(main.paper)})",
+        _rows_table(recipes) if len(recipes) > 1 else "",
+        f"Published: {describe_expected(main.expected)}.",
+        "## Run it",
+        "\n".join(
+            [
+                "```bash",
+                f"{call(main, ' --plan')}          # every number, without TensorFlow",
+                f"{call(main)}                 # the miniature, minutes on a laptop",
+                f"{call(main, ' --data DIR')}      # as published, on ImageNet in DIR",
+                "```",
+            ]
+        ),
+        "`local.sh` (GPUs of one machine), `cluster.sbatch` (SLURM), `k8s.yaml` (an indexed Job) "
+        "and `tpu.sh` end in that call.",
+        "## How far it is reproduced here",
+        _reproduced(name),
+        f"## Numbers{_of(main)}",
+        _numbers_table(main),
+        "A section or table is the paper's; `[code]` was read in a public implementation or log, "
+        "`[seed]` on a slide, `[derived]` is arithmetic, `[recall]` from memory, `[unknown]` not "
+        "published.",
+    ]
+    if main.notes:
+        parts += ["## Differs from the paper", "\n".join(f"- {note}" for note in main.notes)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _default(name: str, recipes: list[Recipe]) -> Recipe:
+    module = sys.modules[f"{sources.PACKAGE}{name}"]
+    return next(r for r in recipes if r == module.RECIPE)
+
+
+def _of(recipe: Recipe) -> str:
+    return "" if recipe.row is None else f" of the row `{recipe.row}`"
+
+
+def _link(paper: str) -> str:
+    number = paper.split()[0].removeprefix("arXiv:").rstrip(",;")
+    return f"https://arxiv.org/abs/{number}" if paper.startswith("arXiv:") else "https://arxiv.org"
+
+
+def _rows_table(recipes: list[Recipe]) -> str:
+    lines = [
+        "| row | batch | peak rate | warmup epochs | epochs | updates | published error % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for recipe in recipes:
+        batch = f"{recipe.global_batch:,}" + "".join(f" → {b:,}" for _, b in recipe.growth)
+        lines.append(
+            f"| `{recipe.row}` | {batch} | {recipe.peak_rate:.6g} | "
+            f"{recipe.schedule.warmup_epochs:g} | {recipe.epochs:g} | {recipe.updates:,} | "
+            f"{_error(recipe)} |"
+        )
+    return "\n".join(lines)
+
+
+def _error(recipe: Recipe) -> str:
+    if recipe.expected is None:
+        return "–"
+    std = "" if recipe.expected.std_pct is None else f" ± {recipe.expected.std_pct:g}"
+    return f"{recipe.expected.top1_error_pct:.2f}{std}"
+
+
+def _reproduced(name: str) -> str:
+    lines = [
+        "- `plan`: rate, warmup, updates and decay are held against the published numbers by tests."
+    ]
+    record = miniature_record(name)
+    if record is None:
+        lines.append("- `mini`: not run with several seeds.")
+    else:
+        path, result = record
+        place = path.parent.relative_to(FOLDER / name).as_posix()
+        seeds = len(result.rows[0].runs)
+        lines += [
+            f"- `mini`: {seeds} seeds, [record]({place}/result.json). {' '.join(result.notes)}",
+            "",
+            "| row | batch | updates | error % | paper, ImageNet | shows |",
+            "|---|---|---|---|---|---|",
+            *(_miniature_row(row) for row in result.rows),
+            "",
+        ]
+    lines.append("- `full`: not run on ImageNet. Not run on a TPU.")
+    return "\n".join(lines)
+
+
+def _miniature_row(row) -> str:
+    mean, std = row.mean_error_pct, row.std_error_pct
+    error = "not finite" if mean is None or math.isnan(mean) else f"{mean:.1f}"
+    if std is not None and error != "not finite":
+        error += f" ± {std:.1f}"
+    published = "–"
+    if row.published_error_pct is not None:
+        published = f"{row.published_error_pct:.2f}"
+        if row.published_std_pct is not None:
+            published += f" ± {row.published_std_pct:g}"
+    return (
+        f"| {row.label} | {row.global_batch:,} | {row.updates:,} | {error} | {published} | "
+        f"{row.shows} |"
+    )
+
+
+def _numbers_table(recipe: Recipe) -> str:
+    found = sources.read_recipe(recipe)
+    lines = ["| field | value | source |", "|---|---|---|"]
+    for name, value in overrides.fields(recipe).items():
+        if name not in found:
+            continue
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        text = found[name].text.replace("|", "\\|")
+        lines.append(f"| `{name}` | {shown} | {text} |")
+    return "\n".join(lines)
+
+
+def _gpus(recipe: Recipe) -> int:
+    """GPUs that hold the batch with the batch-norm batch, or 32 images, each."""
+    return max(recipe.global_batch // (recipe.model.bn_batch or IMAGES_PER_GPU), 1)
+
+
+def local_sh(recipe: Recipe) -> str:
+    """GPUs of one machine, micro-batches making up the rest of the batch."""
+    return f"""#!/usr/bin/env bash
+# {recipe.label} on the GPUs of this machine: DATA=... ./local.sh
+set -euo pipefail
+exec {call(recipe)} --data "${{DATA:?a folder of ImageNet TFRecord shards}}" \\
+  --micro-batch auto --run-dir "${{RUN_DIR:-runs/{recipe.name}}}" "$@"
+"""
+
+
+def sbatch(recipe: Recipe) -> str:
+    """A SLURM job of one worker a node."""
+    nodes = max(_gpus(recipe) // GPUS_PER_NODE, 1)
+    return f"""#!/usr/bin/env bash
+#SBATCH --job-name={recipe.name}
+#SBATCH --nodes={min(nodes, 64)}
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node={GPUS_PER_NODE}
+#SBATCH --distribution=block
+#SBATCH --signal=TERM@120
+# {recipe.label}. On {_gpus(recipe):,} GPUs an update is one micro-batch each; on fewer it is
+# accumulated, with the same result. The same job again continues the run. Not run by this project.
+set -euo pipefail
+srun {call(recipe)} --data "${{DATA:?a folder of ImageNet TFRecord shards}}" \\
+  --run-dir "${{RUN_DIR:?a folder that all nodes share}}" "$@"
+"""
+
+
+def k8s(recipe: Recipe) -> str:
+    """An indexed Job with a headless service."""
+    name = recipe.name.replace("_", "-")
+    command = call(recipe).split()
+    arguments = ", ".join(json.dumps(part) for part in command)
+    return f"""# {recipe.label}. Set image and claims; not run by this project.
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec:
+  clusterIP: None
+  selector: {{job-name: {name}}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {{name: {name}}}
+spec:
+  completionMode: Indexed
+  completions: 8
+  parallelism: 8
+  backoffLimit: 100
+  template:
+    spec:
+      subdomain: {name}
+      restartPolicy: OnFailure
+      containers:
+        - name: worker
+          image: YOUR_IMAGE
+          command: [{arguments}, "--data", "/data", "--run-dir", "/runs/{recipe.name}"]
+          env:
+            - {{name: TF_LARGEBATCH_WORKERS, value: "8"}}
+            - {{name: TF_LARGEBATCH_HOSTS, value: "{name}-{{index}}.{name}:5000"}}
+          resources:
+            limits: {{nvidia.com/gpu: {GPUS_PER_NODE}}}
+          volumeMounts:
+            - {{name: data, mountPath: /data, readOnly: true}}
+            - {{name: runs, mountPath: /runs}}
+      volumes:
+        - {{name: data, persistentVolumeClaim: {{claimName: imagenet}}}}
+        - {{name: runs, persistentVolumeClaim: {{claimName: runs}}}}
+"""
+
+
+def tpu_sh(recipe: Recipe) -> str:
+    """A TPU machine."""
+    return f"""#!/usr/bin/env bash
+# {recipe.label} on a TPU: DATA=gs://... TPU=local ./tpu.sh
+# Never run: the step compiles under XLA with static shapes, which is all that was tested.
+set -euo pipefail
+exec {call(recipe)} --tpu "${{TPU:-local}}" --precision bfloat16 \\
+  --data "${{DATA:?a folder of ImageNet TFRecord shards}}" \\
+  --run-dir "${{RUN_DIR:-runs/{recipe.name}}}" "$@"
+"""
+
+
+def files() -> dict[Path, str]:
+    """Every file that belongs to the recipes, with its text."""
+    texts = {}
+    for name, recipes in families().items():
+        main = _default(name, recipes)
+        place = FOLDER / name
+        texts[place / "card.md"] = card(name, recipes)
+        texts[place / "local.sh"] = local_sh(main)
+        texts[place / "cluster.sbatch"] = sbatch(main)
+        texts[place / "k8s.yaml"] = k8s(main)
+        texts[place / "tpu.sh"] = tpu_sh(main)
+    return texts
+
+
+def stale() -> list[str]:
+    """The files that say something else than their recipe, and folders without a recipe."""
+    wanted = files()
+    names = {path.parent.name for path in wanted}
+    found = [
+        str(path.relative_to(ROOT))
+        for path, text in wanted.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    return found + [f"recipes/{p.name}" for p in FOLDER.iterdir() if p.name not in names]
+
+
+def main() -> None:
+    """Writes the files, or checks them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if stale")
+    if parser.parse_args().check:
+        if old := stale():
+            sys.exit(f"stale: {', '.join(old)}. Run python tools/render_cards.py")
+        return
+    for path, text in files().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o755 if path.suffix in (".sh", ".sbatch") else 0o644)
+
+
+if __name__ == "__main__":
+    main()
