@@ -59,7 +59,7 @@ def test_every_file_that_is_linked_exists():
 
 @pytest.mark.slow
 def test_the_example_trains_a_users_own_model_with_lars():
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    code = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)[0]
     assert len(code.strip().splitlines()) <= 24
     done = python("-c", code)
     assert done.returncode == 0, done.stderr
