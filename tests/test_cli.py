@@ -65,6 +65,13 @@ def test_the_plan_shows_a_departure():
         (["--micro-batch", "48", "--plan"], "Nearest that do: 32 or 64"),
         (["--seeds", "0"], "must be at least 1. Received: 0"),
         (["--precision", "float8"], "invalid choice: 'float8'"),
+        (["--wire", "int8"], "invalid choice: 'int8'"),
+        (["--micro-batch", "most"], "invalid"),
+        (["--checkpoint-updates", "0"], "must be at least 1. Received: 0"),
+        (["--checkpoint-minutes", "0"], "must be above 0. Received: 0"),
+        (["--skip-unreadable", "-1"], "must be at least 1. Received: -1"),
+        (["--tpu", "local", "--precision", "float16"], "float32 or bfloat16 on a TPU"),
+        (["--tpu", "local"], "--tpu must name a TPU that this machine reaches"),
         (["--unknown"], "unrecognized arguments: --unknown"),
         (["--data", "/nonexistent/imagenet"], "/nonexistent/imagenet"),
     ],
@@ -161,6 +168,20 @@ def test_a_smoke_run_walks_the_whole_path_and_continues_from_its_checkpoint(tmp_
 
 def names(folder):
     return {p.name for p in folder.iterdir()}
+
+
+@pytest.mark.slow
+def test_recomputed_statistics_change_the_evaluation_and_not_the_training(tmp_path):
+    module, flags = "tf_largebatch.recipes.goyal_256", ["--set=global_batch=64", "--seed=2"]
+    flags += ["--set=epochs=2", "--set=schedule.drop_epochs=1", "--wire=bfloat16", "--pack-mb=1"]
+    for name, extra in (("plain", []), ("fresh", ["--set=model.bn_recompute_images=1280"])):
+        done = command("--run-dir", tmp_path / name, *flags, *extra, module=module)
+        assert done.returncode == 0, done.stderr
+    assert "recomputed for evaluation from 1,280 images" in done.stdout
+    plain, fresh = curve(tmp_path / "plain"), curve(tmp_path / "fresh")
+    for a, b in zip(plain, fresh, strict=True):
+        assert a["train_loss"] == b["train_loss"]
+        assert a["validation_loss"] != b["validation_loss"]
 
 
 SHORT = ["--set=epochs=4", "--set=schedule.drop_epochs=2", "--seed=3"]

@@ -11,7 +11,7 @@ from tf_largebatch.plan import Plan, describe_data
 from tf_largebatch.recipes.goyal_8k import RECIPE
 
 RECIPES = Path(__file__).parents[1] / "tf_largebatch" / "recipes"
-SOURCE = re.compile(r"§|Table|Fig\.|Eq\.|ours|recall|code:|derived|unknown")
+SOURCE = re.compile(r"§|Table|Fig\.|Eq\.|paper|seed|ours|recall|code:|derived|unknown")
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.py")), ids=lambda p: p.stem)
