@@ -1,6 +1,9 @@
 import ast
 import dataclasses
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,12 +34,31 @@ def test_a_module_is_named_like_its_recipe():
 
 
 def test_the_list_shows_every_recipe_with_batch_updates_and_published_accuracy():
-    text = table()
-    for recipe in load_recipes():
-        (line,) = (x for x in text.splitlines() if x.split()[0] == recipe.name)
-        assert f"{recipe.global_batch:,}" in line
-        assert f"{100 - recipe.expected.top1_error_pct:.2f} +- " in line
-    assert "14,076" in text
+    lines = table().splitlines()
+    recipes = load_recipes()
+    assert len(lines) == len(recipes) + 1
+    for recipe, line in zip(recipes, lines[1:], strict=True):
+        call = recipe.name if recipe.row is None else f"{recipe.name} --row {recipe.row}"
+        assert line.startswith(call + "  ")
+        assert f"  {recipe.global_batch:,}" in line
+        if recipe.expected:
+            assert f"  {100 - recipe.expected.top1_error_pct:.2f}" in line
+    (line,) = (x for x in lines if x.startswith("goyal_8k  "))
+    assert "14,076" in line and "256x P100, 1 h" in line
+
+
+def test_the_list_for_machines_has_the_same_recipes():
+    done = subprocess.run(
+        [sys.executable, "-m", "tf_largebatch", "--json"],
+        capture_output=True,
+        text=True,
+        cwd=RECIPES.parents[1],
+        check=True,
+    )
+    rows = json.loads(done.stdout)
+    assert [(r["name"], r["row"]) for r in rows] == [(r.name, r.row) for r in load_recipes()]
+    (goyal,) = (r for r in rows if r["name"] == "goyal_8k")
+    assert goyal["updates"] == 14_076 and goyal["published_top1_pct"] == 76.26
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,10 @@ def test_the_split_of_the_batch_does_not_change_the_weights(data, replicas, micr
     rows, weights = train(make_step(replicas, micro_batch), data, 20)
     for a, b in zip(whole, weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)  # float32 sums in another order, 20 updates
-    np.testing.assert_allclose(whole_rows, rows, rtol=1e-5)
+    own = [COLUMNS.index("micro_grad_norm")]  # of the micro-batches, so it does depend on them
+    np.testing.assert_allclose(
+        np.delete(whole_rows, own, axis=1), np.delete(rows, own, axis=1), rtol=1e-5
+    )
 
 
 def test_clipping_acts_on_the_gradient_of_the_global_batch(data):
@@ -106,7 +109,12 @@ def test_the_first_update_is_the_one_worked_out_by_hand(data):
     np.testing.assert_allclose(after, before - 0.5 * gradient, atol=1e-6)
     loss = -np.log(softmax[np.arange(BATCH), labels]).mean()
     accuracy = (logits.argmax(axis=1) == labels).mean()
-    expected = [loss, accuracy, 0.5, np.linalg.norm(gradient), 1, -1, 0]
+    parts = [
+        images[i : i + 8].T @ (softmax - np.eye(CLASSES)[labels])[i : i + 8] / 8
+        for i in range(0, BATCH, 8)
+    ]
+    micro = np.sqrt(np.mean([np.sum(part**2) for part in parts]))
+    expected = [loss, accuracy, 0.5, np.linalg.norm(gradient), 1, -1, 0, micro]
     np.testing.assert_allclose(rows[0], expected, rtol=1e-5)
 
 

@@ -1,17 +1,30 @@
 """`python -m tf_largebatch` lists the recipes, without importing a framework."""
 
+import argparse
 import importlib
+import json
 import pkgutil
-import sys
+from pathlib import Path
 
-from tf_largebatch import recipes
+from tf_largebatch import published, recipes
 from tf_largebatch.recipe import Recipe
 
-HEADER = ("recipe", "batch", "optimizer", "epochs", "updates", "published top-1 %", "paper")
+HEADER = (
+    "recipe",
+    "batch",
+    "optimizer",
+    "epochs",
+    "updates",
+    "top-1 %",
+    "hardware and time then",
+    "here",
+)
+# Of the source tree: result records do not travel with the package.
+RECORDS = Path(__file__).parents[1] / "recipes"
 
 
 def load_recipes() -> list[Recipe]:
-    """Returns the record of every recipe module, by paper and batch."""
+    """Returns the record of every recipe module, all rows of a family, by paper and batch."""
     modules = [
         importlib.import_module(f"tf_largebatch.recipes.{info.name}")
         for info in pkgutil.iter_modules(recipes.__path__)
@@ -20,26 +33,42 @@ def load_recipes() -> list[Recipe]:
     return sorted(rows, key=lambda r: (r.paper, r.name, r.global_batch))
 
 
+def describe(recipe: Recipe) -> dict:
+    """Returns one recipe's line of the table as plain data.
+
+    `rung` is how far this project has reproduced it: "plan" (its numbers are held against the
+    published ones by tests) or "mini" (its miniature has a result record); "full", ImageNet, has
+    not been run. None without the source tree.
+    """
+    expected = recipe.expected
+    record = None
+    if expected is not None:
+        record = published.match(recipe.paper, recipe.global_batch, expected.top1_error_pct)
+    rung = None
+    if RECORDS.is_dir():
+        rung = "mini" if any((RECORDS / recipe.name / "runs").glob("*/result.json")) else "plan"
+    return {
+        "name": recipe.name,
+        "row": recipe.row,
+        "title": recipe.title,
+        "paper": recipe.paper,
+        "global_batch": recipe.global_batch,
+        "growth": [list(phase) for phase in recipe.growth],
+        "optimizer": type(recipe.optimizer).__name__.removesuffix("Spec"),
+        "peak_rate": recipe.peak_rate,
+        "epochs": recipe.epochs,
+        "updates": recipe.updates,
+        "published_top1_pct": None if expected is None else round(100 - expected.top1_error_pct, 2),
+        "published_std_pct": None if expected is None else expected.std_pct,
+        "hardware": record.hardware if record else None,
+        "time": record.time if record else None,
+        "rung": rung,
+    }
+
+
 def table() -> str:
     """Returns the recipes as aligned columns."""
-    lines = [HEADER]
-    for recipe in load_recipes():
-        top1 = "-"
-        if recipe.expected is not None:
-            std = recipe.expected.std_pct
-            top1 = f"{100 - recipe.expected.top1_error_pct:.2f}"
-            top1 += "" if std is None else f" +- {std:g}"
-        lines.append(
-            (
-                recipe.name if recipe.row is None else f"{recipe.name} --row {recipe.row}",
-                f"{recipe.global_batch:,}",
-                type(recipe.optimizer).__name__.removesuffix("Spec"),
-                f"{recipe.epochs:g}",
-                f"{recipe.updates:,}",
-                top1,
-                recipe.paper,
-            )
-        )
+    lines = [HEADER, *(_line(describe(recipe)) for recipe in load_recipes())]
     widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -47,18 +76,40 @@ def table() -> str:
     )
 
 
+def _line(row: dict) -> tuple[str, ...]:
+    top1 = "-" if row["published_top1_pct"] is None else f"{row['published_top1_pct']:.2f}"
+    if row["published_std_pct"] is not None:
+        top1 += f" +- {row['published_std_pct']:g}"
+    largest = row["growth"][-1][1] if row["growth"] else None
+    return (
+        row["name"] if row["row"] is None else f"{row['name']} --row {row['row']}",
+        f"{row['global_batch']:,}" + (f" to {largest:,}" if largest else ""),
+        row["optimizer"],
+        f"{row['epochs']:g}",
+        f"{row['updates']:,}",
+        top1,
+        ", ".join(filter(None, [row["hardware"], row["time"]])) or "-",
+        row["rung"] or "-",
+    )
+
+
 def main() -> None:
     """Prints the table and how to go on."""
-    if len(sys.argv) > 1 and sys.argv[1] not in ("-h", "--help"):
-        print(
-            f"python -m tf_largebatch takes no arguments. Received: {sys.argv[1]}. Run a recipe "
-            "with python -m tf_largebatch.recipes.NAME",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+    parser = argparse.ArgumentParser(
+        prog="python -m tf_largebatch",
+        description="Lists the recipes. Run one with python -m tf_largebatch.recipes.NAME.",
+    )
+    parser.add_argument("--json", action="store_true", help="for machines: one record a recipe")
+    if parser.parse_args().json:
+        print(json.dumps([describe(recipe) for recipe in load_recipes()], indent=1))
+        return
     print(table())
-    print("\nrun one:    python -m tf_largebatch.recipes.NAME [--data DIR]")
+    print("\nrun one:    python -m tf_largebatch.recipes.NAME [--row ROW] [--data DIR]")
     print("look first: python -m tf_largebatch.recipes.NAME --plan")
+    print(
+        "here:       plan = numbers held against the paper's by tests, mini = miniature run, "
+        "full = ImageNet (none yet)"
+    )
 
 
 if __name__ == "__main__":

@@ -75,6 +75,28 @@ class PublishedResult:
         return round(100 - self.value, 2)
 
 
+def match(paper: str, global_batch: int, error_pct: float) -> PublishedResult | None:
+    """Returns a row of a paper with this batch and error, one with a time if there is one.
+
+    Args:
+        paper: text that contains the arXiv number, as `Recipe.paper`.
+        global_batch: images per update.
+        error_pct: top-1 error in percent; equal where the table's digits are.
+    """
+    found = [
+        row
+        for row in load().values()
+        if row.arxiv
+        and row.arxiv in paper
+        and row.global_batch == global_batch
+        and row.error_pct is not None
+        and abs(row.error_pct - error_pct) < 0.051
+        and (row.hardware or row.time)
+    ]
+    timed = [row for row in found if row.time] or found
+    return timed[0] if timed else None
+
+
 @functools.cache
 def load() -> dict[str, PublishedResult]:
     """Returns all rows by id, in the order of the file.

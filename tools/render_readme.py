@@ -1,4 +1,4 @@
-"""Writes the miniature's numbers into README.md from the committed result record.
+"""Writes README.md's tables from the recipes and from the committed result records.
 
     python tools/render_readme.py           # after a new record was committed
     python tools/render_readme.py --check   # exit 1 if README.md says something else
@@ -15,10 +15,26 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from tf_largebatch.__main__ import describe, load_recipes  # noqa: E402
 from tf_largebatch.result import Result, RowResult  # noqa: E402
 
 RUNS = ROOT / "recipes" / "goyal_8k" / "runs"
-BEGIN, END = "<!-- miniature -->\n", "<!-- end -->"
+END = "<!-- end -->"
+# The systems of the survey tables that this field compares itself with: (who, module, row).
+SYSTEMS = (
+    ("He et al. 2016", "he_256", None),
+    ("Goyal et al. 2017", "goyal_8k", None),
+    ("You et al. 2017, 90 epochs", "you_minutes_32k", "90"),
+    ("You et al. 2017, 64 epochs", "you_minutes_32k", "64"),
+    ("Akiba et al. 2017", "akiba_32k", None),
+    ("Smith et al. 2017", "smith_16k", None),
+    ("Jia et al. 2018", "jia_64k", None),
+    ("Ying et al. 2018, 32k", "ying_32k", None),
+    ("Ying et al. 2018, 64k", "ying_64k", None),
+    ("Mikami et al. 2018", "mikami_55k", None),
+    ("Yamazaki et al. 2019", "yamazaki_81k", None),
+    ("You et al. 2019, LAMB", "lamb_ladder", "32k"),
+)
 
 
 def newest_record(*, several_seeds: bool) -> tuple[Path, Result]:
@@ -60,6 +76,42 @@ def section() -> str:
     return "\n".join(lines)
 
 
+def systems() -> str:
+    """Returns the table of systems, and that of all modules."""
+    rows = {(row["name"], row["row"]): row for row in map(describe, load_recipes())}
+    lines = [
+        "| system | batch | updates | published top-1 % | hardware and time then | here | recipe |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for who, name, row in SYSTEMS:
+        facts = rows[name, row]
+        batch = f"{facts['global_batch']:,}"
+        batch += "".join(f" → {grown:,}" for _, grown in facts["growth"])
+        then = ", ".join(filter(None, [facts["hardware"], facts["time"]])) or "–"
+        chosen = "" if row is None else f" --row {row}"
+        lines.append(
+            f"| {who} | {batch} | {facts['updates']:,} | {_top1(facts)} | {then} | "
+            f"{facts['rung']} | [`{name}{chosen}`](recipes/{name}/card.md) |"
+        )
+    modules: dict[str, list[dict]] = {}
+    for (name, _), facts in rows.items():
+        modules.setdefault(name, []).append(facts)
+    shown = {name for _, name, _ in SYSTEMS}
+    others = [
+        f"[`{name}`](recipes/{name}/card.md)" + (f" ({len(facts)} rows)" if len(facts) > 1 else "")
+        for name, facts in sorted(modules.items())
+        if name not in shown or len(facts) > 2
+    ]
+    return "\n".join([*lines, "", "Also: " + ", ".join(others) + ".", ""])
+
+
+def _top1(facts: dict) -> str:
+    if facts["published_top1_pct"] is None:
+        return "–"
+    std = facts["published_std_pct"]
+    return f"{facts['published_top1_pct']:.2f}" + ("" if std is None else f" ± {std:g}")
+
+
 def _row(row: RowResult) -> str:
     error = "diverged"
     if row.mean_error_pct is not None:
@@ -82,9 +134,11 @@ def main() -> int:
     arguments = parser.parse_args()
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    fresh = before + BEGIN + section() + END + after
+    fresh = text
+    for name, make in (("miniature", section), ("systems", systems)):
+        begin = f"<!-- {name} -->\n"
+        before, _, rest = fresh.partition(begin)
+        fresh = before + begin + make() + END + rest.partition(END)[2]
     if arguments.check:
         if fresh != text:
             print("README.md is stale: run python tools/render_readme.py", file=sys.stderr)

@@ -39,8 +39,9 @@ def fit(
 
     Callbacks are ordinary Keras callbacks. `on_train_batch_end(update, logs)` comes once per
     update and in order, in blocks of up to 20 after the fact, with plain floats: `loss`,
-    `accuracy`, `learning_rate`, `grad_norm`, `loss_scale`, `global_batch`, `images_seen`,
-    `images_per_sec`, `step_ms` and, on the last update of a block, `weight_norm`.
+    `accuracy`, `learning_rate`, `grad_norm`, `micro_grad_norm`, `loss_scale`, `micro_batch`,
+    `global_batch`, `images_seen`, `images_per_sec`, `step_ms` and, on the last update of a block,
+    `weight_norm`.
     `on_epoch_end(epoch, logs)` has the fields of `EpochRecord`.
 
     Args:
@@ -140,6 +141,7 @@ def _run_block(
     for i, row in enumerate(rows.tolist()):
         logs = dict(zip(COLUMNS, row, strict=True)) | common
         logs["images_seen"] = step.plan.position_at(progress.update + i + 1)
+        logs["micro_batch"] = step.plan.micro_batch
         del logs["first_bad_tensor"], logs["unread"]
         if i == size - 1:
             logs["weight_norm"] = weight_norm

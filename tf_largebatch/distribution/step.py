@@ -44,6 +44,7 @@ COLUMNS = (
     "loss_scale",
     "first_bad_tensor",
     "unread",
+    "micro_grad_norm",
 )
 
 GOLDEN = 0x9E3779B9  # odd, so that no two pieces of an update share a seed
@@ -74,7 +75,9 @@ class TrainingStep:
             [updates, len(COLUMNS)]: per update the mean loss and accuracy of the global batch
             before it, the rate used, the norm of the reduced gradient, the loss scale, and the
             index of the first variable whose gradient is not finite, -1 if all are or if the
-            update was skipped to lower the scale, and the number of images that were not read.
+            update was skipped to lower the scale, the number of images that were not read, and the
+            root mean square of the norms of the micro-batches' own mean gradients, over micro-steps
+            and replicas: with `grad_norm` it gives the gradient noise scale.
         weight_norm: () -> the 2-norm of all trainable weights together, a float32 scalar.
     """
 
@@ -137,7 +140,7 @@ class TrainingStep:
         scale = tf.convert_to_tensor(self._scale.value) if self.variables else tf.constant(1.0)
         gradients, state, totals = self._accumulate(images, labels, scale)
         gradients, state, totals = self._reduce(gradients, state, totals)
-        loss, correct, unread = tf.unstack(totals)
+        loss, correct, unread, micro_squares = tf.unstack(totals)
         if self.variables:
             gradients = [g / tf.cast(scale, g.dtype) for g in gradients]
 
@@ -155,7 +158,10 @@ class TrainingStep:
         norm = tf.sqrt(tf.reduce_sum(squares))
         accuracy = correct / self.plan.global_batch
         first_bad = tf.cast(first_bad, tf.float32)
-        return tf.stack([loss, accuracy, rate, norm, scale, first_bad, unread])
+        # A micro-step's gradient is b / B of the mean gradient of its b images.
+        pieces = self.plan.accumulation * self.plan.replicas
+        micro_norm = pieces * tf.sqrt(micro_squares / pieces) / scale
+        return tf.stack([loss, accuracy, rate, norm, scale, first_bad, unread, micro_norm])
 
     def _apply(self, gradients: list[tf.Tensor], state: list[tf.Tensor]) -> None:
         """Updates the weights, and writes the state that the forward pass moved."""
@@ -245,7 +251,7 @@ class TrainingStep:
         zeros = (
             [tf.zeros_like(t) for t in trainable],
             [tf.zeros_like(s) for s in state],
-            tf.zeros([3]),
+            tf.zeros([4]),
         )
         _, sums = tf.while_loop(
             lambda step, _: step < steps,
@@ -256,7 +262,10 @@ class TrainingStep:
         return sums
 
     def _micro_step(self, trainable, state, piece, images, labels, scale):
-        """One forward and backward: (scaled gradients, new state, [loss, correct, unread])."""
+        """One forward and backward: (scaled gradients, new state, totals).
+
+        The totals are the loss, the correct answers, the unread images and the gradient's square.
+        """
         with tf.GradientTape() as tape:
             tape.watch(trainable)
             logits, new_state = self.model.stateless_call(
@@ -279,7 +288,8 @@ class TrainingStep:
             true, unread = tf.cast(labels, tf.int32), labels < 0
         correct = (answers == true) & ~unread
         counts = [tf.reduce_sum(tf.cast(rows, tf.float32)) for rows in (correct, unread)]
-        return list(gradients), new_state, tf.stack([loss, *counts])
+        square = tf.add_n([2.0 * tf.nn.l2_loss(tf.cast(g, tf.float32)) for g in gradients])
+        return list(gradients), new_state, tf.stack([loss, *counts, square])
 
     def _spread_generators(self, state: list[tf.Tensor], piece) -> list[tf.Tensor]:
         """Gives each piece of an update its own seed, the first one the generator's own.
