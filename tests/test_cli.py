@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -182,6 +183,21 @@ def test_recomputed_statistics_change_the_evaluation_and_not_the_training(tmp_pa
     for a, b in zip(plain, fresh, strict=True):
         assert a["train_loss"] == b["train_loss"]
         assert a["validation_loss"] != b["validation_loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_learns_what_float32_learns(tmp_path, precision):
+    module, flags = "tf_largebatch.recipes.goyal_256", ["--set=global_batch=64", "--seed=2"]
+    flags += ["--set=epochs=6", "--set=schedule.drop_epochs=4", "--set=reference_rate=0.05"]
+    losses = []
+    for name in ("float32", precision):
+        folder = tmp_path / name
+        done = command("--run-dir", folder, "--precision", name, *flags, module=module)
+        assert done.returncode == 0, done.stderr
+        losses.append([epoch["train_loss"] for epoch in curve(folder)])
+    assert losses[0][-1] < 1.2  # from 2.3
+    np.testing.assert_allclose(losses[1][1:], losses[0][1:], rtol=0.1, atol=0.02)
 
 
 SHORT = ["--set=epochs=4", "--set=schedule.drop_epochs=2", "--seed=3"]

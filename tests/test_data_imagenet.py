@@ -557,3 +557,16 @@ def pillow_evaluation_crop(image_module, picture):
         ),
         np.int64,
     )
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_the_number_of_evaluation_batches_is_known(tmp_path, workers, skip):
+    folder = toy.write_greys(tmp_path / "data", validation=9)
+    source = imagenet.open_folder(
+        folder, classes=20, image_size=8, eval_short_side=8, skip_unreadable=skip
+    )
+    # 9 pictures in batches of 2 are 5 batches: 5, 3 or 2 for each of the workers.
+    for worker in range(workers):
+        batches = source.eval_batches(2, worker=worker, workers=workers)
+        assert int(batches.cardinality()) == -(-5 // workers) == len(list(batches))

@@ -78,7 +78,8 @@ def train(job: Job) -> SeedResult:
     keras.config.set_dtype_policy(POLICIES[settings.precision])
     with strategy.scope():
         model = make_model(recipe, source, job.seed, bn_replicas=recipe.bn_replicas(batch))
-        model.compile(optimizer=make_optimizer(recipe, job.plan.phases))
+        # The step scales the loss; Keras would wrap the optimizer to divide by a scale of its own.
+        model.compile(optimizer=make_optimizer(recipe, job.plan.phases), auto_scale_loss=False)
     step = TrainingStep(
         model,
         model.optimizer,

@@ -234,6 +234,8 @@ class ImageNetSource:
         )
         weights = stream.map(lambda examples, weights: weights)
         batches = tf.data.Dataset.zip((images.batch(batch, drop_remainder=True), weights))
+        # Where unreadable pictures are replaced, TensorFlow no longer knows how many there are.
+        batches = batches.apply(tf.data.experimental.assert_cardinality(stream.cardinality()))
         return order.ordered(
             batches.map(lambda images, weights: (*images, weights)).prefetch(tf.data.AUTOTUNE)
         )

@@ -1,0 +1,128 @@
+"""The MLPerf submissions, against the result logs' own table and the data file of results."""
+
+import numpy as np
+import pytest
+
+from tf_largebatch import published
+from tf_largebatch.build import make_schedule
+from tf_largebatch.plan import Plan, describe_data
+from tf_largebatch.recipe import SGDSpec
+from tf_largebatch.recipes.mlperf import RECIPE, ROWS
+from tf_largebatch.schedules import trace
+
+IMAGES = 1_281_167
+# row: batch norm, rule, rate, warmup, decay, momentum, epochs of the schedule / at the stop, and
+# lowest and highest of the 5 results, top-1 %
+TABLE = """
+dellemc-v0.7-832         208 SGD   3.0     3 2.5e-5 0.9     42/40 75.92 76.23
+dellemc-v0.7-1664        208 SGD   3.0     3 2.5e-5 0.9     42/40 75.96 76.21
+nvidia-v0.7-3264         408 SGD   6.0     5 2.5e-5 0.9     42/41 75.92 76.15
+dellemc-v0.7-3328        208 SGD   3.1     6 2.5e-5 0.95    42/41 76.07 76.20
+nvidia-v0.7-1664         208 LARS  7.4     2 1e-4   0.9     37/37 75.89 76.15
+nvidia-v1.0-3264         408 LARS 10.5     2 5e-5   0.9     37/35 75.84 76.07
+google-v0.7-2048         128 LARS  8.5     5 2e-4   0.9     41/38 75.96 76.10
+google-v0.7-4096         128 LARS 13.0     2 2e-4   0.9     41/38 75.91 76.03
+google-v0.7-8192          64 LARS 17.0     5 2e-4   0.9     44/44 75.90 76.04
+nvidia-v1.0-13056        204 LARS 12.8     9 2.5e-5 0.94    48/45 75.95 76.26
+google-v0.6-16384        128 LARS 25.0     5 2e-4   0.9     72/64 75.91 76.36
+google-v0.6-32768        128 LARS 31.2    25 1e-4   0.9     76/72 75.97 76.28
+nvidia-v0.6-33280         65 LARS 31.2    25 2e-4   0.9     77/72 76.03 76.28
+nvidia-v0.7-33280         65 LARS 21.2    16 2.5e-5 0.94    58/56 75.95 76.14
+nvidia-v0.7-34560         45 LARS 21.6    17 2.5e-5 0.94    59/59 75.95 76.12
+google-v1.0-32768         64 LARS 29.0    18 1e-4   0.929   60/60 75.91 76.00
+nvidia-v0.6-54080         52 LARS 38.0    25 2e-4   0.9     90/86 75.94 76.28
+google-v1.0-55296         64 LARS 25.67   29 1e-4   0.94053 80/80 75.96 76.07
+nvidia-v0.6-59904         39 LARS 40.7    33 2e-4   0.9     90/90 75.99 76.07
+google-v0.7-65536-tf      64 LARS 24.699  31 1e-4   0.951807 88/88 75.94 76.06
+google-v0.7-65536-jax     64 LARS 23.081  33 1e-4   0.953721 92/92 75.91 76.07
+"""
+LINES = [line.split() for line in TABLE.strip().splitlines()]
+
+
+def test_every_row_of_the_table_is_there_in_its_order():
+    assert list(ROWS) == [line[0] for line in LINES]
+    assert ROWS["google-v0.7-65536-jax"] is RECIPE
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: line[0])
+def test_a_row_is_the_tables(line):
+    row, span, rule, rate, warmup, decay, momentum, epochs, low, high = line
+    recipe = ROWS[row]
+    batch = int(row.split("-")[2])
+    assert (recipe.name, recipe.row, recipe.global_batch) == ("mlperf", row, batch)
+    assert recipe.model.bn_batch == int(span) and batch % int(span) == 0
+    assert isinstance(recipe.optimizer, SGDSpec) == (rule == "SGD")
+    assert recipe.peak_rate == pytest.approx(float(rate), abs=1e-4)
+    assert recipe.schedule.warmup_epochs == int(warmup)
+    assert recipe.optimizer.weight_decay == float(decay)
+    assert recipe.optimizer.momentum == pytest.approx(float(momentum), abs=1e-6)
+    assert recipe.epochs == int(epochs.split("/")[0])
+    assert recipe.loss.label_smoothing == 0.1
+    assert (recipe.data.min_area, recipe.data.eval_crop) == (0.05, "square")
+    top1 = 100 - recipe.expected.top1_error_pct
+    assert float(low) <= top1 <= float(high)
+    assert recipe.expected.runs == 5
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: line[0])
+def test_the_result_is_one_of_the_submitters_own_in_the_data_file(line):
+    row, *_, epochs, _, _ = line
+    submitter, round_, batch, *_ = row.split("-")
+    recipe = ROWS[row]
+    found = [
+        r
+        for r in published.load().values()
+        if r.id.startswith(f"mlperf-{round_}-{submitter}-")
+        and r.global_batch == int(batch)
+        and f"lr {recipe.peak_rate:g}"[:7] in r.optimizer
+        and r.error_pct == recipe.expected.top1_error_pct
+    ]
+    (record,) = found
+    assert record.std == recipe.expected.std_pct
+    assert record.epochs == int(epochs.split("/")[1])
+
+
+# Exact epochs: W = ceil(warmup x 1,281,167 / B), T = ceil(epochs x 1,281,167 / B); D is T - W + 1
+# for Google and T - W for the others.
+@pytest.mark.parametrize(
+    ("row", "warm", "total", "extra", "end"),
+    [
+        ("google-v0.7-65536-jax", 646, 1799, 1, 1e-4),  # 33 x 19.5491 = 645.1
+        ("google-v0.7-2048", 3128, 25649, 1, 1e-4),  # 5 x 625.570 = 3127.9
+        ("nvidia-v0.7-33280", 616, 2233, 0, 1e-4),  # 16 x 38.4966 = 615.9
+        ("nvidia-v0.6-59904", 706, 1925, 0, 0.0),  # 33 x 21.3870 = 705.8
+        ("dellemc-v0.7-1664", 2310, 32338, 0, 1e-4),  # 3 x 769.932 = 2309.8
+    ],
+)
+def test_the_rate_of_a_run(row, warm, total, extra, end):
+    recipe = ROWS[row]
+    assert recipe.updates == total
+    peak, length = recipe.peak_rate, total - warm + extra
+    updates = np.array([0, warm // 2, warm, warm + 400, total - 1])
+    left = 1 - (updates - warm) / length
+    expected = np.where(updates < warm, peak * updates / warm, end + (peak - end) * left**2)
+    rates = trace(make_schedule(recipe, recipe.phases()), updates)
+    np.testing.assert_allclose(rates, expected, rtol=2e-5, atol=1e-9)
+
+
+def test_submitters_differ_in_batch_norm_precision_and_where_the_rate_stands():
+    google, nvidia = ROWS["google-v0.7-8192"], ROWS["nvidia-v0.7-33280"]
+    first = ROWS["google-v0.6-32768"]
+    assert (google.model.last_gamma, google.precision) == (0.0, "bfloat16")
+    assert (nvidia.model.last_gamma, nvidia.precision) == (1.0, "float16")
+    # Momentum correction is the rate outside the velocity; TensorFlow 1's LARS had it there too.
+    placements = [r.optimizer.momentum_placement for r in (google, nvidia, first)]
+    assert placements == ["inside", "outside", "outside"]
+    assert [r.optimizer.epsilon for r in (google, nvidia, first)] == [0.0, 0.0, 1e-5]
+    assert ROWS["google-v0.6-16384"].optimizer.epsilon == 0.0
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_plan_says_that_the_result_was_measured_at_the_stop(row):
+    recipe = ROWS[row]
+    plan = Plan(
+        recipe=recipe, phases=recipe.phases(), scale="full", data=describe_data(recipe)
+    ).text()
+    assert "at the stop (epoch" in plan
+    assert "here the schedule runs to its end" in plan
+    assert "read in code" in plan

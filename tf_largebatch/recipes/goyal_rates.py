@@ -1,0 +1,112 @@
+"""Half and twice the rate, no scaling and square-root scaling: Table 2(a) of Goyal et al. 2017.
+
+Expect at 256 images 23.92 and 23.68 % top-1 error with half and twice the rate; at 8,192 images
+24.27, 24.05, 41.67 (rate not scaled) and 26.22 % (square root), where the linear rule gives 23.74.
+
+    python -m tf_largebatch.recipes.goyal_rates --row 8k-sqrt --data DIR  # one of the paper's runs
+    python -m tf_largebatch.recipes.goyal_rates  # its miniature, without data
+    python -m tf_largebatch.recipes.goyal_rates --row 8k-sqrt --plan  # every number
+"""
+
+import dataclasses
+
+from tf_largebatch.cli import main
+from tf_largebatch.recipe import Expected, Miniature, MiniatureRow
+from tf_largebatch.recipes import goyal_8k, goyal_256
+
+
+def _expected(error, std):
+    return Expected(
+        top1_error_pct=error,  # Table 2(a)
+        std_pct=std,  # Table 2(a)
+        runs=5,  # §5.1
+        source="Table 2a",
+    )
+
+
+def _small_batch(row, rate, error, std):
+    return dataclasses.replace(
+        goyal_256.RECIPE,
+        name="goyal_rates",
+        row=row,
+        title=f"Goyal et al. 2017, ImageNet in 1 hour: rate {rate:g} at 256 images per update",
+        reference_rate=rate,  # Table 2(a)
+        expected=_expected(error, std),
+    )
+
+
+def _large_batch(row, rate, scaling, error, std):
+    return dataclasses.replace(
+        goyal_8k.RECIPE,
+        name="goyal_rates",
+        row=row,
+        title=f"Goyal et al. 2017, ImageNet in 1 hour: rate {rate:g}, scaling {scaling}, at 8,192 "
+        "images per update",
+        reference_rate=rate,  # Table 2(a)
+        scaling=scaling,  # Table 2(a)
+        schedule=dataclasses.replace(
+            goyal_8k.RECIPE.schedule,
+            warmup_start_rate=rate,  # §2.2: the warmup starts from the small batch's rate
+        ),
+        expected=_expected(error, std),
+    )
+
+
+ROWS = {
+    "256-half": _small_batch("256-half", 0.05, 23.92, 0.10),  # Table 2(a)
+    "256-double": _small_batch("256-double", 0.2, 23.68, 0.09),  # Table 2(a)
+    "8k-half": _large_batch("8k-half", 0.05, "linear", 24.27, 0.08),  # Table 2(a): 0.05 x 32
+    "8k-double": _large_batch("8k-double", 0.2, "linear", 24.05, 0.18),  # Table 2(a): 0.2 x 32
+    "8k-none": _large_batch("8k-none", 0.1, "none", 41.67, 0.10),  # Table 2(a): 0.1
+    "8k-sqrt": _large_batch("8k-sqrt", 0.1, "sqrt", 26.22, 0.03),  # Table 2(a): 0.1 x sqrt 32
+}
+RECIPE = ROWS["8k-sqrt"]
+
+
+def _large(rate, scaling):
+    return dataclasses.replace(
+        goyal_8k.LARGE,
+        name="goyal_rates_miniature",
+        reference_rate=rate,  # Table 2(a)
+        scaling=scaling,
+        schedule=dataclasses.replace(
+            goyal_8k.WARMUP,
+            warmup_start_rate=rate,  # §2.2: the small batch's rate
+        ),
+    )
+
+
+MINIATURE = Miniature(
+    contrast="Four of the paper's rates for the large batch, k = 32 times the small one, on 8 x 8 "
+    "digits: without scaling it learns far too little in so few updates; which of the other three "
+    "is best is the miniature's own, and the square root is no worse here than the linear rule.",
+    rows=(
+        MiniatureRow(
+            label="not scaled",
+            shows="rate 0.1: far too little progress in so few updates",
+            recipe=_large(0.1, "none"),  # Table 2(a)
+            published=ROWS["8k-none"].expected,
+        ),
+        MiniatureRow(
+            label="square root",
+            shows="rate 0.1 x sqrt 32 = 0.57: far better than none",
+            recipe=_large(0.1, "sqrt"),  # Table 2(a)
+            published=ROWS["8k-sqrt"].expected,
+        ),
+        MiniatureRow(
+            label="half of linear",
+            shows="rate 0.05 x 32 = 1.6",
+            recipe=_large(0.05, "linear"),  # Table 2(a)
+            published=ROWS["8k-half"].expected,
+        ),
+        MiniatureRow(
+            label="linear",
+            shows="rate 0.1 x 32 = 3.2: the paper's rule",
+            recipe=_large(0.1, "linear"),  # Table 2(a)
+            published=goyal_8k.RECIPE.expected,
+        ),
+    ),
+)
+
+if __name__ == "__main__":
+    main(RECIPE, MINIATURE, rows=ROWS)

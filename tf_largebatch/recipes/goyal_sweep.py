@@ -1,0 +1,98 @@
+"""ResNet-50 on ImageNet with 64 to 65,536 images per update: Figure 1 of Goyal et al. 2017.
+
+Expect 23.5 to 23.7 % top-1 error up to 8,192 images, then 24.79, 27.55 and 33.96 % (5 runs each):
+the linear rule with gradual warmup has an end.
+
+    python -m tf_largebatch.recipes.goyal_sweep --row 64k --data DIR  # one of the paper's runs
+    python -m tf_largebatch.recipes.goyal_sweep  # its miniature, without data
+    python -m tf_largebatch.recipes.goyal_sweep --row 64k --plan  # every number
+"""
+
+import dataclasses
+
+from tf_largebatch.cli import main
+from tf_largebatch.recipe import Expected, Miniature, MiniatureRow
+from tf_largebatch.recipes import goyal_8k
+
+
+def _row(row, batch, warmup, error, std, runs):
+    return dataclasses.replace(
+        goyal_8k.RECIPE,
+        name="goyal_sweep",
+        row=row,
+        title=f"Goyal et al. 2017, ImageNet in 1 hour: ResNet-50 at {batch:,} images per update",
+        global_batch=batch,  # Fig. 1: kn, in workers of n = 32
+        schedule=dataclasses.replace(
+            goyal_8k.RECIPE.schedule,
+            warmup_epochs=warmup,  # Fig. 1: gradual warmup above 256 images only
+        ),
+        expected=Expected(
+            top1_error_pct=error,  # Fig. 1
+            std_pct=std,  # Fig. 1
+            runs=runs,  # §5.1
+            source="Figure 1",
+        ),
+    )
+
+
+ROWS = {
+    "64": _row("64", 64, 0, 23.5, None, None),  # Fig. 1: a point near 23.5, no number in the text
+    "128": _row("128", 128, 0, 23.49, 0.12, 5),  # Fig. 1
+    "256": _row("256", 256, 0, 23.60, 0.12, 5),  # Fig. 1, Table 1
+    "512": _row("512", 512, 5, 23.48, 0.09, 5),  # Fig. 1
+    "1k": _row("1k", 1024, 5, 23.53, 0.08, 5),  # Fig. 1
+    "2k": _row("2k", 2048, 5, 23.49, 0.11, 5),  # Fig. 1
+    "4k": _row("4k", 4096, 5, 23.56, 0.12, 5),  # Fig. 1
+    "8k": _row("8k", 8192, 5, 23.74, 0.09, 5),  # Fig. 1, Table 1
+    "16k": _row("16k", 16384, 5, 24.79, 0.27, 5),  # Fig. 1
+    "32k": _row("32k", 32768, 5, 27.55, 0.28, 5),  # Fig. 1
+    "64k": _row("64k", 65536, 5, 33.96, 0.80, 5),  # Fig. 1
+}
+RECIPE = ROWS["16k"]  # the first batch beyond the end of the linear rule
+
+
+def _small(batch, warmup):
+    return dataclasses.replace(
+        goyal_8k.SMALL,
+        name="goyal_sweep_miniature",
+        global_batch=batch,  # ours
+        schedule=dataclasses.replace(
+            goyal_8k.WARMUP,
+            warmup_epochs=warmup,  # ours: a third of §5.1's run, but its own five epochs
+        ),
+    )
+
+
+MINIATURE = Miniature(
+    contrast="The linear rule (rate 0.1 at 8 images) at four batches of 8 x 8 digits: as in Figure "
+    "1 the error stays, then leaves the plateau; the batch at which it does is the miniature's.",
+    rows=(
+        MiniatureRow(
+            label="32 images",
+            shows="the plateau",
+            recipe=_small(32, 0),  # ours
+            published=ROWS["256"].expected,
+        ),
+        MiniatureRow(
+            label="128 images",
+            shows="the same error in a quarter of the updates",
+            recipe=_small(128, 5),  # ours
+            published=ROWS["8k"].expected,
+        ),
+        MiniatureRow(
+            label="256 images",
+            shows="the rule begins to fail",
+            recipe=_small(256, 5),  # ours: twice the last, as 16k is of 8k
+            published=ROWS["16k"].expected,
+        ),
+        MiniatureRow(
+            label="512 images",
+            shows="and fails",
+            recipe=_small(512, 5),  # ours
+            published=ROWS["32k"].expected,
+        ),
+    ),
+)
+
+if __name__ == "__main__":
+    main(RECIPE, MINIATURE, rows=ROWS)

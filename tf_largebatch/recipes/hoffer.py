@@ -1,0 +1,190 @@
+"""Train longer, generalize better: AlexNet from 256 to 8,192 images, Hoffer et al. 2017.
+
+Expect 57.10 % top-1 accuracy at 256 images (sb), 41.23 at 8,192 (lb), 53.25 with the square-root
+rate (lb-lr), 54.92 with ghost batch norm (lb-lr-gbn) and 59.5 with as many updates (lb-lr-gbn-ra).
+
+    python -m tf_largebatch.recipes.hoffer --row lb-lr-gbn --data DIR  # one of the paper's runs
+    python -m tf_largebatch.recipes.hoffer  # its miniature, without data
+    python -m tf_largebatch.recipes.hoffer --row lb-lr-gbn --plan  # every number
+"""
+
+import dataclasses
+
+from tf_largebatch.cli import main
+from tf_largebatch.recipe import (
+    Expected,
+    Miniature,
+    MiniatureRow,
+    ModelSpec,
+    Recipe,
+    SGDSpec,
+    StepsSpec,
+)
+from tf_largebatch.recipes import goyal_8k, you_alexnet
+
+NOTES = (
+    "of the paper's rows only AlexNet is here; the others are on MNIST and CIFAR",
+    "rate, decay, epochs and crop of AlexNet are not published",
+    "the gradient's norm, cut at 5 in the authors' code, is not cut",
+)
+
+SB = Recipe(
+    name="hoffer",
+    row="sb",
+    title="Hoffer et al. 2017, train longer: AlexNet at 256 images per update",
+    paper="arXiv:1705.08741",
+    data=you_alexnet.SGD_512.data,
+    model=ModelSpec(
+        architecture="alexnet_bn",  # [unknown] which AlexNet; ghost batch norm needs batch norm
+        bn_batch=256,  # [unknown] the whole small batch
+        bn_decay=0.9,  # [unknown] PyTorch's default
+        bn_epsilon=1e-5,  # [unknown] PyTorch's default
+        head_std=0.01,  # [unknown] as Krizhevsky et al. 2012, §5
+        dropout=0.5,  # [unknown] as Krizhevsky et al. 2012, §4.2
+    ),
+    global_batch=256,  # [recall] the table of AlexNet
+    epochs=100,  # [unknown] past the last drop
+    reference_rate=0.01,  # [unknown] as Krizhevsky et al. 2012, §5
+    reference_batch=256,  # [recall] the table of AlexNet
+    scaling="none",  # [recall] the table's column LB: the small batch's rate
+    optimizer=SGDSpec(
+        momentum=0.9,  # [code: eladhoffer/bigBatch] its regime of ResNet
+        nesterov=False,  # [code: eladhoffer/bigBatch] its regime of ResNet
+        weight_decay=5e-4,  # [unknown] as Krizhevsky et al. 2012, §5
+        exempt_rank_below=0,  # [unknown] no exemption is mentioned
+    ),
+    schedule=StepsSpec(
+        drop_epochs=(30, 60, 90),  # [code: eladhoffer/bigBatch] its regime of ResNet on ImageNet
+        drop_factor=0.1,  # [code: eladhoffer/bigBatch] its regime of ResNet on ImageNet
+    ),
+    expected=Expected(
+        top1_error_pct=42.9,  # [recall] the table of AlexNet: 57.10 %
+        source="table of AlexNet",
+    ),
+    notes=NOTES,
+)
+
+LB = dataclasses.replace(
+    SB,
+    row="lb",
+    title="Hoffer et al. 2017, train longer: AlexNet at 8,192 images per update",
+    model=dataclasses.replace(
+        SB.model,
+        bn_batch=8192,  # [recall] the whole batch: no ghosts
+    ),
+    global_batch=8192,  # [recall] the table of AlexNet
+    expected=Expected(
+        top1_error_pct=58.77,  # [recall] the table of AlexNet: 41.23 %
+        source="table of AlexNet",
+    ),
+    notes=(
+        *NOTES,
+        "one batch norm over 8,192 images needs as much memory on one device; --replicas share it",
+    ),
+)
+
+LR = dataclasses.replace(
+    LB,
+    row="lb-lr",
+    title="Hoffer et al. 2017, train longer: AlexNet at 8,192 images, square-root rate",
+    scaling="sqrt",  # the paper
+    expected=Expected(
+        top1_error_pct=46.75,  # [recall] the table of AlexNet: 53.25 %
+        source="table of AlexNet",
+    ),
+)
+
+GBN = dataclasses.replace(
+    LR,
+    row="lb-lr-gbn",
+    title="Hoffer et al. 2017, train longer: AlexNet at 8,192 images, ghost batch norm",
+    model=dataclasses.replace(
+        LR.model,
+        bn_batch=256,  # [unknown] the small batch; the paper has 128 on CIFAR
+    ),
+    expected=Expected(
+        top1_error_pct=45.08,  # [recall] the table of AlexNet: 54.92 %
+        source="table of AlexNet",
+    ),
+    notes=NOTES,
+)
+
+RA = dataclasses.replace(
+    GBN,
+    row="lb-lr-gbn-ra",
+    title="Hoffer et al. 2017, train longer: AlexNet at 8,192 images, as many updates",
+    epochs=3200,  # [derived] 100 x 8,192 / 256: regime adaptation
+    schedule=dataclasses.replace(
+        GBN.schedule,
+        drop_epochs=(960, 1920, 2880),  # [derived] 30, 60 and 90 times 8,192 / 256
+    ),
+    expected=Expected(
+        top1_error_pct=40.5,  # [recall] the table of AlexNet: 59.5 %
+        source="table of AlexNet",
+    ),
+)
+
+ROWS = {"sb": SB, "lb": LB, "lb-lr": LR, "lb-lr-gbn": GBN, "lb-lr-gbn-ra": RA}
+RECIPE = GBN
+
+
+# Ours: 32 digits for 256 images and 256 for 8,192: a factor of 8, not 32.
+def _small(recipe, batch, ghost, epochs):
+    return dataclasses.replace(
+        recipe,
+        name="hoffer_miniature",
+        row=None,
+        data=goyal_8k.SMALL.data,
+        model=dataclasses.replace(
+            goyal_8k.SMALL.model,
+            bn_batch=ghost,  # ours
+        ),
+        global_batch=batch,  # ours
+        epochs=epochs,  # ours
+        reference_rate=0.2,  # ours
+        reference_batch=32,  # ours
+        schedule=recipe.schedule.stretched(epochs / recipe.epochs),  # ours
+        expected=None,
+        notes=(),
+    )
+
+
+MINIATURE = Miniature(
+    contrast="The paper's five columns at 8 times the small batch on 8 x 8 digits: the same rate, "
+    "the square-root rate, ghost batch norm, and at last as many updates as the small batch.",
+    rows=(
+        MiniatureRow(
+            label="small batch",
+            shows="the baseline",
+            recipe=_small(SB, 32, 32, 10),  # ours
+            published=SB.expected,
+        ),
+        MiniatureRow(
+            label="large batch",
+            shows="an eighth of the updates at the same rate",
+            recipe=_small(LB, 256, 256, 10),  # ours
+            published=LB.expected,
+        ),
+        MiniatureRow(
+            label="+ square-root rate",
+            shows="recovers part of the loss",
+            recipe=_small(LR, 256, 256, 10),  # ours
+            published=LR.expected,
+        ),
+        MiniatureRow(
+            label="+ ghost batch norm",
+            shows="statistics of 32 images, as the small batch has",
+            recipe=_small(GBN, 256, 32, 10),  # ours
+            published=GBN.expected,
+        ),
+        MiniatureRow(
+            label="+ as many updates",
+            shows="eight times the epochs: the gap closes",
+            recipe=_small(RA, 256, 32, 80),  # ours
+            published=RA.expected,
+        ),
+    ),
+)
+
+if __name__ == "__main__":
+    main(RECIPE, MINIATURE, rows=ROWS)

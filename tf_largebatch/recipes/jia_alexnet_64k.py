@@ -1,0 +1,112 @@
+"""AlexNet with batch norm on ImageNet, 65,536 images per update: Jia et al. 2018, arXiv:1807.11205.
+
+Expect 41.3 % top-1 error after 95 epochs (four minutes on 1,024 P40).
+
+    python -m tf_largebatch.recipes.jia_alexnet_64k --data DIR   # the paper's run
+    python -m tf_largebatch.recipes.jia_alexnet_64k              # a miniature, in a minute
+    python -m tf_largebatch.recipes.jia_alexnet_64k --plan       # every number, no TensorFlow
+"""
+
+import dataclasses
+
+from tf_largebatch.cli import main
+from tf_largebatch.recipe import (
+    Expected,
+    ImageNetSpec,
+    LARSSpec,
+    Miniature,
+    MiniatureRow,
+    ModelSpec,
+    PolynomialSpec,
+    Recipe,
+    SGDSpec,
+)
+from tf_largebatch.recipes import jia_64k
+
+RECIPE = Recipe(
+    name="jia_alexnet_64k",
+    title="Jia et al. 2018, ImageNet in four minutes: AlexNet at 65,536 images per update",
+    paper="arXiv:1807.11205",
+    data=ImageNetSpec(
+        image_size=227,  # [unknown] the network's own size
+        min_area=0.6,  # [unknown] a 227 crop of a shorter side of 256: (227/256)^2 x 3/4 at 4:3
+        max_area=0.79,  # [unknown] the same: (227/256)^2 of a square picture
+        min_aspect=1.0,  # [unknown] the same
+        max_aspect=1.0,  # [unknown] the same
+        eval_short_side=256,  # [unknown] as usual
+    ),
+    model=ModelSpec(
+        architecture="alexnet_bn_pool5",  # the paper: batch norm for LRN, and one more after pool5
+        bn_batch=64,  # [derived] 65,536 / 1,024 GPUs
+        bn_decay=0.9,  # [unknown] as usual
+        bn_epsilon=1e-5,  # [unknown] as usual
+        head_std=0.01,  # [unknown] AlexNet's own
+        dropout=0.5,  # [unknown] AlexNet's own
+    ),
+    global_batch=65536,  # the paper: 1,024 P40
+    epochs=95,  # [recall]
+    whole_epochs=True,  # [unknown] 20 updates in each epoch, as for ResNet-50
+    reference_rate=32.0,  # [unknown] that of the LARS authors' AlexNet-BN at 32K
+    reference_batch=65536,  # [unknown]
+    scaling="none",  # [unknown]
+    optimizer=LARSSpec(
+        momentum=0.9,  # [unknown] as the LARS authors'
+        weight_decay=5e-4,  # [unknown] as the LARS authors'
+        trust_coefficient=0.001,  # [unknown] as the LARS authors'
+        exempt_rank_below=2,  # the paper: no decay on biases, beta and gamma
+    ),
+    schedule=PolynomialSpec(
+        warmup_epochs=10,  # [unknown] as the LARS authors' AlexNet-BN at 32K
+        warmup_start_rate=0.0,  # [unknown]
+        power=2.0,  # [unknown] as the LARS authors'
+        end_rate=0.0,  # [unknown]
+    ),
+    precision="float16",  # the paper
+    wire="float16",  # the paper
+    expected=Expected(
+        top1_error_pct=41.3,  # the paper's abstract: 58.7 %
+        source="abstract",
+    ),
+    notes=(
+        "rate, warmup, momentum and decay are not published; those of the LARS authors' "
+        "AlexNet-BN at 32K stand in",
+        "the loss scale is dynamic here, constant in the paper",
+        "crops of a fixed size from a picture with a shorter side of 256 are approximated by "
+        "their share of the area",
+    ),
+)
+
+MINIATURE = Miniature(
+    contrast="There is no miniature AlexNet: the network of jia_64k's miniature with this "
+    "recipe's course and decay, LARS against momentum SGD.",
+    rows=(
+        MiniatureRow(
+            label="SGD",
+            shows="the linear rule's rate with this course",
+            recipe=dataclasses.replace(
+                jia_64k.SMALL,
+                name="jia_alexnet_64k_miniature",
+                reference_rate=3.2,  # ours: the linear rule's at 32 times the small batch
+                optimizer=SGDSpec(
+                    momentum=0.9,  # ours: as the other row
+                    weight_decay=5e-4,  # ours: as the other row
+                ),
+                schedule=RECIPE.schedule.stretched(30 / 95),  # ours
+            ),
+        ),
+        MiniatureRow(
+            label="LARS",
+            shows="a rate per tensor",
+            recipe=dataclasses.replace(
+                jia_64k.SMALL,
+                name="jia_alexnet_64k_miniature",
+                optimizer=RECIPE.optimizer,
+                schedule=RECIPE.schedule.stretched(30 / 95),  # ours
+            ),
+            published=RECIPE.expected,
+        ),
+    ),
+)
+
+if __name__ == "__main__":
+    main(RECIPE, MINIATURE)

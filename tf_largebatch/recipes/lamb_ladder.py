@@ -1,0 +1,135 @@
+"""ResNet-50 on ImageNet with LAMB, untuned from 512 to 32,768 images: You et al., arXiv:1904.00962.
+
+Expect 76.96, 77.06, 77.11, 76.92, 76.89, 76.66 and 76.42 % top-1 accuracy: two formulas give the
+rate and the warmup of every batch.
+
+    python -m tf_largebatch.recipes.lamb_ladder --row 32k --data DIR  # one of the paper's runs
+    python -m tf_largebatch.recipes.lamb_ladder  # its miniature, without data
+    python -m tf_largebatch.recipes.lamb_ladder --row 32k --plan  # every number
+"""
+
+import dataclasses
+
+from tf_largebatch.cli import main
+from tf_largebatch.recipe import (
+    Expected,
+    LAMBSpec,
+    Miniature,
+    MiniatureRow,
+    ModelSpec,
+    PolynomialSpec,
+    Recipe,
+)
+from tf_largebatch.recipes import goyal_8k
+
+LARGEST = 32768  # [recall] the table of untuned LAMB
+
+
+def _row(row, batch, error):
+    return Recipe(
+        name="lamb_ladder",
+        row=row,
+        title=f"You et al. 2019, LAMB: ResNet-50 at {batch:,} images per update, untuned",
+        paper="arXiv:1904.00962",
+        data=goyal_8k.RECIPE.data,
+        model=ModelSpec(
+            architecture="resnet50",  # the paper
+            last_gamma=0.0,  # [unknown] as Goyal et al.
+            bn_batch=32,  # [unknown] per core of a TPU, of a size not stated
+            bn_decay=0.9,  # [unknown] as Goyal et al.
+            bn_epsilon=1e-5,  # [unknown] as Goyal et al.
+            head_std=0.01,  # [unknown] as Goyal et al.
+        ),
+        global_batch=batch,  # [recall] the table of untuned LAMB
+        epochs=90,  # [recall] the table of untuned LAMB
+        reference_rate=0.04,  # [recall] the table of untuned LAMB: at 32,768
+        reference_batch=LARGEST,  # [recall] the table of untuned LAMB
+        scaling="sqrt",  # [recall] the table of untuned LAMB: 4 / (2^x 100), x = 3 ... 0
+        optimizer=LAMBSpec(
+            beta_1=0.9,  # the paper
+            beta_2=0.999,  # the paper
+            epsilon=1e-6,  # the paper
+            weight_decay=0.01,  # [unknown] the paper's for BERT; for ResNet-50 it gives none
+            bias_correction=True,  # the paper's Algorithm 2
+            exempt_rank_below=2,  # [unknown] as the large-batch codes since
+        ),
+        schedule=PolynomialSpec(
+            power=1.0,  # [unknown] the paper's for BERT
+            end_rate=0.0,  # [unknown] the paper's for BERT
+            warmup_epochs=20 * batch / LARGEST,  # [recall] the table: 20 epochs at 32,768
+            warmup_start_rate=0.0,  # [unknown]
+            warmup_shape="linear",  # the paper
+        ),
+        precision="bfloat16",  # [recall] on TPUs
+        expected=Expected(
+            top1_error_pct=error,  # [recall] the table of untuned LAMB
+            source="table of untuned LAMB",
+        ),
+        notes=(
+            "neither the course after the warmup nor the decay is published for ResNet-50: a "
+            "straight line and 0.01, as for BERT",
+            "augmentation and batch norm are those of Goyal et al.: the paper does not say",
+            "the ratio takes the weights' norm as it is: the paper allows for bounds on it",
+        ),
+    )
+
+
+ROWS = {
+    "512": _row("512", 512, 23.04),  # [recall] 76.96 %
+    "1k": _row("1k", 1024, 22.94),  # [recall] 77.06 %
+    "2k": _row("2k", 2048, 22.89),  # [recall] 77.11 %
+    "4k": _row("4k", 4096, 23.08),  # [recall] 76.92 %
+    "8k": _row("8k", 8192, 23.11),  # [recall] 76.89 %
+    "16k": _row("16k", 16384, 23.34),  # [recall] 76.66 %
+    "32k": _row("32k", 32768, 23.58),  # [recall] 76.42 %
+}
+RECIPE = ROWS["32k"]
+
+
+# Ours: 30 epochs for 90, and 256 images for 32,768.
+def _small(row, batch):
+    recipe = ROWS[row]
+    return dataclasses.replace(
+        recipe,
+        name="lamb_ladder_miniature",
+        row=None,
+        data=goyal_8k.SMALL.data,
+        model=goyal_8k.SMALL.model,
+        global_batch=batch,  # ours
+        epochs=30,  # ours: a third
+        reference_rate=0.04,  # ours: the paper's own
+        reference_batch=256,  # ours
+        schedule=recipe.schedule.stretched(1 / 3),  # ours: a third
+        precision="float32",
+        expected=None,
+        notes=(),
+    )
+
+
+MINIATURE = Miniature(
+    contrast="The two formulas, rate 0.04 x sqrt(B / largest) and warmup 20 / 90 x B / largest of "
+    "the run, at three batches of 8 x 8 digits: no batch is tuned, and the error hardly moves.",
+    rows=(
+        MiniatureRow(
+            label="32 images",
+            shows="an eighth of the largest batch, as 4,096 is",
+            recipe=_small("4k", 32),  # ours
+            published=ROWS["4k"].expected,
+        ),
+        MiniatureRow(
+            label="128 images",
+            shows="half of it, as 16,384 is",
+            recipe=_small("16k", 128),  # ours
+            published=ROWS["16k"].expected,
+        ),
+        MiniatureRow(
+            label="256 images",
+            shows="the largest: rate 0.04, warmup over two ninths of the run",
+            recipe=_small("32k", 256),  # ours
+            published=ROWS["32k"].expected,
+        ),
+    ),
+)
+
+if __name__ == "__main__":
+    main(RECIPE, MINIATURE, rows=ROWS)

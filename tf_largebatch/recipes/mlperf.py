@@ -1,0 +1,355 @@
+"""ResNet-50 on ImageNet as submitted to MLPerf Training v0.6, v0.7 and v1.0: 832 to 65,536 images.
+
+Expect 75.9 % top-1 accuracy or a little more: the benchmark's target, met by every row. 21 rows by
+submitter, round and batch:
+
+    python -m tf_largebatch.recipes.mlperf --row google-v0.7-65536-jax --data DIR
+    python -m tf_largebatch.recipes.mlperf         # a miniature, in a minute, without data
+    python -m tf_largebatch.recipes.mlperf --row nvidia-v0.7-33280 --plan   # without TensorFlow
+"""
+
+import dataclasses
+
+from tf_largebatch import published
+from tf_largebatch.cli import main
+from tf_largebatch.recipe import (
+    Expected,
+    ImageNetSpec,
+    LARSSpec,
+    LossSpec,
+    Miniature,
+    MiniatureRow,
+    ModelSpec,
+    PolynomialSpec,
+    Recipe,
+    SGDSpec,
+)
+from tf_largebatch.recipes import goyal_8k
+
+DATA = ImageNetSpec(
+    image_size=224,  # [code: v0.7 Google JAX mlperf_input_pipeline.py]
+    min_area=0.05,  # [code: v0.7 Google JAX; NVIDIA run_and_time.sh]
+    max_area=1.0,  # [code: the same]
+    min_aspect=0.75,  # [code: the same]
+    max_aspect=1.33,  # [code: v0.7 Google JAX; 4/3 in NVIDIA's]
+    interpolation="bicubic",  # [code: v0.7 Google JAX]
+    eval_crop="square",  # [code: v0.7 Google JAX] the central 224/256 of the shorter side
+    eval_short_side=256,  # [code: v0.7 Google JAX]
+)
+
+# Every row's, by the rules of the benchmark.
+COMMON = Recipe(
+    name="mlperf",
+    title="MLPerf Training: ResNet-50 to 75.9 %",
+    paper="MLPerf Training",
+    data=DATA,
+    model=ModelSpec(
+        architecture="resnet50",  # [code: RCP files] v1.5
+        last_gamma=0.0,  # [code: v0.7 Google JAX]
+        bn_decay=0.9,  # [code: the rules, in Fujitsu's parameters]
+        bn_epsilon=1e-5,  # [code: the rules, in Fujitsu's parameters]
+        head_std=0.01,  # [code: v0.7 Google JAX]
+    ),
+    global_batch=65536,  # [code: result log] replaced in each row
+    epochs=92,  # [code: result log] replaced in each row
+    reference_rate=23.080977304670448,  # [code: result log] replaced in each row
+    reference_batch=65536,  # [code: result log] replaced in each row
+    scaling="none",  # [code: result log] a rate for each batch
+    optimizer=LARSSpec(
+        momentum=0.9,  # [code: result log] replaced in each row
+        weight_decay=1e-4,  # [code: result log] replaced in each row
+        trust_coefficient=0.001,  # [code: the rules, in Fujitsu's parameters]
+        epsilon=0.0,  # [code: v0.7 Google JAX; v0.7 NVIDIA fit.py]
+        exempt_rank_below=2,  # [code: v0.7 Google JAX; v0.7 NVIDIA fit.py]
+    ),
+    schedule=PolynomialSpec(
+        warmup_epochs=33,  # [code: result log] replaced in each row
+        warmup_start_rate=0.0,  # [code: v0.7 Google JAX]
+        power=2.0,  # [code: the rules, in Fujitsu's parameters]
+        end_rate=1e-4,  # [code: the rules, in Fujitsu's parameters]
+        extra_updates=1,  # [code: v0.7 Google JAX train.py] T - W + 1
+    ),
+    loss=LossSpec(
+        label_smoothing=0.1,  # [code: the rules: 0 or 0.1; v0.7 Google JAX]
+    ),
+    precision="bfloat16",  # [code: v0.7 Google JAX]
+)
+NOTE = (
+    "a submission stops at the first evaluation of at least 75.9 %, every 4 epochs or so; here the "
+    "schedule runs to its end"
+)
+GOOGLE_NOTE = (
+    "Google rounds the updates of every 4 epochs up (157 at 32,768 where 156.4 are exact), and "
+    "counts epochs in them; here epochs are exact"
+)
+NVIDIA_NOTES = (
+    "NVIDIA's code decays the classifier's bias too; here no bias is decayed",
+    "NVIDIA's crops at evaluation and their interpolation are not known here: those of Google's "
+    "code are used",
+)
+
+
+def _title(row: str, log: str) -> str:
+    submitter, round_, batch, *_ = row.split("-")
+    name = {"google": "Google", "nvidia": "NVIDIA", "dellemc": "Dell EMC"}[submitter]
+    return f"MLPerf Training {round_}: {name}, ResNet-50 at {int(batch):,} images ({log})"
+
+
+def _expected(row: str, log: str) -> Expected:
+    submitter, round_, *_ = row.split("-")
+    result = published.load()[f"mlperf-{round_}-{submitter}-{log}"]
+    return Expected(
+        top1_error_pct=result.error_pct,  # [code: result logs] the mean
+        std_pct=result.std,  # [code: result logs]
+        runs=5,  # [code: result logs]
+        source=f"result logs {round_}, at the stop (epoch {result.epochs:g} in the median)",
+    )
+
+
+def _google(row, batch, span, rate, warmup, decay, momentum, epochs, log):
+    """A run of Google's on TPUs. Arguments: as in the table of results, and the log's folder."""
+    return dataclasses.replace(
+        COMMON,
+        row=row,
+        title=_title(row, log),
+        model=dataclasses.replace(
+            COMMON.model,
+            bn_batch=span,  # [code: result log] model_bn_span
+        ),
+        global_batch=batch,  # [code: result log] global_batch_size
+        epochs=epochs,  # [code: result log] of the schedule, not of the stop
+        reference_rate=rate,  # [code: result log] lars_opt_base_learning_rate
+        reference_batch=batch,  # [code: result log]
+        optimizer=dataclasses.replace(
+            COMMON.optimizer,
+            momentum=momentum,  # [code: result log; 0.9 of the reference where none is logged]
+            weight_decay=decay,  # [code: result log] lars_opt_weight_decay
+        ),
+        schedule=dataclasses.replace(
+            COMMON.schedule,
+            warmup_epochs=warmup,  # [code: result log] lars_opt_learning_rate_warmup_epochs
+        ),
+        expected=_expected(row, log),
+        notes=(NOTE, GOOGLE_NOTE),
+    )
+
+
+def _google_first(*run, epsilon):
+    """The same in round v0.6, with the optimizer that TensorFlow 1 had."""
+    return dataclasses.replace(
+        _google(*run),
+        optimizer=dataclasses.replace(
+            _google(*run).optimizer,
+            epsilon=epsilon,  # [code: result log]
+            momentum_placement="outside",  # [recall] Kumar et al. 2019: "scaled momentum" in v0.6
+        ),
+    )
+
+
+def _nvidia(row, batch, span, rate, warmup, decay, momentum, epochs, log):
+    """A run of NVIDIA's code with LARS. Arguments: as in the table of results, and the log."""
+    return dataclasses.replace(
+        COMMON,
+        row=row,
+        title=_title(row, log),
+        model=dataclasses.replace(
+            COMMON.model,
+            last_gamma=1.0,  # [code: v0.7 NVIDIA, closed division] no zero gamma
+            bn_batch=span,  # [code: result log] model_bn_span
+        ),
+        global_batch=batch,  # [code: result log] global_batch_size
+        epochs=epochs,  # [code: result log] of the schedule, not of the stop
+        reference_rate=rate,  # [code: result log] lars_opt_base_learning_rate
+        reference_batch=batch,  # [code: result log]
+        optimizer=dataclasses.replace(
+            COMMON.optimizer,
+            momentum=momentum,  # [code: result log; 0.9 of the reference where none is logged]
+            weight_decay=decay,  # [code: result log] lars_opt_weight_decay
+            momentum_placement="outside",  # [code: v0.7 NVIDIA fit.py] momentum correction
+        ),
+        schedule=dataclasses.replace(
+            COMMON.schedule,
+            warmup_epochs=warmup,  # [code: result log] lars_opt_learning_rate_warmup_epochs
+            extra_updates=0,  # [code: v0.7 NVIDIA fit.py] T - W
+        ),
+        precision="float16",  # [code: v0.7 NVIDIA]
+        wire="float16",  # [recall] gradients are kept in float16
+        expected=_expected(row, log),
+        notes=(NOTE, *NVIDIA_NOTES),
+    )
+
+
+def _nvidia_to_zero(*run):
+    """The same with a rate that ends at zero."""
+    return dataclasses.replace(
+        _nvidia(*run),
+        schedule=dataclasses.replace(
+            _nvidia(*run).schedule,
+            end_rate=0.0,  # [code: result log] v0.6, n96 and n130
+        ),
+    )
+
+
+def _nvidia_sgd(*run):
+    """A run of NVIDIA's code with momentum SGD."""
+    return dataclasses.replace(
+        _nvidia(*run),
+        optimizer=SGDSpec(
+            momentum=_nvidia(*run).optimizer.momentum,  # [code: result log]
+            nesterov=False,  # [code: v0.7 NVIDIA fit.py]
+            weight_decay=_nvidia(*run).optimizer.weight_decay,  # [code: result log]
+            exempt_rank_below=2,  # [code: v0.7 NVIDIA fit.py]
+        ),
+    )
+
+
+# Each: row, batch, images of one batch norm, rate, warmup epochs, decay, momentum, epochs, log.
+# fmt: off
+ROWS = {
+    "dellemc-v0.7-832": _nvidia_sgd(
+        "dellemc-v0.7-832", 832, 208, 3.0, 3, 2.5e-5, 0.9, 42,  # [code: result log]
+        "C4140",
+    ),
+    "dellemc-v0.7-1664": _nvidia_sgd(
+        "dellemc-v0.7-1664", 1664, 208, 3.0, 3, 2.5e-5, 0.9, 42,  # [code: result log]
+        "2xC4140",
+    ),
+    "nvidia-v0.7-3264": _nvidia_sgd(
+        "nvidia-v0.7-3264", 3264, 408, 6.0, 5, 2.5e-5, 0.9, 42,  # [code: result log]
+        "dgxa100_ngc20.06_mxnet",
+    ),
+    "dellemc-v0.7-3328": _nvidia_sgd(
+        "dellemc-v0.7-3328", 3328, 208, 3.1, 6, 2.5e-5, 0.95, 42,  # [code: result log]
+        "4xC4140",
+    ),
+    "nvidia-v0.7-1664": _nvidia(
+        "nvidia-v0.7-1664", 1664, 208, 7.4, 2, 1e-4, 0.9, 37,  # [code: result log]
+        "dgx1_ngc20.06_mxnet",
+    ),
+    "nvidia-v1.0-3264": _nvidia(
+        "nvidia-v1.0-3264", 3264, 408, 10.5, 2, 5e-5, 0.9, 37,  # [code: result log]
+        "dgxa100_ngc21.05_mxnet",
+    ),
+    "google-v0.7-2048": _google(
+        "google-v0.7-2048", 2048, 128, 8.5, 5, 2e-4, 0.9, 41,  # [code: result log]
+        "tpu-v4-16-TF",
+    ),
+    "google-v0.7-4096": _google(
+        "google-v0.7-4096", 4096, 128, 13.0, 2, 2e-4, 0.9, 41,  # [code: result log]
+        "tpu-v3-32-TF2.0",
+    ),
+    "google-v0.7-8192": _google(
+        "google-v0.7-8192", 8192, 64, 17.0, 5, 2e-4, 0.9, 44,  # [code: result log]
+        "tpu-v4-512-TF",
+    ),
+    "nvidia-v1.0-13056": _nvidia(
+        "nvidia-v1.0-13056", 13056, 204, 12.8, 9, 2.5e-5, 0.94, 48,  # [code: result log]
+        "dgxa100_n8_ngc21.05_mxnet",
+    ),
+    "google-v0.6-16384": _google_first(
+        "google-v0.6-16384", 16384, 128, 25.0, 5, 2e-4, 0.9, 72,  # [code: result log]
+        "tpu-v3-128", epsilon=0.0,  # [code: result log]
+    ),
+    "google-v0.6-32768": _google_first(
+        "google-v0.6-32768", 32768, 128, 31.2, 25, 1e-4, 0.9, 76,  # [code: result log]
+        "tpu-v3-2048", epsilon=1e-5,  # [code: result log]
+    ),
+    "nvidia-v0.6-33280": _nvidia(
+        "nvidia-v0.6-33280", 33280, 65, 31.2, 25, 2e-4, 0.9, 77,  # [code: result log]
+        "dgx2h_n32_ngc19.05_mxnet",
+    ),
+    "nvidia-v0.7-33280": _nvidia(
+        "nvidia-v0.7-33280", 33280, 65, 21.2, 16, 2.5e-5, 0.94, 58,  # [code: result log]
+        "dgx2h_n32_ngc20.06_mxnet",
+    ),
+    "nvidia-v0.7-34560": _nvidia(
+        "nvidia-v0.7-34560", 34560, 45, 21.6, 17, 2.5e-5, 0.94, 59,  # [code: result log]
+        "dgxa100_n96_ngc20.06_mxnet",
+    ),
+    "google-v1.0-32768": _google(
+        "google-v1.0-32768", 32768, 64, 29.0, 18, 1e-4, 0.929, 60,  # [code: result log]
+        "tpu-v4-4096-TF",
+    ),
+    "nvidia-v0.6-54080": _nvidia_to_zero(
+        "nvidia-v0.6-54080", 54080, 52, 38.0, 25, 2e-4, 0.9, 90,  # [code: result log]
+        "dgx1_n130_ngc19.05_mxnet",
+    ),
+    "google-v1.0-55296": _google(
+        "google-v1.0-55296", 55296, 64, 25.67, 29, 1e-4, 0.94053, 80,  # [code: result log]
+        "tpu-v4-6912-TF",
+    ),
+    "nvidia-v0.6-59904": _nvidia_to_zero(
+        "nvidia-v0.6-59904", 59904, 39, 40.7, 33, 2e-4, 0.9, 90,  # [code: result log]
+        "dgx2h_n96_ngc19.05_mxnet",
+    ),
+    "google-v0.7-65536-tf": _google(
+        "google-v0.7-65536-tf", 65536, 64, 24.699, 31, 1e-4, 0.951807, 88,  # [code: result log]
+        "tpu-v3-8192-TF",
+    ),
+    "google-v0.7-65536-jax": _google(
+        "google-v0.7-65536-jax", 65536, 64, 23.080977304670448,  # [code: result log]
+        33, 1e-4, 0.9537213777059405, 92,  # [code: result log]
+        "tpu-v3-8192-JAX",
+    ),
+}
+# fmt: on
+RECIPE = ROWS["google-v0.7-65536-jax"]
+
+# Ours: 32 times the small batch of Goyal's miniature, with the winning row's shares of the run.
+SMALL = dataclasses.replace(
+    RECIPE,
+    name="mlperf_miniature",
+    row=None,
+    data=goyal_8k.SMALL.data,
+    model=dataclasses.replace(
+        RECIPE.model,
+        architecture="digits_resnet",  # ours
+        bn_batch=8,  # ours
+    ),
+    global_batch=256,  # ours
+    epochs=30,  # ours: a third
+    reference_rate=16.0,  # ours: found by trial, at the same trust coefficient
+    reference_batch=256,  # ours
+    schedule=RECIPE.schedule.stretched(30 / 92),  # ours
+    precision="float32",
+    expected=None,
+    notes=(),
+)
+SGD = dataclasses.replace(
+    SMALL,
+    reference_rate=3.2,  # ours: the linear rule's at 32 times the small batch
+    optimizer=SGDSpec(
+        momentum=0.9,  # ours: as the benchmark's small batches
+        weight_decay=1e-4,  # ours: as LARS
+    ),
+)
+
+MINIATURE = Miniature(
+    contrast="The large submissions' course (a third of the run warming up, then a parabola) for "
+    "LARS and for momentum SGD on 8 x 8 digits, where SGD needs no help yet and does better.",
+    rows=(
+        MiniatureRow(
+            label="SGD, short warmup",
+            shows="the small submissions' course: 3 of 42 epochs warming up",
+            recipe=dataclasses.replace(
+                SGD,
+                schedule=ROWS["dellemc-v0.7-1664"].schedule.stretched(30 / 42),  # ours
+            ),
+            published=ROWS["dellemc-v0.7-1664"].expected,
+        ),
+        MiniatureRow(
+            label="SGD, long warmup",
+            shows="the large submissions' course with the small ones' rule",
+            recipe=SGD,
+        ),
+        MiniatureRow(
+            label="LARS, long warmup",
+            shows="the large submissions' rule: a rate per tensor, momentum 0.954",
+            recipe=SMALL,
+            published=RECIPE.expected,
+        ),
+    ),
+)
+
+if __name__ == "__main__":
+    main(RECIPE, MINIATURE, rows=ROWS)

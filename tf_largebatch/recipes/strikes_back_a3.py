@@ -1,0 +1,141 @@
+"""ResNet-50 on ImageNet with LAMB, 2,048 images per update: Wightman et al. 2021, A3.
+
+arXiv:2110.00476. Expect 21.9 % top-1 error after 100 epochs on 160 px, tested at 224 px.
+
+    python -m tf_largebatch.recipes.strikes_back_a3 --data DIR   # the paper's run
+    python -m tf_largebatch.recipes.strikes_back_a3              # its miniature, in a minute
+    python -m tf_largebatch.recipes.strikes_back_a3 --plan       # every number, no TensorFlow
+"""
+
+import dataclasses
+
+from tf_largebatch.cli import main
+from tf_largebatch.recipe import (
+    CosineSpec,
+    Expected,
+    ImageNetSpec,
+    LAMBSpec,
+    LossSpec,
+    Miniature,
+    MiniatureRow,
+    ModelSpec,
+    Recipe,
+)
+from tf_largebatch.recipes import goyal_8k
+
+RECIPE = Recipe(
+    name="strikes_back_a3",
+    title="Wightman et al. 2021, ResNet strikes back: procedure A3, LAMB at 2,048 images",
+    paper="arXiv:2110.00476",
+    data=ImageNetSpec(
+        image_size=160,  # Table 2: A3 trains at 160 px
+        min_area=0.08,  # [recall] timm's default
+        max_area=1.0,  # [recall] timm's default
+        min_aspect=3 / 4,  # [recall] timm's default
+        max_aspect=4 / 3,  # [recall] timm's default
+        interpolation="bicubic",  # [recall] timm draws bilinear or bicubic
+        eval_short_side=168,  # [derived] 160 / 0.95: Table 2 has 224 px and a crop ratio of 0.95
+        randaugment_magnitude=6,  # Table 2: 6, deviation 0.5
+        mixup_alpha=0.1,  # Table 2
+        cutmix_alpha=1.0,  # Table 2
+    ),
+    model=ModelSpec(
+        architecture="resnet50",  # the paper: stride 2 on the 3x3 convolutions
+        last_gamma=0.0,  # [recall] timm's zero_init_last
+        bn_batch=128,  # [unknown] each GPU's images, perhaps 512
+        bn_decay=0.9,  # [recall] PyTorch's default
+        bn_epsilon=1e-5,  # [recall] PyTorch's default
+        head_std=0.01,  # [unknown] as Goyal et al.
+    ),
+    global_batch=2048,  # Table 2
+    epochs=100,  # Table 2
+    reference_rate=8e-3,  # Table 2
+    reference_batch=2048,  # Table 2
+    scaling="none",  # Table 2
+    optimizer=LAMBSpec(
+        beta_1=0.9,  # [recall] timm's default
+        beta_2=0.999,  # [recall] timm's default
+        epsilon=1e-3,  # [recall] timm's 1e-6, [derived] x 1,000: the loss here sums over classes
+        weight_decay=0.02,  # Table 2
+        clip_norm=1000.0,  # [code: timm/optim/lamb.py] 1.0, [derived] x 1,000 for the same reason
+        exempt_rank_below=2,  # [code: timm/optim/lamb.py] no ratio where there is no decay
+    ),
+    schedule=CosineSpec(
+        warmup_epochs=5,  # Table 2
+        warmup_start_rate=1e-4,  # [recall] timm's default
+        end_rate=1e-6,  # [recall] timm's default
+    ),
+    loss=LossSpec(
+        kind="sigmoid",  # Table 2: BCE
+        label_smoothing=0.0,  # Table 2: none in A3
+    ),
+    precision="float16",  # [recall] mixed precision
+    expected=Expected(
+        top1_error_pct=21.9,  # Table 2: 78.1 %, tested at 224 px
+        source="Table 2, tested at 224 px",
+    ),
+    notes=(
+        "the paper tests A3 at 224 px; here evaluation is at the 160 px of training, where less "
+        "is to be expected than the published 78.1 %",
+        "the paper's target for a mixed image is 1 for each of its two classes, here each class's "
+        "share",
+        "timm's loss is the mean over classes: epsilon and clip_norm are 1,000 times timm's to "
+        "give the same updates with the sum",
+        "RandAugment's magnitude is fixed; the paper's varies with deviation 0.5",
+        "no repeated augmentation and no stochastic depth, as A3; one of MixUp and CutMix a batch",
+    ),
+)
+
+# Ours: 32 times the small batch of Goyal's miniature.
+SMALL = dataclasses.replace(
+    RECIPE,
+    name="strikes_back_a3_miniature",
+    data=dataclasses.replace(
+        goyal_8k.SMALL.data,
+        mixup_alpha=0.1,  # Table 2
+    ),
+    model=dataclasses.replace(
+        RECIPE.model,
+        architecture="digits_resnet",  # ours
+        bn_batch=8,  # ours
+    ),
+    global_batch=256,  # ours
+    epochs=30,  # ours: a third
+    reference_rate=0.06,  # ours: found by trial
+    reference_batch=256,  # ours
+    optimizer=dataclasses.replace(
+        RECIPE.optimizer,
+        epsilon=1e-5,  # ours: timm's x 10, for ten classes
+        clip_norm=10.0,  # ours: timm's x 10, for ten classes
+    ),
+    schedule=RECIPE.schedule.stretched(3 / 10),  # ours
+    precision="float32",
+    expected=None,
+    notes=(),
+)
+
+MINIATURE = Miniature(
+    contrast="LAMB on a cosine with binary cross-entropy; MixUp and the loss are changed one by "
+    "one, at 32 times the small batch on 8 x 8 digits.",
+    rows=(
+        MiniatureRow(
+            label="as published",
+            shows="binary cross-entropy on mixed images",
+            recipe=SMALL,
+            published=RECIPE.expected,
+        ),
+        MiniatureRow(
+            label="no MixUp",
+            shows="the same on images as they are",
+            recipe=dataclasses.replace(SMALL, data=goyal_8k.SMALL.data),
+        ),
+        MiniatureRow(
+            label="softmax",
+            shows="cross-entropy over the classes: as good here",
+            recipe=dataclasses.replace(SMALL, loss=LossSpec()),
+        ),
+    ),
+)
+
+if __name__ == "__main__":
+    main(RECIPE, MINIATURE)

@@ -1,0 +1,185 @@
+"""AlexNet with batch norm, SGD against LARS up to 32K images: You et al. 2017, arXiv:1708.03888.
+
+Expect 60.2, 58.9 and 58.0 % top-1 accuracy with SGD at 512, 4,096 and 8,192 images, and with LARS
+60.2, 60.4, 60.1, 59.3 and 57.8 % at 512 to 32,768 (59.9 % there in 200 epochs).
+
+    python -m tf_largebatch.recipes.you_alexnet_bn --row lars-32k --data DIR  # one of their runs
+    python -m tf_largebatch.recipes.you_alexnet_bn  # its miniature, without data
+    python -m tf_largebatch.recipes.you_alexnet_bn --row lars-32k --plan  # every number
+"""
+
+import dataclasses
+
+from tf_largebatch.cli import main
+from tf_largebatch.recipe import Expected, Miniature, MiniatureRow, ModelSpec
+from tf_largebatch.recipes import goyal_8k, you_alexnet
+
+NOTES = (
+    you_alexnet.NOTES[0],  # ours: the crop
+    "images per batch norm are not published: 64, whatever the batch",
+)
+MODEL = ModelSpec(
+    architecture="alexnet_bn",  # [seed] slides 003: batch norm for local response normalisation
+    bn_batch=64,  # [unknown] per GPU in NVCaffe, of a size not stated
+    bn_decay=0.9,  # [unknown] as Goyal et al.
+    bn_epsilon=1e-4,  # [code: borisgin/nvcaffe models/alexnet_bn]
+    head_std=0.01,  # [code: borisgin/nvcaffe models/alexnet_bn]
+    dropout=0.5,  # [recall] Krizhevsky et al. 2012, §4.2
+)
+
+
+def _sgd(row, batch, rate, error):
+    return dataclasses.replace(
+        you_alexnet.SGD_512,
+        name="you_alexnet_bn",
+        row=row,
+        title=f"You et al. 2017, LARS: AlexNet-BN with SGD at {batch:,} images per update",
+        model=MODEL,
+        global_batch=batch,  # [seed] slides 003
+        epochs=128,  # [seed] slides 003
+        reference_rate=rate,  # [seed] slides 003
+        reference_batch=batch,  # [seed] slides 003: each batch has its own rate
+        expected=Expected(
+            top1_error_pct=error,  # [seed] slides 003
+            source="slides 003",
+        ),
+        notes=(*NOTES, "no warmup is stated for SGD"),
+    )
+
+
+def _lars(row, batch, rate, error):
+    return dataclasses.replace(
+        you_alexnet.LARS_8192,
+        name="you_alexnet_bn",
+        row=row,
+        title=f"You et al. 2017, LARS: AlexNet-BN with LARS at {batch:,} images per update",
+        model=MODEL,
+        global_batch=batch,  # [seed] slides 003
+        reference_rate=rate,  # [derived] slides 003's 0.05, 0.10 and 0.14, times 0.1 / 0.001
+        reference_batch=batch,  # [seed] slides 003: each batch has its own rate
+        schedule=dataclasses.replace(
+            you_alexnet.LARS_8192.schedule,
+            warmup_epochs=2,  # [seed] slides 003
+        ),
+        expected=Expected(
+            top1_error_pct=error,  # [seed] slides 003
+            source="slides 003",
+        ),
+        notes=(*NOTES, you_alexnet.LARS_NOTE),
+    )
+
+
+LARS_32K = dataclasses.replace(
+    you_alexnet.LARS_8192,
+    name="you_alexnet_bn",
+    row="lars-32k",
+    title="You et al. 2017, LARS: AlexNet-BN with LARS at 32,768 images per update",
+    model=MODEL,
+    global_batch=32768,  # the paper
+    reference_rate=22.0,  # [recall] the paper's table
+    reference_batch=32768,  # the paper: each batch has its own rate
+    schedule=dataclasses.replace(
+        you_alexnet.LARS_8192.schedule,
+        warmup_epochs=5,  # [recall] the paper's table
+    ),
+    expected=Expected(
+        top1_error_pct=42.2,  # the paper: 57.8 %
+        source="the paper's table",
+    ),
+    notes=(*NOTES, you_alexnet.LARS_NOTE, "the authors' solver file has rate 32, ramp 10 epochs"),
+)
+
+ROWS = {
+    "sgd-512": _sgd("sgd-512", 512, 0.02, 39.8),  # [seed] slides 003: 60.2 %
+    "sgd-4096": _sgd("sgd-4096", 4096, 0.18, 41.1),  # [seed] slides 003: 58.9 %
+    "sgd-8192": _sgd("sgd-8192", 8192, 0.30, 42.0),  # [seed] slides 003: 58.0 %
+    "lars-512": _lars("lars-512", 512, 5.0, 39.8),  # [seed] slides 003: 60.2 %
+    "lars-4096": _lars("lars-4096", 4096, 10.0, 39.6),  # [seed] slides 003: 60.4 %
+    "lars-8192": _lars("lars-8192", 8192, 14.0, 39.9),  # [seed] slides 003: 60.1 %
+    "lars-16k": dataclasses.replace(
+        LARS_32K,
+        row="lars-16k",
+        title="You et al. 2017, LARS: AlexNet-BN with LARS at 16,384 images per update",
+        global_batch=16384,  # [recall] the paper's table
+        reference_rate=23.0,  # [recall] the paper's table
+        reference_batch=16384,  # [recall] the paper's table
+        expected=Expected(
+            top1_error_pct=40.7,  # [recall] the paper's table: 59.3 %
+            source="the paper's table",
+        ),
+        notes=(
+            *NOTES,
+            you_alexnet.LARS_NOTE,
+            "the authors' solver file has rate 24, ramp 5 epochs",
+        ),
+    ),
+    "lars-32k": LARS_32K,
+    "lars-32k-200": dataclasses.replace(
+        LARS_32K,
+        row="lars-32k-200",
+        title="You et al. 2017, LARS: AlexNet-BN with LARS at 32,768 images, 200 epochs",
+        epochs=200,  # the paper
+        reference_rate=22.0,  # [unknown] as in 100 epochs
+        schedule=dataclasses.replace(
+            LARS_32K.schedule,
+            warmup_epochs=5,  # [unknown] as in 100 epochs
+        ),
+        expected=Expected(
+            top1_error_pct=40.1,  # the paper: 59.9 %
+            source="the paper",
+        ),
+    ),
+}
+RECIPE = LARS_32K
+
+
+# Ours: the same course and update rules on digits, 100 epochs in 30.
+def _small(recipe, batch, rate, epochs):
+    return dataclasses.replace(
+        recipe,
+        name="you_alexnet_bn_miniature",
+        row=None,
+        data=goyal_8k.SMALL.data,
+        model=goyal_8k.SMALL.model,
+        global_batch=batch,  # ours
+        epochs=epochs,  # ours
+        reference_rate=rate,  # ours
+        schedule=recipe.schedule.stretched(epochs / recipe.epochs),  # ours
+        expected=None,
+        notes=(),
+    )
+
+
+MINIATURE = Miniature(
+    contrast="SGD at the small batch, LARS at 8 and 16 times that, and at 16 times with twice the "
+    "epochs, on 8 x 8 digits: as in the paper, the updates that are missing cost accuracy.",
+    rows=(
+        MiniatureRow(
+            label="SGD, small batch",
+            shows="the baseline",
+            recipe=_small(ROWS["sgd-512"], 32, 0.1, 30),  # ours
+            published=ROWS["sgd-512"].expected,
+        ),
+        MiniatureRow(
+            label="LARS, 8 times",
+            shows="holds the baseline",
+            recipe=_small(ROWS["lars-4096"], 256, 50.0, 30),  # ours
+            published=ROWS["lars-4096"].expected,
+        ),
+        MiniatureRow(
+            label="LARS, 16 times",
+            shows="few updates: accuracy is lost",
+            recipe=_small(ROWS["lars-32k"], 512, 64.0, 30),  # ours
+            published=ROWS["lars-32k"].expected,
+        ),
+        MiniatureRow(
+            label="LARS, 16 times, twice the epochs",
+            shows="most of it comes back",
+            recipe=_small(ROWS["lars-32k-200"], 512, 64.0, 60),  # ours
+            published=ROWS["lars-32k-200"].expected,
+        ),
+    ),
+)
+
+if __name__ == "__main__":
+    main(RECIPE, MINIATURE, rows=ROWS)

@@ -1,0 +1,221 @@
+"""ResNet-50 on ImageNet with LARS up to 32,768 images: You et al. 2017, arXiv:1708.03888.
+
+Expect 73.0, 72.7, 73.0 and 72.3 % top-1 accuracy at 256, 8,192, 16,384 and 32,768 images after 90
+epochs: weak augmentation, so nothing here compares with 76 %.
+
+    python -m tf_largebatch.recipes.you_resnet50 --row 32k --data DIR  # one of the paper's runs
+    python -m tf_largebatch.recipes.you_resnet50  # its miniature, without data
+    python -m tf_largebatch.recipes.you_resnet50 --row 32k --plan  # every number
+
+The rows that begin with "later-" are the rates of a later manuscript of the same work.
+"""
+
+import dataclasses
+
+from tf_largebatch.cli import main
+from tf_largebatch.recipe import (
+    Expected,
+    ImageNetSpec,
+    LARSSpec,
+    Miniature,
+    MiniatureRow,
+    ModelSpec,
+    PolynomialSpec,
+    Recipe,
+    SGDSpec,
+)
+from tf_largebatch.recipes import goyal_8k
+
+NOTES = (
+    "the crop, 224 pixels at random from a picture whose shorter side is 256, is a square of 57 % "
+    "of a picture of 4 : 3; here it is that share of every picture",
+    "images per batch norm are not published: 32, whatever the batch",
+)
+LARS_NOTES = (
+    "rates are those of the authors' logs, for a trust coefficient of 0.001; the paper prints a "
+    "tenth of the last two",
+    "batch norm and biases have no ratio and no decay, as in all later work; the authors' solver "
+    "leaves nothing out",
+)
+LATER = "rates, warmup, decay and epochs of a later manuscript (2018), read in a third-party copy"
+
+SGD_256 = Recipe(
+    name="you_resnet50",
+    row="256",
+    title="You et al. 2017, LARS: ResNet-50 with SGD at 256 images per update",
+    paper="arXiv:1708.03888",
+    data=ImageNetSpec(
+        image_size=224,  # [unknown] the usual one
+        min_area=0.574,  # [derived] 224^2 of 256 x 341, a picture of 4 : 3
+        max_area=0.574,  # [derived] as min_area
+        min_aspect=1.0,  # [unknown] a square cut out of the picture, not stretched
+        max_aspect=1.0,  # [unknown] as min_aspect
+        eval_short_side=256,  # [unknown] the usual one
+    ),
+    model=ModelSpec(
+        architecture="resnet50",  # the paper; that stride 2 is on the 3x3 convolutions is ours
+        last_gamma=1.0,  # [unknown] zero came with Goyal et al. in the same year
+        bn_batch=32,  # [unknown] per GPU in NVCaffe, of a size not stated
+        bn_decay=0.9,  # [unknown] as Goyal et al.
+        bn_epsilon=1e-5,  # [unknown] as Goyal et al.
+        head_std=0.01,  # [unknown] as Goyal et al.
+    ),
+    global_batch=256,  # the paper's table of ResNet-50
+    epochs=90,  # the paper's table of ResNet-50
+    reference_rate=0.2,  # [recall] the paper's table of ResNet-50
+    reference_batch=256,  # the paper's table of ResNet-50: each batch has its own rate
+    scaling="none",  # the paper's table of ResNet-50
+    optimizer=SGDSpec(
+        momentum=0.9,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
+        nesterov=False,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
+        weight_decay=1e-4,  # [code: borisgin/nvcaffe ResNet-50 solver, 1,024 images]
+        exempt_rank_below=2,  # ours: as Goyal et al.
+    ),
+    schedule=PolynomialSpec(
+        power=2.0,  # the paper: poly(2)
+        end_rate=0.0,  # the paper
+        whole_run=True,  # [code: borisgin/nvcaffe src/caffe/solvers/sgd_solver.cpp]
+        warmup_epochs=0,  # the paper's table of ResNet-50: none at 256
+    ),
+    expected=Expected(
+        top1_error_pct=27.0,  # the paper's table of ResNet-50: 73.0 %
+        source="table of ResNet-50",
+    ),
+    notes=(*NOTES, "an independent run of it (torchlars) reached 73.79 %"),
+)
+
+LARS_32K = dataclasses.replace(
+    SGD_256,
+    row="32k",
+    title="You et al. 2017, LARS: ResNet-50 with LARS at 32,768 images per update",
+    global_batch=32768,  # the paper's table of ResNet-50
+    reference_rate=29.0,  # [code: kakaobrain/torchlars README] from the authors' logs
+    reference_batch=32768,  # the paper's table of ResNet-50: each batch has its own rate
+    optimizer=LARSSpec(
+        momentum=0.9,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
+        weight_decay=1e-4,  # [code: borisgin/nvcaffe ResNet-50 solver, 1,024 images]
+        trust_coefficient=0.001,  # the paper: eta in all experiments
+        epsilon=0.0,  # the paper's Algorithm 1
+        momentum_placement="inside",  # the paper's Algorithm 1
+        decay_in_norm="sum",  # the paper's Algorithm 1
+        exempt_rank_below=2,  # ours: as all later work
+    ),
+    schedule=dataclasses.replace(
+        SGD_256.schedule,
+        warmup_epochs=5,  # [recall] the paper's table of ResNet-50
+        warmup_start_rate=1.0,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
+        warmup_shape="quadratic",  # [code: borisgin/nvcaffe src/caffe/solvers/sgd_solver.cpp]
+    ),
+    expected=Expected(
+        top1_error_pct=27.7,  # the paper's table of ResNet-50: 72.3 %
+        source="table of ResNet-50",
+    ),
+    notes=(*NOTES, *LARS_NOTES, "an independent run of it (torchlars) reached 72.26 %"),
+)
+
+
+def _lars(row, batch, rate, error, again):
+    return dataclasses.replace(
+        LARS_32K,
+        row=row,
+        title=f"You et al. 2017, LARS: ResNet-50 with LARS at {batch:,} images per update",
+        global_batch=batch,  # [recall] the paper's table of ResNet-50
+        reference_rate=rate,  # [code: kakaobrain/torchlars README] from the authors' logs
+        reference_batch=batch,  # [recall] the paper's table of ResNet-50
+        expected=Expected(
+            top1_error_pct=error,  # [recall] the paper's table of ResNet-50
+            source="table of ResNet-50",
+        ),
+        notes=(*NOTES, *LARS_NOTES, f"an independent run of it (torchlars) reached {again} %"),
+    )
+
+
+def _later(row, batch, rate, warmup):
+    return dataclasses.replace(
+        LARS_32K,
+        row=row,
+        title=f"You et al. 2018, LARS, later manuscript: ResNet-50 at {batch:,} images per update",
+        global_batch=batch,  # [recall] the later manuscript
+        epochs=100,  # [recall] the later manuscript
+        reference_rate=rate,  # [recall] the later manuscript
+        reference_batch=batch,  # [recall] the later manuscript
+        optimizer=dataclasses.replace(
+            LARS_32K.optimizer,
+            weight_decay=5e-4,  # [recall] the later manuscript
+        ),
+        schedule=dataclasses.replace(
+            LARS_32K.schedule,
+            warmup_epochs=warmup,  # [recall] the later manuscript
+        ),
+        expected=None,
+        notes=(*NOTES, LATER, LARS_NOTES[1]),  # ours: all but where the rates come from
+    )
+
+
+ROWS = {
+    "256": SGD_256,
+    "8k": _lars("8k", 8192, 12.8, 27.3, "73.78"),  # [code: kakaobrain/torchlars README] 72.7 %
+    "16k": _lars("16k", 16384, 25.0, 27.0, "73.36"),  # [code: kakaobrain/torchlars README] 73.0 %
+    "32k": LARS_32K,
+    "later-256": _later("later-256", 256, 4.0, 0),  # [recall] the later manuscript
+    "later-1k": _later("later-1k", 1024, 9.0, 5),  # [recall] the later manuscript
+    "later-8k": _later("later-8k", 8192, 30.0, 5),  # [recall] the later manuscript
+    "later-16k": _later("later-16k", 16384, 33.0, 12),  # [recall] the later manuscript
+    "later-32k": _later("later-32k", 32768, 40.0, 12),  # [recall] the later manuscript
+}
+RECIPE = ROWS["32k"]
+
+
+# Ours: the same course and update rules on digits, 90 epochs in 30.
+def small(recipe, batch, rate, epochs=30):  # ours: a third
+    """Returns a recipe of this family at the miniature's scale."""
+    return dataclasses.replace(
+        recipe,
+        name="you_resnet50_miniature",
+        row=None,
+        data=goyal_8k.SMALL.data,
+        model=dataclasses.replace(goyal_8k.SMALL.model, last_gamma=recipe.model.last_gamma),
+        global_batch=batch,  # ours
+        epochs=epochs,  # ours
+        reference_rate=rate,  # ours
+        schedule=recipe.schedule.stretched(epochs / recipe.epochs),  # ours
+        expected=None,
+        notes=(),
+    )
+
+
+MINIATURE = Miniature(
+    contrast="The polynomial course over the whole run with SGD at a small batch and LARS at 8 and "
+    "16 times that on 8 x 8 digits; the last has SGD beside it, which the paper's table has not.",
+    rows=(
+        MiniatureRow(
+            label="SGD, small batch",
+            shows="the baseline",
+            recipe=small(SGD_256, 32, 0.1),  # ours
+            published=SGD_256.expected,
+        ),
+        MiniatureRow(
+            label="LARS, 8 times",
+            shows="holds the baseline",
+            recipe=small(ROWS["8k"], 256, 16.0),  # ours
+            published=ROWS["8k"].expected,
+        ),
+        MiniatureRow(
+            label="LARS, 16 times",
+            shows="75 updates in all",
+            recipe=small(LARS_32K, 512, 16.0),  # ours
+            published=LARS_32K.expected,
+        ),
+        MiniatureRow(
+            label="SGD, 16 times, linear rate",
+            shows="no worse here, unlike at 32,768: Goyal et al. lose 4 points",
+            recipe=dataclasses.replace(
+                small(LARS_32K, 512, 1.6),  # ours: 0.1 x 16
+                optimizer=SGD_256.optimizer,
+            ),
+        ),
+    ),
+)
+
+if __name__ == "__main__":
+    main(RECIPE, MINIATURE, rows=ROWS)
