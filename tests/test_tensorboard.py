@@ -284,3 +284,13 @@ def test_an_hparam_that_no_column_can_hold_is_refused(tmp_path, value):
     with pytest.raises(ValueError, match=r"`hparams` must hold .*hparams\['bn'\]"):
         make(tmp_path, hparams={"bn": value})
     assert not list(tmp_path.iterdir())
+
+
+def test_the_published_error_is_a_line_on_the_same_chart(tmp_path):
+    train(make(tmp_path, published=(90.0, 23.74)), [4])
+    line = read(tmp_path / "published")["epoch/error_pct"]
+    assert [step for step, _ in line] == [1, 90]
+    np.testing.assert_allclose(values(line), 23.74, rtol=1e-6)
+    assert not (tmp_path / "again" / "published").exists()
+    train(make(tmp_path / "again"), [4])
+    assert not (tmp_path / "again" / "published").exists()

@@ -339,6 +339,10 @@ def make_watchers(job: Job, done: int) -> list[keras.callbacks.Callback]:
             plan_markdown=plan.markdown(),
             hparams=hparams,
             first_update=done,
+            # A miniature is another experiment: its error cannot be held against the paper's.
+            published=(recipe.epochs, recipe.expected.top1_error_pct)
+            if plan.scale == "full" and recipe.expected
+            else None,
         ),
     ]
 

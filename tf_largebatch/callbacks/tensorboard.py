@@ -44,6 +44,8 @@ class TensorBoardScalars(keras.callbacks.Callback):
     that each value enters one point. Steps whose log has no such value count for nothing. The
     throughput of the first window is left out: compilation is in it.
 
+    A third run, `published`, holds the paper's final error as a line on the chart of the error.
+
     `folder` itself gets, once and at step 0, the plan (text, `config`), the hparams with their
     metrics, and the layout of the custom-scalar page.
 
@@ -58,6 +60,8 @@ class TensorBoardScalars(keras.callbacks.Callback):
         plan_markdown: the resolved plan.
         hparams: name to bool, number or text: what a table of many runs is sorted by.
         first_update: updates already done when training starts, >= 0.
+        published: (epoch, top-1 error in percent) of the paper's result, or None where this run
+            cannot be held against it.
 
     Raises:
         ValueError: a number out of range, or an hparam of another type.
@@ -71,6 +75,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
         plan_markdown: str,
         hparams: dict[str, float | str | int | bool],
         first_update: int = 0,
+        published: tuple[float, float] | None = None,
     ):
         super().__init__()
         for name, value, least in (
@@ -90,7 +95,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
                 )
         self._folder, self._every = Path(folder), every
         self._plan_markdown, self._hparams = plan_markdown, dict(hparams)
-        self._first_update = first_update
+        self._first_update, self._published = first_update, published
 
     def on_train_begin(self, logs=None):
         """Opens the writers; at the start of a run, writes what is written once."""
@@ -110,6 +115,13 @@ class TensorBoardScalars(keras.callbacks.Callback):
             _write(_experiment(self._hparams))
             _write(hparams_summary.session_start_pb(self._hparams))
             _write(custom_scalar.pb(_layout()))
+        if self._published is not None:
+            last, error = self._published
+            writer = tf.summary.create_file_writer(str(self._folder / "published"))
+            with writer.as_default():
+                for epoch in (1, round(last)):
+                    tf.summary.scalar("epoch/error_pct", error, step=epoch)
+            writer.close()
 
     def on_train_batch_end(self, batch, logs=None):
         """Keeps one update's values, and writes the window when it is full."""
