@@ -165,6 +165,7 @@ def test_a_smoke_run_walks_the_whole_path_and_continues_from_its_checkpoint(tmp_
     assert result["scale"] == "smoke"
     (run,) = result["rows"][0]["runs"]
     assert [e["update"] for e in run["epochs"]] == [4, 8]  # 32 images, 8 an update, two epochs
+    assert list((folder / "noise").glob("events.*"))  # two micro-batches of 4 in each update
 
 
 def names(folder):

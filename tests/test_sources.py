@@ -7,7 +7,7 @@ import pytest
 from tf_largebatch import sources
 from tf_largebatch.__main__ import load_recipes
 
-BASE = '''
+BASE = """
     from tf_largebatch.recipe import Recipe, SGDSpec
 
     RECIPE = Recipe(
@@ -20,8 +20,8 @@ BASE = '''
         ),
         scaling="linear",
     )
-'''
-CHILD = '''
+"""
+CHILD = """
     import dataclasses
 
     from tf_largebatch.recipes import {base}
@@ -44,7 +44,7 @@ CHILD = '''
 
     ROWS = {{name: _row(batch) for name, batch in ((1, 2),)}}
     OTHERS = {{"a": RECIPE, "b": {base}.RECIPE}}
-'''
+"""
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from tf_largebatch.batching import BatchPlan
 from tf_largebatch.build import make_loss, make_model, make_optimizer
 from tf_largebatch.callbacks.progress import TrainingProgress
 from tf_largebatch.callbacks.tensorboard import TensorBoardScalars
+from tf_largebatch.diagnostics.noise_callback import NoiseScaleScalars
 from tf_largebatch.distribution.checkpoint import Checkpoints, Progress
 from tf_largebatch.distribution.evaluation import EvaluationStep, pad_to_multiple
 from tf_largebatch.distribution.loop import BLOCK, fit
@@ -313,7 +314,10 @@ def make_evaluation(job: Job, model: keras.Model, progress: Progress):
 
 
 def make_watchers(job: Job, done: int) -> list[keras.callbacks.Callback]:
-    """Returns what watches the run: progress on the terminal, scalars in TensorBoard."""
+    """Returns what watches the run: progress on the terminal, scalars in TensorBoard.
+
+    The gradient noise scale only where an update has several micro-batches to compare.
+    """
     plan, recipe = job.plan, job.plan.recipe
     hparams = {
         "recipe": recipe.name,
@@ -331,7 +335,7 @@ def make_watchers(job: Job, done: int) -> list[keras.callbacks.Callback]:
         "seed": job.seed,
         "modified": bool(plan.departures),
     }
-    return [
+    watchers = [
         TrainingProgress(job.label, updates=plan.updates, epochs=recipe.epochs, done=done),
         TensorBoardScalars(
             job.folder,
@@ -345,6 +349,9 @@ def make_watchers(job: Job, done: int) -> list[keras.callbacks.Callback]:
             else None,
         ),
     ]
+    if all(phase.accumulation * phase.replicas > 1 for phase in plan.phases):
+        watchers.append(NoiseScaleScalars(job.folder / "noise", every=BLOCK))
+    return watchers
 
 
 def export(model: keras.Model, job: Job) -> None:

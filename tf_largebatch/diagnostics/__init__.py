@@ -1,0 +1,1 @@
+"""Instruments that tell whether a larger batch would still help: functions of a model and data."""

@@ -1,0 +1,151 @@
+"""The figures of the instruments, as PNG bytes. matplotlib is imported to draw."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+
+from tf_largebatch.diagnostics.critical_batch import Tradeoff
+from tf_largebatch.diagnostics.layer_ratios import LayerRatio, LogGrowth
+
+# Okabe and Ito's colours, told apart by colour-blind readers; without yellow, pale on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
+CONTOURS = 15
+
+
+def draw_steps(
+    curves: Sequence[tuple[str, Sequence[float], Sequence[float], Tradeoff | None]], goal: str
+) -> bytes:
+    """Draws updates to the target against the batch, as Shallue et al. 2018, Figure 1.
+
+    Both axes are logarithmic; a dashed line is perfect scaling from the smallest batch, a thin one
+    the fitted trade-off, and a cross on it the critical batch.
+
+    Args:
+        curves: (label, batches, updates, fit) of each workload.
+        goal: what was to be reached, in words.
+    """
+    figure, axes = _axes()
+    for number, (label, batches, steps, fit) in enumerate(curves):
+        colour = COLOURS[number % len(COLOURS)]
+        order = np.argsort(batches)
+        batch, step = np.asarray(batches, float)[order], np.asarray(steps, float)[order]
+        axes.plot(batch, step, "o", color=colour, ms=5, label=label)
+        axes.plot(batch, step[0] * batch[0] / batch, "--", color=colour, lw=0.8, alpha=0.7)
+        if fit is not None:
+            fine = np.geomspace(batch[0], batch[-1], 200)
+            axes.plot(fine, [fit.steps(b) for b in fine], color=colour, lw=1.4)
+            if fit.measured:
+                at = fit.critical_batch
+                axes.plot(at, fit.steps(at), "X", color=colour, ms=9, mec="white")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    return _finish(figure, axes, "batch, examples", f"updates to {goal}", legend=True)
+
+
+def draw_line(places: np.ndarray, curves: dict[str, np.ndarray], xlabel: str) -> bytes:
+    """Draws losses on a line; a loss that is not finite is a gap with a cross at the top."""
+    figure, axes = _axes()
+    for number, (label, losses) in enumerate(curves.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        axes.plot(places, losses, color=colour, lw=1.6, label=label)
+        gaps = places[np.isnan(losses)]
+        axes.plot(
+            gaps,
+            np.full(len(gaps), 0.98),
+            "x",
+            color=colour,
+            ms=5,
+            transform=axes.get_xaxis_transform(),
+            label=f"{label}: not finite" if len(gaps) else None,
+        )
+    return _finish(figure, axes, xlabel, "loss, nats", legend=len(curves) > 1 or _gaps(curves))
+
+
+def draw_plane(x: np.ndarray, y: np.ndarray, losses: np.ndarray) -> bytes:
+    """Draws contours of the loss on a plane, [y, x]; what is not finite is hatched."""
+    figure, axes = _axes((6.4, 5.4))
+    axes.patch.set(hatch="xx", edgecolor="#999999")
+    finite = losses[np.isfinite(losses)]
+    if finite.size and finite.min() < finite.max():
+        low, high = finite.min(), finite.max()
+        wide = low > 0 and high > 20 * low
+        levels = (np.geomspace if wide else np.linspace)(low, high, CONTOURS)
+        masked = np.ma.masked_invalid(losses)
+        drawn = axes.contourf(x, y, masked, levels=levels, cmap="viridis")
+        figure.colorbar(drawn, ax=axes, label="loss, nats", format="%.3g")
+    axes.plot(0, 0, "+", color="white", ms=10)
+    return _finish(figure, axes, "first direction", "second direction", legend=False)
+
+
+def draw_spectrum(values: np.ndarray, residuals: np.ndarray) -> bytes:
+    """Draws eigenvalue estimates with the bounds of their errors."""
+    figure, axes = _axes((5, 3.6))
+    ranks = np.arange(1, len(values) + 1)
+    axes.errorbar(ranks, values, yerr=residuals, fmt="o", color=COLOURS[0], capsize=3)
+    axes.set_xticks(ranks)
+    return _finish(figure, axes, "rank", "eigenvalue of the Hessian", legend=False)
+
+
+def draw_ratios(groups: dict[str, Sequence[LayerRatio]]) -> bytes:
+    """Draws |w| / |grad L(w)| of every tensor that has one, a mark for each group of weights."""
+    names = [row.name for row in next(iter(groups.values()))]
+    figure, axes = _axes((8, max(3.0, 0.22 * len(names) + 1)))
+    for number, (label, rows) in enumerate(groups.items()):
+        points = [(row.ratio, i) for i, row in enumerate(rows) if row.ratio is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), "os^D"[number % 4], ms=5, label=label)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.invert_yaxis()
+    return _finish(figure, axes, "weight norm / gradient norm", "", legend=True)
+
+
+def draw_growth(
+    updates: Sequence[int], distances: Sequence[float], growth: LogGrowth | None
+) -> bytes:
+    """Draws the distance from the first weights against the logarithm of the updates."""
+    figure, axes = _axes()
+    axes.plot(updates, distances, "o-", color=COLOURS[0], label="measured")
+    if growth is not None:
+        ends = np.array([min(updates), max(updates)], float)
+        fitted = growth.slope * np.log(ends) + growth.intercept
+        label = f"{growth.slope:.3g} log t + {growth.intercept:.3g}"
+        axes.plot(ends, fitted, "--", color=COLOURS[1], label=label)
+    axes.set_xscale("log")
+    return _finish(figure, axes, "updates t", "distance from the first weights", legend=True)
+
+
+def draw_noise(examples: Sequence[int], scales: Sequence[float], batch: int | None) -> bytes:
+    """Draws B_simple against the examples that it was measured on, and the batch in use."""
+    figure, axes = _axes()
+    axes.plot(examples, scales, color=COLOURS[0], label="B_simple")
+    if batch is not None:
+        axes.axhline(batch, color=COLOURS[1], ls="--", lw=1, label=f"batch of the run, {batch:,}")
+    axes.set_yscale("log")
+    return _finish(figure, axes, "examples measured", "examples", legend=True)
+
+
+def _gaps(curves: dict[str, np.ndarray]) -> bool:
+    return any(np.isnan(losses).any() for losses in curves.values())
+
+
+def _axes(size: tuple[float, float] = (8, 5)):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _finish(figure, axes, xlabel: str, ylabel: str, *, legend: bool) -> bytes:
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if legend and axes.get_legend_handles_labels()[1]:
+        shown = figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+        for text in shown.get_texts():
+            text.set_parse_math(False)  # names are the user's words
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()

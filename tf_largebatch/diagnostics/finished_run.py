@@ -1,0 +1,183 @@
+"""What a finished run left in its folder, read back without the recipe that made it."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_largebatch.batching import BatchPlan
+from tf_largebatch.diagnostics.objective import Batch
+from tf_largebatch.errors import InputError
+from tf_largebatch.run_folder import PLAN
+from tf_largebatch.specs.data import DigitsSpec, ImageNetSpec
+from tf_largebatch.specs.model import LossSpec, ModelSpec
+
+MODEL = "model.keras"
+DATA = {"digits": DigitsSpec, "imagenet2012": ImageNetSpec}
+WEIGHT = "optimizer/_trainable_variables/{}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    """One run of one recipe with one seed.
+
+    Attributes:
+        folder: holds `plan.json` and `model.keras`.
+        data: the training images without augmentation or mixing.
+        model: the network as it is exported, with Keras's own batch norm.
+        loss: what was minimised.
+        seed: of the weights; None where the run did not note it.
+        updates: of the whole run.
+        global_batch: of its last phase.
+    """
+
+    folder: Path
+    data: DigitsSpec | ImageNetSpec
+    model: ModelSpec
+    loss: LossSpec
+    seed: int | None
+    updates: int
+    global_batch: int
+
+    @property
+    def images_folder(self) -> Path | None:
+        """The generated images of a smoke run."""
+        own = self.folder / "images"
+        return own if own.is_dir() else None
+
+    def load_model(self) -> keras.Model:
+        """Returns the exported network.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        try:
+            return keras.saving.load_model(self.folder / MODEL, compile=False)
+        except Exception as error:  # a damaged archive fails in as many ways as it has layers
+            reason = str(error).strip().splitlines()[:1]
+            raise InputError(
+                f"{self.folder / MODEL} cannot be read ({''.join(reason)[:120]}). Run it again"
+            ) from None
+
+    def checkpoint_weights(self) -> dict[int, list[np.ndarray]]:
+        """Returns update -> trainable weights of every checkpoint that is kept and whole."""
+        found = {}
+        for path in (self.folder / "checkpoints").glob("ckpt-*.index"):
+            update = int(re.fullmatch(r"ckpt-(\d+)\.index", path.name).group(1))
+            try:
+                reader = tf.train.load_checkpoint(str(path.with_suffix("")))
+                names = reader.get_variable_to_shape_map()
+                tensors = []
+                while (name := WEIGHT.format(len(tensors))) in names:
+                    tensors.append(reader.get_tensor(name))
+            except (tf.errors.OpError, IndexError):
+                continue
+            if update and tensors:
+                found[update] = tensors
+        return found
+
+
+def open_run(folder: Path) -> FinishedRun:
+    """Reads a run's folder.
+
+    Raises:
+        InputError: no such folder, a folder of no run or of several, a run without its model, or
+            records that cannot be understood.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"RUN must be the folder of a run. Received: {folder}, which is none")
+    plan = folder / PLAN
+    if not plan.exists():
+        inside = sorted(str(p.parent.relative_to(folder)) for p in folder.glob(f"*/*/{PLAN}"))
+        if inside:
+            raise InputError(
+                f"RUN must be one run. Received: {folder}, which holds {len(inside)}. Choose one: "
+                f"{', '.join(inside)}"
+            )
+        raise InputError(
+            f"RUN must be the folder of a run. Received: {folder}, which has no {PLAN}"
+        )
+    if not (folder / MODEL).exists():
+        raise InputError(
+            f"RUN must hold a finished run's {MODEL}. Received: {folder}, which has none. Continue "
+            "the run to its end with the same command and --run-dir"
+        )
+    try:
+        kept = json.loads(plan.read_text(encoding="utf-8"))
+        recipe = kept["recipe"]
+        phases = [kept["batch"]["global_batch"], *(phase[2] for phase in kept.get("growth", []))]
+        return FinishedRun(
+            folder=folder,
+            data=_plain(_record(DATA[recipe["data"]["name"]], recipe["data"])),
+            model=_record(ModelSpec, recipe["model"] | {"bn_batch": None}),
+            loss=_record(LossSpec, recipe.get("loss", {})),
+            seed=_seed(folder),
+            updates=int(kept["updates"]),
+            global_batch=int(phases[-1]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{plan} is damaged or of another version ({type(error).__name__}: {error})"
+        ) from None
+
+
+def read_images(source, images: int | None, *, at_most: int, micro_batch: int) -> list[Batch]:
+    """Returns training images in the order of the first epoch, in batches of `micro_batch`.
+
+    Args:
+        source: a data source without augmentation (see `tf_largebatch.data`).
+        images: how many; None takes all, up to `at_most`.
+        at_most: of the default.
+        micro_batch: images in each batch; the last may have fewer.
+
+    Raises:
+        InputError: more images than there are.
+    """
+    there = source.train_examples
+    wanted = min(there, at_most) if images is None else images
+    if wanted > there:
+        raise InputError(f"--images must be at most {there:,}, all there are. Received: {wanted:,}")
+    size = min(micro_batch, wanted)
+    plan = BatchPlan(global_batch=size, train_examples=there)
+    batches = []
+    for x, y in source.train_batches(plan, seed=0).take(-(-wanted // size)):
+        left = wanted - size * len(batches)
+        batches.append((x[:left], y[:left]))
+    return batches
+
+
+def _record(kind: type, values: dict):
+    """Makes a record of plain data: JSON has lists where the record has tuples."""
+    known = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{k: _tuples(v) for k, v in values.items() if k in known})
+
+
+def _tuples(value):
+    return (
+        tuple(map(_tuples, value))
+        if isinstance(value, Sequence) and not isinstance(value, str)
+        else value
+    )
+
+
+def _plain(spec: DigitsSpec | ImageNetSpec) -> DigitsSpec | ImageNetSpec:
+    """The same images without mixing, and without augmentation in a training of one epoch."""
+    off = {"plain_last_epochs": 1.0, "mixup_alpha": 0.0}
+    if isinstance(spec, ImageNetSpec):
+        off |= {"randaugment_magnitude": 0.0, "cutmix_alpha": 0.0}
+    return dataclasses.replace(spec, **off)
+
+
+def _seed(folder: Path) -> int | None:
+    """The run's own seed, or that of a command which ran a single one."""
+    mark = folder / "seed.json"
+    if not mark.exists():
+        return None
+    return json.loads(mark.read_text(encoding="utf-8")).get("seed")

@@ -1,0 +1,325 @@
+"""The instruments on one solution: each gives numbers, arrays, a figure and lines of a table."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from tf_largebatch.diagnostics import figures, landscape, sharpness
+from tf_largebatch.diagnostics.hessian import top_eigenvalues
+from tf_largebatch.diagnostics.layer_ratios import fit_log_growth, layer_ratios
+from tf_largebatch.diagnostics.noise_scale import advise, from_two_batches
+from tf_largebatch.diagnostics.objective import Objective
+
+BETWEEN = (-0.5, 1.5)  # range of the line between two solutions, arXiv:1712.09913
+SEEN = 40  # points of the noise scale's figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What one instrument found.
+
+    Attributes:
+        name: of its files.
+        title: one line.
+        lines: (label, text) of the table.
+        numbers: plain data.
+        arrays: what the figure was drawn from.
+        figure: PNG.
+        scalars: for TensorBoard, by tag.
+    """
+
+    name: str
+    title: str
+    lines: tuple[tuple[str, str], ...]
+    numbers: dict
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    figure: bytes | None = None
+    scalars: dict[str, float] = field(default_factory=dict)
+
+
+def measure_noise_scale(
+    objective: Objective, *, micro_batch: int, global_batch: int | None, updates: int | None
+) -> Measurement:
+    """Measures B_simple at the solution, from the gradients of `micro_batch` examples each.
+
+    A micro-batch of 1 takes every example by itself: for small models.
+
+    Inference-mode batch norm, so that an example's gradient does not depend on its neighbours'.
+
+    Raises:
+        ValueError: fewer than two micro-batches.
+    """
+    if objective.examples < 2 * micro_batch:
+        raise ValueError(
+            f"the noise scale must have two micro-batches or more. Received: {objective.examples} "
+            f"images, {micro_batch} in a micro-batch. Use more images or smaller micro-batches"
+        )
+    rows = list(_tally(objective, micro_batch))
+    counts, small, big = (np.array(column) for column in zip(*rows, strict=True))
+    estimates = [
+        from_two_batches(s, b, small_batch=micro_batch, big_batch=int(n) * micro_batch)
+        for n, s, b in rows[1:]
+    ]
+    last = estimates[-1]
+    scales = np.array([math.nan, *(e.b_simple or math.nan for e in estimates)])
+    examples = counts * micro_batch
+    show = np.unique(np.linspace(1, len(rows) - 1, SEEN).astype(int))
+    advice = advise(last, global_batch=global_batch, updates=updates)
+    known = {"b_simple": last.b_simple} if last.b_simple is not None else {}
+    return Measurement(
+        name="noise_scale",
+        title="gradient noise scale (McCandlish et al. 2018)",
+        lines=(("noise scale", advice),),
+        numbers={
+            **asdict(last),
+            "b_simple": last.b_simple,
+            "examples": int(examples[-1]),
+            "micro_batch": micro_batch,
+            "advice": advice,
+        },
+        arrays={"examples": examples, "small_sq": small, "big_sq": big, "b_simple": scales},
+        figure=figures.draw_noise(examples[show], scales[show], global_batch),
+        scalars={"noise/grad_sq": last.grad_sq, "noise/trace": last.trace}
+        | {f"noise/{name}": value for name, value in known.items()},
+    )
+
+
+def _tally(objective: Objective, micro_batch: int):
+    """Yields (micro-batches so far, mean of their squared norms, square of their mean)."""
+    squares, total = 0.0, np.zeros_like(objective.vector)
+    gradients = objective.batch_gradients(objective.vector, micro_batch=micro_batch)
+    for number, gradient in enumerate(gradients, 1):
+        squares += float(gradient @ gradient)
+        total += gradient
+        yield number, squares / number, float(total @ total) / number**2
+
+
+def measure_sharpness(
+    objective: Objective,
+    *,
+    epsilons: Sequence[float] = sharpness.EPSILONS,
+    manifold: int = sharpness.MANIFOLD,
+    seed: int = 0,
+) -> Measurement:
+    """Measures Keskar's sharpness in the full space and on a random manifold."""
+    found = [
+        sharpness.measure_sharpness(
+            objective.value_and_gradient,
+            objective.vector,
+            epsilon=epsilon,
+            directions=directions,
+            seed=seed,
+        )
+        for directions in (None, min(manifold, objective.vector.size))
+        for epsilon in epsilons
+    ]
+    lines, scalars = [], {}
+    for one in found:
+        space = "full space" if one.directions is None else f"{one.directions} directions"
+        bad = f", {one.not_finite} of {one.evaluations} not finite" * bool(one.not_finite)
+        lines.append(
+            (
+                f"sharpness, {space}, eps {one.epsilon:g}",
+                f"{one.sharpness:.4g} (loss {one.loss:.4g} -> {one.worst_loss:.4g}{bad})",
+            )
+        )
+        tag = "full" if one.directions is None else "manifold"
+        scalars[f"sharpness/{tag}_{one.epsilon:g}"] = one.sharpness
+    return Measurement(
+        name="sharpness",
+        title="sharpness (Keskar et al. 2016, Metric 2.1)",
+        lines=tuple(lines),
+        numbers={"measured": [asdict(one) for one in found], "seed": seed},
+        scalars=scalars,
+    )
+
+
+def measure_hessian(
+    objective: Objective, *, count: int, products: int, seed: int = 0
+) -> Measurement:
+    """Finds the largest eigenvalues of the Hessian of the mean loss."""
+    size = objective.vector.size
+    found = top_eigenvalues(
+        lambda direction: objective.hessian_vector(objective.vector, direction),
+        size,
+        count=min(count, size),
+        products=products,
+        seed=seed,
+    )
+    values = ", ".join(f"{v:.4g}" for v in found.largest)
+    state = "" if found.converged else f" (residuals up to {found.residuals.max():.2g})"
+    return Measurement(
+        name="hessian",
+        title="largest eigenvalues of the Hessian (Lanczos)",
+        lines=(
+            ("eigenvalues", f"{values}{state}"),
+            ("least Ritz value", f"{found.smallest:.4g}, {found.products} products"),
+        ),
+        numbers={
+            "largest": found.largest.tolist(),
+            "residuals": found.residuals.tolist(),
+            "smallest": found.smallest,
+            "products": found.products,
+            "converged": found.converged,
+            "seed": seed,
+        },
+        arrays={"largest": found.largest, "residuals": found.residuals},
+        figure=figures.draw_spectrum(found.largest, found.residuals),
+        scalars={"hessian/largest": float(found.largest[0]), "hessian/smallest": found.smallest},
+    )
+
+
+def measure_line(objective: Objective, *, points: int, seed: int = 0) -> Measurement:
+    """Draws the loss along a filter-normalised random direction."""
+    places = np.linspace(-landscape.RANGE, landscape.RANGE, points)
+    direction = _direction(objective, seed)
+    losses = landscape.line(objective.value, objective.vector, direction, places)
+    return Measurement(
+        name="landscape_1d",
+        title="loss along a filter-normalised direction (Li et al. 2018)",
+        lines=(("landscape, line", _range_text(losses)),),
+        numbers={"points": points, "gaps": int(np.isnan(losses).sum()), "seed": seed},
+        arrays={"x": places, "loss": losses},
+        figure=figures.draw_line(places, {"loss": losses}, "step, in units of the filters"),
+    )
+
+
+def measure_plane(objective: Objective, *, points: int, seed: int = 0) -> Measurement:
+    """Draws the loss over two filter-normalised random directions."""
+    places = np.linspace(-landscape.RANGE, landscape.RANGE, points)
+    directions = (_direction(objective, seed), _direction(objective, seed + 1))
+    losses = landscape.plane(objective.value, objective.vector, directions, places, places)
+    return Measurement(
+        name="landscape_2d",
+        title="loss over two filter-normalised directions (Li et al. 2018)",
+        lines=(("landscape, plane", _range_text(losses)),),
+        numbers={"points": points, "gaps": int(np.isnan(losses).sum()), "seeds": [seed, seed + 1]},
+        arrays={"x": places, "y": places, "loss": losses},
+        figure=figures.draw_plane(places, places, losses),
+    )
+
+
+def measure_between(
+    objective: Objective,
+    other: tuple[np.ndarray, Sequence[np.ndarray]],
+    *,
+    points: int,
+    names: tuple[str, str],
+) -> Measurement:
+    """Draws the loss between this solution (x = 0) and another (x = 1).
+
+    Both ways where the network has batch norm: statistics on the line too, and taken afresh at
+    every point.
+    """
+    places = np.linspace(*BETWEEN, points)
+    here = (objective.vector, objective.state)
+    curves = {"statistics interpolated": landscape.between(objective.value, here, other, places)}
+    if objective.has_statistics:
+        curves["statistics recomputed"] = landscape.between(
+            objective.value, here, other, places, recompute=objective.recomputed_state
+        )
+    else:
+        curves = {"loss": next(iter(curves.values()))}
+    lines = [(f"between, {label}", _range_text(losses)) for label, losses in curves.items()]
+    return Measurement(
+        name="interpolation",
+        title=f"loss between {names[0]} (0) and {names[1]} (1)",
+        lines=tuple(lines),
+        numbers={
+            "points": points,
+            "gaps": {label: int(np.isnan(losses).sum()) for label, losses in curves.items()},
+            "start": names[0],
+            "end": names[1],
+        },
+        arrays={"x": places} | {k.replace(" ", "_"): v for k, v in curves.items()},
+        figure=figures.draw_line(places, curves, f"0: {names[0]}, 1: {names[1]}"),
+    )
+
+
+def measure_layers(objective: Objective, solutions: Mapping[str, np.ndarray]) -> Measurement:
+    """Measures |w| / |grad L(w)| of every tensor, with batch norm as in training.
+
+    Args:
+        objective: gives loss and data; each of its batches is one group of batch norm.
+        solutions: label -> weights, for example those at the start and at the end.
+    """
+    groups, lines, arrays = {}, [], {}
+    for label, weights in solutions.items():
+        _, gradient = objective.value_and_gradient(weights, training=True)
+        tensors = objective.tensors(weights), objective.tensors(gradient)
+        groups[label] = rows = layer_ratios(objective.names, *tensors)
+        arrays[f"{label}_weight_norm"] = np.array([r.weight_norm for r in rows])
+        arrays[f"{label}_gradient_norm"] = np.array([r.gradient_norm for r in rows])
+        kernels = [r for r in rows if r.rank > 1 and r.ratio is not None]
+        if not kernels:
+            lines.append((f"layers, {label}", "no kernel has a gradient"))
+            continue
+        low, high = min(kernels, key=lambda r: r.ratio), max(kernels, key=lambda r: r.ratio)
+        lines.append(
+            (
+                f"layers, {label}",
+                f"|w|/|g| from {low.ratio:.3g} ({low.name}) to {high.ratio:.4g} ({high.name})",
+            )
+        )
+    return Measurement(
+        name="layers",
+        title="weight norm over gradient norm, by layer (You et al. 2017)",
+        lines=tuple(lines),
+        numbers={
+            label: [{**asdict(row), "ratio": row.ratio} for row in rows]
+            for label, rows in groups.items()
+        },
+        arrays=arrays,
+        figure=figures.draw_ratios(groups),
+    )
+
+
+def measure_drift(first: np.ndarray, later: Mapping[int, np.ndarray]) -> Measurement:
+    """Measures the distance from the first weights against the updates.
+
+    Args:
+        first: w_0.
+        later: update >= 1 -> w_t.
+
+    Raises:
+        ValueError: no weights of any later update.
+    """
+    if not later:
+        raise ValueError("`later` must have the weights of an update. Received: none")
+    updates = sorted(later)
+    distances = [float(np.linalg.norm(later[u] - first)) for u in updates]
+    growth = fit_log_growth(updates, distances) if len(updates) > 2 else None
+    text = f"{distances[-1]:.4g} after {updates[-1]:,} updates"
+    if growth is None:
+        text += f"; no fit to {len(updates)} checkpoints, three are needed"
+    else:
+        text += f"; {growth.slope:.3g} log t + {growth.intercept:.3g}, R^2 {growth.r_squared:.3f}"
+    return Measurement(
+        name="drift",
+        title="distance from the first weights (Hoffer et al. 2017)",
+        lines=(("drift", text),),
+        numbers={
+            "updates": updates,
+            "distances": distances,
+            "growth": None if growth is None else asdict(growth),
+        },
+        arrays={"updates": np.array(updates), "distances": np.array(distances)},
+        figure=figures.draw_growth(updates, distances, growth),
+        scalars={"drift/distance": distances[-1]},
+    )
+
+
+def _direction(objective: Objective, seed: int) -> np.ndarray:
+    weights = objective.tensors(objective.vector)
+    return objective.flat(landscape.random_direction(weights, seed=seed))
+
+
+def _range_text(losses: np.ndarray) -> str:
+    finite = losses[np.isfinite(losses)]
+    gaps = losses.size - finite.size
+    if not finite.size:
+        return f"no loss of {losses.size} is finite"
+    text = f"loss {finite.min():.4g} to {finite.max():.4g} at {losses.size} points"
+    return text + f", {gaps} not finite (gaps in the figure)" * bool(gaps)

@@ -1,0 +1,187 @@
+"""The gradient noise scale: how large a batch still pays.
+
+McCandlish et al. 2018, arXiv:1812.06162. With G the gradient of the expected loss and Sigma the
+covariance of one example's gradient, a batch of B examples has E|G_B|^2 = |G|^2 + tr(Sigma) / B and
+
+    B_simple = tr(Sigma) / |G|^2                                                       (Eq. 2.9)
+
+A batch far below it learns from each example nearly as much as a single one would; one far above
+it learns nearly as much per update as the whole data set would.
+
+Both expectations are estimated without bias from |G_B|^2 at two sizes (Appendix A.1), and their
+ratio as a ratio of averages: the average of ratios is biased, and a single |G|^2 may be negative.
+Batches are taken for independent draws. Where they are drawn without replacement from N examples,
+tr(Sigma) is that of the sample, and |G|^2 is tr(Sigma) / N below the square of its mean gradient:
+an estimate for the population that the N examples came from.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+DECAY = 0.95  # ours; the paper does not state its own
+WARM_ESTIMATES = 20  # ours: one time constant of the default decay
+
+
+@dataclass(frozen=True)
+class NoiseEstimate:
+    """Estimates of one update or of an average; neither is bound to be positive.
+
+    Attributes:
+        grad_sq: of |G|^2.
+        trace: of tr(Sigma).
+    """
+
+    grad_sq: float
+    trace: float
+
+    @property
+    def b_simple(self) -> float | None:
+        """tr(Sigma) / |G|^2 in examples; None where an estimate is not above zero."""
+        usable = self.grad_sq > 0 and self.trace >= 0
+        return self.trace / self.grad_sq if usable and math.isfinite(self.trace) else None
+
+
+def from_two_batches(
+    small_sq: float, big_sq: float, *, small_batch: int, big_batch: int
+) -> NoiseEstimate:
+    """Estimates from the squared gradient norms at two batch sizes (arXiv:1812.06162, A.1).
+
+        |G|^2 = (B_big |G_big|^2 - B_small |G_small|^2) / (B_big - B_small)
+        tr S  = (|G_small|^2 - |G_big|^2) / (1 / B_small - 1 / B_big)
+
+    Args:
+        small_sq: |G_small|^2, best its mean over all small batches that make up the big one: a
+            replica's or a micro-batch's *mean* gradient.
+        big_sq: |G_big|^2 of the mean gradient of the big batch.
+        small_batch: examples of each small batch, >= 1.
+        big_batch: examples of the big batch, more than that.
+
+    Raises:
+        ValueError: sizes that give no second equation, or a square that is negative.
+    """
+    if small_batch < 1:
+        raise ValueError(f"`small_batch` must be at least 1. Received: small_batch={small_batch}")
+    if big_batch <= small_batch:
+        raise ValueError(
+            f"`big_batch` must be above `small_batch`. Received: big_batch={big_batch}, "
+            f"small_batch={small_batch}. Use two or more replicas or micro-batches an update"
+        )
+    for name, value in (("small_sq", small_sq), ("big_sq", big_sq)):
+        if value < 0:
+            raise ValueError(f"`{name}` must be at least 0. Received: {name}={value}")
+    grad_sq = (big_batch * big_sq - small_batch * small_sq) / (big_batch - small_batch)
+    trace = (small_sq - big_sq) / (1.0 / small_batch - 1.0 / big_batch)
+    return NoiseEstimate(grad_sq=grad_sq, trace=trace)
+
+
+def from_gradients(gradients: Iterable[np.ndarray], *, batch: int = 1) -> NoiseEstimate:
+    """Estimates from the mean gradients of equal batches, at one set of weights.
+
+    With batches of one example this is the sample covariance itself: for small models, and to check
+    the other estimate.
+
+    Args:
+        gradients: float [weights] each, two or more; used one at a time, summed in float64.
+        batch: examples behind each.
+
+    Raises:
+        ValueError: fewer than two.
+    """
+    squares, total, count = 0.0, 0.0, 0
+    for gradient in gradients:
+        row = np.asarray(gradient, np.float64)
+        squares, total, count = squares + float(row @ row), total + row, count + 1
+    if count < 2:
+        raise ValueError(
+            f"`gradients` must be two or more. Received: {count}. Use more examples, or smaller "
+            "micro-batches"
+        )
+    mean = total / count
+    return from_two_batches(
+        squares / count, float(mean @ mean), small_batch=batch, big_batch=batch * count
+    )
+
+
+class NoiseScale:
+    """Running B_simple: the ratio of exponential averages of tr(Sigma) and |G|^2.
+
+    Both averages have the same weights, so the share that is missing at the start cancels.
+
+    Args:
+        decay: of the averages per estimate, in [0, 1).
+        average_all: plain sums instead, where the weights stand still.
+
+    Raises:
+        ValueError: `decay` out of range.
+    """
+
+    def __init__(self, decay: float = DECAY, *, average_all: bool = False):
+        if not 0 <= decay < 1:
+            raise ValueError(f"`decay` must be in [0, 1). Received: decay={decay}")
+        self._decay = 1.0 if average_all else decay
+        self._grad_sq = self._trace = self._weight = 0.0
+        self.count = 0
+
+    def add(self, estimate: NoiseEstimate) -> None:
+        """Adds one update's estimate; one that is not finite is left out."""
+        if not (math.isfinite(estimate.grad_sq) and math.isfinite(estimate.trace)):
+            return
+        self._grad_sq = self._decay * self._grad_sq + estimate.grad_sq
+        self._trace = self._decay * self._trace + estimate.trace
+        self._weight = self._decay * self._weight + 1.0
+        self.count += 1
+
+    @property
+    def average(self) -> NoiseEstimate | None:
+        """The averages, or None before the first estimate."""
+        if not self.count:
+            return None
+        return NoiseEstimate(self._grad_sq / self._weight, self._trace / self._weight)
+
+    @property
+    def b_simple(self) -> float | None:
+        """In examples; None where the averages do not give one."""
+        return self.average.b_simple if self.count else None
+
+
+def advise(
+    estimate: NoiseEstimate | None, *, global_batch: int | None = None, updates: int | None = None
+) -> str:
+    """Says in a sentence what a measured noise scale means for the batch.
+
+    At a batch B, an update makes 1 / (1 + B_simple / B) of the progress that one with the whole
+    gradient would (Eq. 2.7), and needs 1 + B / B_simple times the fewest examples.
+
+    Args:
+        estimate: an average over many updates.
+        global_batch: the batch in use.
+        updates: after how many updates it was measured.
+    """
+    when = "" if updates is None else f" after {updates:,} updates"
+    if estimate is None:
+        return f"B_simple was not measured{when}: no finite pair of gradient norms"
+    scale = estimate.b_simple
+    if scale is None:
+        return (
+            f"B_simple could not be told{when}: the mean gradient is not above its noise "
+            f"(|G|^2 estimated as {estimate.grad_sq:.3g}). Average more updates or examples"
+        )
+    text = (
+        f"measured B_simple {_round(scale)}{when}: batches above about {_round(scale)} buy little"
+    )
+    if global_batch is None or scale == 0:
+        return text
+    share = 1.0 / (1.0 + scale / global_batch)
+    waste = 1.0 + global_batch / scale
+    return (
+        f"{text}; at {global_batch:,} an update makes {100 * share:.0f} % of the largest progress "
+        f"and examples cost {waste:.2f} times the fewest"
+    )
+
+
+def _round(value: float) -> str:
+    """Two digits: the estimate has no more."""
+    return f"{float(f'{value:.2g}'):,.0f}" if value >= 10 else f"{value:.2g}"
