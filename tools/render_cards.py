@@ -90,6 +90,10 @@ def card(name: str, recipes: list[Recipe]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _contrast(name: str) -> str:
+    return sys.modules[f"{sources.PACKAGE}{name}"].MINIATURE.contrast
+
+
 def _default(name: str, recipes: list[Recipe]) -> Recipe:
     module = sys.modules[f"{sources.PACKAGE}{name}"]
     return next(r for r in recipes if r == module.RECIPE)
@@ -138,7 +142,7 @@ def _reproduced(name: str) -> str:
         place = path.parent.relative_to(FOLDER / name).as_posix()
         seeds = len(result.rows[0].runs)
         lines += [
-            f"- `mini`: {seeds} seeds, [record]({place}/result.json). {' '.join(result.notes)}",
+            f"- `mini`: {seeds} seeds, [record]({place}/result.json). {_contrast(name)}",
             "",
             "| row | batch | updates | error % | paper, ImageNet | shows |",
             "|---|---|---|---|---|---|",
