@@ -41,6 +41,12 @@ note(f"pid-{rank}", os.getpid())
 """
 
 
+def default_signals():
+    """Undoes what nohup and background jobs of a shell ignore: the launcher would keep to it."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture
 def job(tmp_path):
     """Starts launchers over scripts; whatever a failed test leaves behind is ended."""
@@ -65,6 +71,7 @@ def job(tmp_path):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                preexec_fn=default_signals,
             )
             launched.append(process)
             return process
