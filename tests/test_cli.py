@@ -64,13 +64,16 @@ def test_the_plan_shows_a_departure():
         (["--set", "epochs", "--plan"], "--set must be field=value. Received: 'epochs'"),
         (["--replicas", "3", "--plan"], "Replica counts that divide it: 2 or 4"),
         (["--micro-batch", "48", "--plan"], "Nearest that do: 32 or 64"),
-        (["--seeds", "0"], "must be at least 1. Received: 0"),
+        (["--seeds", "0"], "argument --seeds: must be a whole number of at least 1. Received: 0"),
+        (["--replicas", "x"], "--replicas: must be a whole number of at least 1. Received: x"),
+        (["--seed", "-1"], "--seed: must be a whole number in 0..2147483647. Received: -1"),
         (["--precision", "float8"], "invalid choice: 'float8'"),
         (["--wire", "int8"], "invalid choice: 'int8'"),
-        (["--micro-batch", "most"], "invalid"),
-        (["--checkpoint-updates", "0"], "must be at least 1. Received: 0"),
-        (["--checkpoint-minutes", "0"], "must be above 0. Received: 0"),
-        (["--skip-unreadable", "-1"], "must be at least 1. Received: -1"),
+        (["--micro-batch", "most"], "a whole number of at least 1, or auto. Received: most"),
+        (["--checkpoint-updates", "0"], "must be a whole number of at least 1. Received: 0"),
+        (["--checkpoint-minutes", "0"], "must be a number above 0. Received: 0"),
+        (["--checkpoint-minutes", "nan"], "must be a number above 0. Received: nan"),
+        (["--skip-unreadable", "-1"], "must be a whole number of at least 0. Received: -1"),
         (["--tpu", "local", "--precision", "float16"], "float32 or bfloat16 on a TPU"),
         (["--tpu", "local"], "--tpu must name a TPU that this machine reaches"),
         (["--unknown"], "unrecognized arguments: --unknown"),
@@ -82,7 +85,8 @@ def test_wrong_flags_are_one_line_and_status_2(arguments, message, tmp_path):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("python -m tf_largebatch.recipes")
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("python -m tf_largebatch.recipes")
     assert not list(tmp_path.rglob("*.json"))  # no run folder is left behind
 
 

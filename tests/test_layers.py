@@ -27,7 +27,7 @@ LEVELS = {
     "session": 2,
     "cli": 3,
     "launch": 3,
-    "diagnose": 4,
+    "diagnose": 3,
     "recipes": 4,
     "__main__": 5,
     "__init__": 4,

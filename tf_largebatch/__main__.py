@@ -1,12 +1,12 @@
 """`python -m tf_largebatch` lists the recipes, without importing a framework."""
 
-import argparse
 import importlib
 import json
 import pkgutil
 from pathlib import Path
 
 from tf_largebatch import published, recipes
+from tf_largebatch.flags import Parser
 from tf_largebatch.recipe import Recipe
 
 HEADER = (
@@ -95,7 +95,7 @@ def _line(row: dict) -> tuple[str, ...]:
 
 def main() -> None:
     """Prints the table and how to go on."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tf_largebatch",
         description="Lists the recipes. Run one with python -m tf_largebatch.recipes.NAME.",
     )

@@ -2,20 +2,20 @@
 
 import argparse
 import dataclasses
-import math
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tf_largebatch import __version__, cluster, overrides, run_folder, session
 from tf_largebatch.errors import InputError, StoppedError
+from tf_largebatch.flags import LARGEST_SEED, WRONG_INPUT, Parser, number
 from tf_largebatch.plan import describe_data
+from tf_largebatch.quiet import import_tensorflow
 from tf_largebatch.recipe import Miniature, Recipe
-from tf_largebatch.settings import PRECISIONS, Settings
+from tf_largebatch.settings import JOIN_TIMEOUT, PRECISIONS, WORKER_TIMEOUT, Settings
 
-WRONG_INPUT, WORKER_LOST = 2, 4
+WORKER_LOST = 4  # exit status
 
 
 def main(
@@ -52,15 +52,12 @@ def main(
     sys.exit(status)
 
 
-def make_parser(
-    recipe: Recipe, rows: Mapping[str, Recipe] | None = None
-) -> argparse.ArgumentParser:
+def make_parser(recipe: Recipe, rows: Mapping[str, Recipe] | None = None) -> Parser:
     """Returns the flags: they describe the machine; the hyperparameters are the recipe's."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"python -m tf_largebatch.recipes.{recipe.name}",
         description=f"{recipe.title} ({recipe.paper}). Without --data a miniature of the same "
         "experiment runs, on real data that is already here.",
-        allow_abbrev=False,
     )
     if rows is not None:
         parser.add_argument(
@@ -79,7 +76,7 @@ def make_parser(
     )
     data.add_argument(
         "--skip-unreadable",
-        type=_count,
+        type=number(int, 0),
         default=Settings.skip_unreadable,
         metavar="N",
         help="skip and name up to N images an epoch that cannot be read or decoded (default: 0, "
@@ -88,13 +85,13 @@ def make_parser(
     machine = parser.add_argument_group("machine")
     machine.add_argument(
         "--replicas",
-        type=_positive,
+        type=number(int, 1),
         metavar="N",
         help="devices that train in step (default: with --data every GPU, else one device)",
     )
     machine.add_argument(
         "--micro-batch",
-        type=_positive_or_auto,
+        type=number(int, 1, word=session.AUTO),
         metavar="N",
         help="images per device per forward pass; smaller needs less memory and gives the same "
         "result; auto tries on a GPU which is the largest that fits (default, and auto without a "
@@ -114,7 +111,7 @@ def make_parser(
     )
     machine.add_argument(
         "--pack-mb",
-        type=_positive,
+        type=number(int, 1),
         default=Settings.pack_mb,
         metavar="M",
         help="MiB of gradients sent at a time (default: %(default)s)",
@@ -127,15 +124,15 @@ def make_parser(
     workers = parser.add_argument_group("several workers")
     workers.add_argument(
         "--join-timeout",
-        type=_positive,
-        default=300,
+        type=number(int, 1),
+        default=JOIN_TIMEOUT,
         metavar="S",
         help="seconds for all workers to be there (default: %(default)s)",
     )
     workers.add_argument(
         "--worker-timeout",
-        type=_positive,
-        default=30,
+        type=number(int, 1),
+        default=WORKER_TIMEOUT,
         metavar="S",
         help="seconds without a sign of life after which a worker counts as gone (default: "
         "%(default)s)",
@@ -150,27 +147,33 @@ def make_parser(
     )
     output.add_argument(
         "--checkpoint-updates",
-        type=_positive,
+        type=number(int, 1),
         metavar="N",
         help="write a checkpoint after every N updates (default: only by time and epoch)",
     )
     output.add_argument(
         "--checkpoint-minutes",
-        type=_positive_number,
+        type=number(float, 0, above=True),
         default=Settings.checkpoint_minutes,
         metavar="M",
         help="write a checkpoint after M minutes without one (default: %(default)g)",
     )
     output.add_argument(
         "--keep-checkpoints",
-        type=_positive,
+        type=number(int, 1),
         default=Settings.keep,
         metavar="K",
         help="how many of the newest stay (default: %(default)s)",
     )
-    output.add_argument("--seed", type=_seed, default=0, help="the first seed (default: 0)")
     output.add_argument(
-        "--seeds", type=_positive, default=1, metavar="N", help="runs per row (default: 1)"
+        "--seed",
+        type=number(int, 0, LARGEST_SEED),
+        default=0,
+        metavar="N",
+        help="the first seed (default: 0)",
+    )
+    output.add_argument(
+        "--seeds", type=number(int, 1), default=1, metavar="N", help="runs per row (default: 1)"
     )
     check = parser.add_argument_group("check and change")
     check.add_argument("--plan", action="store_true", help="print what would run, and stop")
@@ -190,35 +193,6 @@ def make_parser(
     return parser
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1. Received: {text}")
-    return value
-
-
-def _count(text: str) -> int:
-    return 0 if text == "0" else _positive(text)
-
-
-def _positive_number(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be above 0. Received: {text}")
-    return value
-
-
-def _positive_or_auto(text: str) -> int | str:
-    return text if text == session.AUTO else _positive(text)
-
-
-def _seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**31:
-        raise argparse.ArgumentTypeError(f"must be in 0..2147483647. Received: {text}")
-    return value
-
-
 def _run(recipe: Recipe, miniature: Miniature, arguments: argparse.Namespace) -> int:
     if arguments.plan:
         changed, departures = overrides.apply(recipe, arguments.set)
@@ -233,6 +207,11 @@ def _run(recipe: Recipe, miniature: Miniature, arguments: argparse.Namespace) ->
     rows = session.resolve_rows(recipe, miniature, arguments, scale)
     workers = cluster.resolve()
     if workers is not None and workers.size > 1:
+        if arguments.tpu:
+            raise InputError(
+                f"--tpu must be given to a single process, which drives the whole TPU. Received: "
+                f"--tpu {arguments.tpu} on worker {workers.rank} of {workers.size}"
+            )
         return _run_worker(recipe, miniature, arguments, rows, scale, workers)
     if arguments.tpu and arguments.precision == "float16":
         raise InputError("--precision must be float32 or bfloat16 on a TPU. Received: float16")
@@ -240,7 +219,7 @@ def _run(recipe: Recipe, miniature: Miniature, arguments: argparse.Namespace) ->
         arguments.replicas = _count_gpus() if scale == "full" else 1
     folder = _claim(recipe, arguments, scale, rows)
     try:
-        _import_tensorflow()
+        import_tensorflow()
         from tf_largebatch.distribution.team import Team
 
         team = Team(arguments.replicas, tpu=arguments.tpu)
@@ -257,7 +236,7 @@ def _run_worker(recipe, miniature, arguments, rows, scale, workers) -> int:
     if gpus is not None:
         os.environ[cluster.GPUS] = gpus
     folder = _claim(recipe, arguments, scale, rows) if workers.is_chief else None
-    tf = _import_tensorflow()
+    tf = import_tensorflow()
     from tf_largebatch.distribution.absence import describe_loss
     from tf_largebatch.distribution.team import Team
 
@@ -318,30 +297,4 @@ def _claim(recipe, arguments, scale, rows) -> Path:
 
 def _count_gpus() -> int:
     """Counts the GPUs that TensorFlow can use; 1 where there is none."""
-    return max(len(_import_tensorflow().config.list_physical_devices("GPU")), 1)
-
-
-def _import_tensorflow():
-    """Imports TensorFlow without its start-up notes, which go past every log setting.
-
-    They are kept in a file meanwhile, and shown if the import fails.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    screen = os.dup(2)
-    with tempfile.TemporaryFile() as notes:
-        os.dup2(notes.fileno(), 2)
-        try:
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
-            # Each row of a table compiles its own functions, which TensorFlow takes for a mistake.
-            tf.get_logger().setLevel("ERROR")
-        except BaseException:
-            notes.seek(0)
-            os.write(screen, notes.read())
-            raise
-        finally:
-            os.dup2(screen, 2)
-            os.close(screen)
-    return tf
+    return max(len(import_tensorflow().config.list_physical_devices("GPU")), 1)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tf_largebatch import cli
 from tf_largebatch.errors import InputError
+from tf_largebatch.flags import LARGEST_SEED, WRONG_INPUT, Parser, number
+from tf_largebatch.quiet import import_tensorflow
 
 NOT_FINITE = 3  # exit status where an instrument met no finite number
 FOLDER = "diagnostics"
@@ -34,20 +35,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         status = _run(arguments)
     except InputError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
-        status = cli.WRONG_INPUT
+        status = WRONG_INPUT
     except ArithmeticError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         status = NOT_FINITE
     sys.exit(status)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Returns the flags."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tf_largebatch.diagnose",
         description="Measures the model of a finished run on its training images, without "
         f"augmentation. Writes arrays, figures, a page and TensorBoard events to RUN/{FOLDER}.",
-        allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder with its model.keras")
     what = parser.add_argument_group("instruments (default: --noise-scale --layers)")
@@ -66,13 +66,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     data.add_argument(
         "--images",
-        type=_positive,
+        type=number(int, 1),
         metavar="N",
         help="training images to measure on (default: all, 4096 at most)",
     )
     data.add_argument(
         "--micro-batch",
-        type=_positive,
+        type=number(int, 1),
         default=256,
         metavar="N",
         help="images per forward pass, and per group of batch norm in --layers and recomputed "
@@ -81,52 +81,37 @@ def make_parser() -> argparse.ArgumentParser:
     fine = parser.add_argument_group("settings of the instruments")
     fine.add_argument(
         "--noise-batch",
-        type=_positive,
+        type=number(int, 1),
         default=16,
         metavar="N",
         help="images behind each gradient of the noise scale; 1 takes every example by itself "
         "(default: %(default)s)",
     )
     fine.add_argument(
-        "--eigenvalues", type=_positive, default=5, metavar="K", help="(default: %(default)s)"
+        "--eigenvalues", type=number(int, 1), default=5, metavar="K", help="(default: %(default)s)"
     )
     fine.add_argument(
         "--products",
-        type=_positive,
+        type=number(int, 1),
         default=60,
         metavar="M",
         help="Hessian-vector products at most (default: %(default)s)",
     )
     fine.add_argument(
         "--points",
-        type=_points,
+        type=number(int, 3),
         default=51,
         metavar="P",
         help="points of a line; a plane has half of them on each side (default: %(default)s)",
     )
-    fine.add_argument("--seed", type=_seed, default=0, help="of directions and starts (default: 0)")
+    fine.add_argument(
+        "--seed",
+        type=number(int, 0, LARGEST_SEED),
+        default=0,
+        metavar="N",
+        help="of directions and starts (default: 0)",
+    )
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1. Received: {text}")
-    return value
-
-
-def _points(text: str) -> int:
-    value = int(text)
-    if value < 3:
-        raise argparse.ArgumentTypeError(f"must be at least 3. Received: {text}")
-    return value
-
-
-def _seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**31:
-        raise argparse.ArgumentTypeError(f"must be in 0..2147483647. Received: {text}")
-    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +135,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise InputError(f"RUN must be the folder of a run. Received: {arguments.run}")
     wanted = [name for name in INSTRUMENTS if getattr(arguments, name)]
     wanted += ["interpolate"] * (arguments.interpolate is not None)
-    cli._import_tensorflow()
+    import_tensorflow()
     from tf_largebatch.diagnostics import output
     from tf_largebatch.diagnostics.finished_run import open_run
     from tf_largebatch.diagnostics.progress import show_progress

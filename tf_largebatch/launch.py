@@ -38,12 +38,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tf_largebatch import cluster
+from tf_largebatch import cluster, flags
 from tf_largebatch.cluster import Cluster
 from tf_largebatch.errors import InputError
+from tf_largebatch.flags import WRONG_INPUT, Parser
 
 PROGRAM = "python -m tf_largebatch.launch"
-WRONG_INPUT, NOT_FINITE, OUT_OF_TIME = 2, 3, 124
+NOT_FINITE, OUT_OF_TIME = 3, 124
 
 STAMP = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"  # of this launch, restarts included
 
@@ -72,15 +73,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(status)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        """Ends with one line."""
-        self.exit(WRONG_INPUT, f"{self.prog}: {message}\n")
-
-
 def make_parser() -> argparse.ArgumentParser:
     """Returns the flags that stand before `--`."""
-    parser = _Parser(
+    parser = Parser(
         prog=PROGRAM,
         usage=f"{PROGRAM} --workers N [options] -- -m MODULE [arguments]",
         description="Runs the workers of one training job on this machine. What stands after -- "
@@ -89,20 +84,19 @@ def make_parser() -> argparse.ArgumentParser:
         "shows what it finds there.",
         epilog="Exit status: 0, that of the first worker to fail (128 + n for signal n), 124 when "
         "time ran out, 2 for wrong arguments.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--workers", type=_number(int, 1), metavar="N", help="processes to start")
+    add("--workers", type=flags.number(int, 1), metavar="N", help="processes to start")
     add(
         "--gpus-per-worker",
-        type=_number(int, 0),
+        type=flags.number(int, 0),
         metavar="G",
         help="GPUs of each worker, in order of rank; 0 hides them (default: as many as each can "
         "have)",
     )
     add(
         "--restarts",
-        type=_number(int, 0),
+        type=flags.number(int, 0),
         default=0,
         metavar="R",
         help="how often to start all workers again after a failure, with new ports; not after "
@@ -110,7 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add(
         "--start-timeout",
-        type=_number(float, 0),
+        type=flags.number(float, 0),
         default=300.0,
         metavar="S",
         help="seconds until every worker has reported that its cluster is up, by touching the file "
@@ -118,14 +112,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add(
         "--run-timeout",
-        type=_number(float, 0),
+        type=flags.number(float, 0),
         default=0.0,
         metavar="S",
         help="seconds for everything, restarts included; 0 sets no limit (default: %(default)g)",
     )
     add(
         "--grace",
-        type=_number(float, 0),
+        type=flags.number(float, 0),
         default=30.0,
         metavar="S",
         help="seconds for the others to end after the first failure, again after SIGTERM, and "
@@ -133,18 +127,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--print", action="store_true", help="print what would run, and stop")
     return parser
-
-
-def _number(kind: type, least: int):
-    def parse(text: str):
-        with contextlib.suppress(ValueError):
-            value = kind(text)
-            if least <= value < math.inf:
-                return value
-        name = "a whole number" if kind is int else "a number"
-        raise argparse.ArgumentTypeError(f"must be {name} of at least {least}. Received: {text}")
-
-    return parse
 
 
 def _run(arguments: argparse.Namespace, command: list[str] | None) -> int:

@@ -3,7 +3,6 @@
 Imports no framework until something is run.
 """
 
-import argparse
 import dataclasses
 import sys
 from pathlib import Path
@@ -39,7 +38,7 @@ def resolve_rows(recipe, miniature, arguments, scale) -> list[Row]:
     if scale == "miniature":
         wanted = [(r.label, r.shows, r.recipe, r.published) for r in miniature.rows]
     elif scale == "full":
-        wanted = [(recipe.name, recipe.title, recipe, recipe.expected)]
+        wanted = [(recipe.label, recipe.title, recipe, recipe.expected)]
     else:
         wanted = [("smoke", "the path works; the numbers mean nothing", _smoke(recipe), None)]
     rows = []
@@ -65,7 +64,10 @@ def _smoke(recipe: Recipe) -> Recipe:
         global_batch=SMOKE["global_batch"],
         epochs=SMOKE["epochs"],
         data=dataclasses.replace(
-            recipe.data, image_size=SMOKE["image_size"], eval_short_side=SMOKE["image_size"] + 8
+            recipe.data,
+            image_size=SMOKE["image_size"],
+            eval_short_side=SMOKE["image_size"] + 8,
+            plain_last_epochs=recipe.data.plain_last_epochs * ratio,
         ),
         model=dataclasses.replace(recipe.model, bn_batch=SMOKE["bn_batch"]),
         schedule=recipe.schedule.stretched(ratio),
@@ -74,12 +76,14 @@ def _smoke(recipe: Recipe) -> Recipe:
     )
 
 
-def make_plan(recipe, arguments, departures, *, scale, data, train_examples=None) -> Plan:
+def make_plan(
+    recipe, arguments, departures, *, scale, data, train_examples=None, micro_batch=None
+) -> Plan:
     """Plans one recipe for the devices of this command; InputError where its sizes do not fit."""
     try:
         phases = recipe.phases(
             replicas=arguments.replicas or 1,
-            micro_batch=None if arguments.micro_batch == AUTO else arguments.micro_batch,
+            micro_batch=micro_batch if arguments.micro_batch == AUTO else arguments.micro_batch,
             train_examples=train_examples,
         )
     except ValueError as error:
@@ -223,12 +227,12 @@ def _final_plan(row: Row, source, arguments, scale, team) -> Plan:
     expected = row.recipe.batch_plan().train_examples
     if isinstance(row.recipe.data, ImageNetSpec) and source.train_examples != expected:
         departures += (f"training images {expected:,} -> {source.train_examples:,}",)
-    settings = make_settings(row.recipe, arguments)
+    found = None
     if arguments.micro_batch == AUTO:
         from tf_largebatch import micro_batch
 
-        found = micro_batch.find(row.recipe, source, team, precision=settings.precision)
-        arguments = argparse.Namespace(**{**vars(arguments), "micro_batch": found})
+        precision = make_settings(row.recipe, arguments).precision
+        found = micro_batch.find(row.recipe, source, team, precision=precision)
     return make_plan(
         row.recipe,
         arguments,
@@ -236,4 +240,5 @@ def _final_plan(row: Row, source, arguments, scale, team) -> Plan:
         scale=scale,
         data=source.describe(),
         train_examples=source.train_examples,
+        micro_batch=found,
     )

@@ -281,12 +281,14 @@ def run(rounds: int) -> dict:
     import keras
     import tensorflow as tf
 
+    from tf_largebatch import run_folder
+
     tf.get_logger().setLevel("ERROR")
     record = {
         "what": "the training engine: beside Keras's fit, accumulating, on two workers",
         "date": date.today().isoformat(),
         "network": f"a convnet of {make_model().count_params():,} weights on 32 x 32 x 3",
-        "hardware": {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0))},
+        "hardware": {"cpu": run_folder.processor(), "cores": len(os.sched_getaffinity(0))},
         "versions": {
             "python": platform.python_version(),
             "keras": keras.__version__,
@@ -328,15 +330,6 @@ def format_tables(record: dict) -> str:
         f"| all-reduce of {workers['gradient_mb']} MB alone | {workers['all_reduce_ms']} |",
     ]
     return "\n".join(lines)
-
-
-def _cpu_name() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line]
-    return names[0] if names else platform.processor()
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_largebatch import run_folder
 from tf_largebatch.batching import BatchPlan
 from tf_largebatch.data import imagenet, order
 from tf_largebatch.data.crops import DRAWS, Crops, crop_box, crop_numbers, training_image
@@ -325,7 +326,7 @@ def run(source: Path, count: int, rounds: int) -> dict:
         "rounds": rounds,
         "limit": LIMIT if simplejpeg else "not measured: simplejpeg is not installed",
         "load_average": round(os.getloadavg()[0], 1),
-        "hardware": {"cpu": _cpu_name(), "cores": CORES},
+        "hardware": {"cpu": run_folder.processor(), "cores": CORES},
         "versions": {
             "python": platform.python_version(),
             "tensorflow": tf.__version__,
@@ -353,15 +354,6 @@ def format_table(record: dict) -> str:
         f"there: median {scaled['psnr_db_median']} dB, least {scaled['psnr_db_min']} dB"
     )
     return "\n".join(lines)
-
-
-def _cpu_name() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line]
-    return names[0] if names else platform.processor()
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_largebatch import run_folder
 from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, RMSpropSGD
 
 REFERENCE = "keras SGD momentum"
@@ -145,7 +146,7 @@ def run(rounds: int) -> dict:
         "tensors": len(shapes),
         "parameters": sum(int(np.prod(s)) for s in shapes),
         "rounds": rounds,
-        "hardware": {"cpu": _cpu_name(), "cores": os.cpu_count()},
+        "hardware": {"cpu": run_folder.processor(), "cores": os.cpu_count()},
         "versions": {
             "python": platform.python_version(),
             "keras": keras.__version__,
@@ -174,15 +175,6 @@ def format_table(record: dict) -> str:
     for name, milliseconds in record["floor_cpu_ms"].items():
         lines.append(f"| floor | {name} | {milliseconds:.1f} | | | |")
     return "\n".join(lines)
-
-
-def _cpu_name() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line]
-    return names[0] if names else platform.processor()
 
 
 def main() -> None:

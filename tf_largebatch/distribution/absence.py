@@ -98,9 +98,11 @@ def describe_loss(error: Exception, workers: Cluster, seconds: float) -> str:
     text = str(error)
     named = {int(n) for n in re.findall(r"/task:(\d+)", text)} - {workers.rank}
     silent = "heartbeat" in text.lower() or "deadline" in text.lower()
-    ranks = sorted(named) if 0 < len(named) < workers.size - 1 or workers.size == 2 else []
-    if not ranks and workers.size == 2:
-        ranks = [1 - workers.rank]
-    who = "worker " + " ".join(map(str, ranks)) if ranks else "another worker"
+    others = set(range(workers.size)) - {workers.rank}
+    if len(others) == 1:
+        named = others
+    # TensorFlow that names every other worker names none.
+    known = named and (len(others) == 1 or named < others)
+    who = "worker " + " ".join(map(str, sorted(named))) if known else "another worker"
     how = f"has been silent for {seconds:g} s (--worker-timeout)" if silent else "is gone"
     return f"{who} {how}; the last checkpoint is unharmed, the same command continues from it"

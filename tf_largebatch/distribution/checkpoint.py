@@ -11,8 +11,8 @@ import tensorflow as tf
 from tf_largebatch.distribution.step import COLUMNS
 from tf_largebatch.errors import InputError, StorageError
 from tf_largebatch.result import EpochRecord
+from tf_largebatch.settings import Settings
 
-KEEP = 2  # the newest, and the one before it in case the newest is damaged
 # What writing to a full disk raises: TensorFlow reports it under several names.
 _WRITE_ERRORS = (tf.errors.OpError, OSError)
 
@@ -55,7 +55,7 @@ class Checkpoints:
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
         others: list[tf.Variable] | None = None,
-        keep: int = KEEP,
+        keep: int = Settings.keep,
     ):
         self._folder = Path(folder)
         self._update = tf.Variable(0, dtype=tf.int64, trainable=False)

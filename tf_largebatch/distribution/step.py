@@ -32,8 +32,7 @@ import tensorflow as tf
 
 from tf_largebatch import stream_position
 from tf_largebatch.batching import BatchPlan
-
-PACK_BYTES = 25 << 20  # TensorFlow's default, one pack of everything, leaves nothing to overlap
+from tf_largebatch.settings import Settings
 
 # The columns of what `TrainingStep.run` returns, one row per update.
 COLUMNS = (
@@ -92,7 +91,7 @@ class TrainingStep:
         scale_loss: bool = False,
         seed: int = 0,
         wire_dtype: str | None = None,
-        pack_bytes: int = PACK_BYTES,
+        pack_bytes: int = Settings.pack_mb << 20,
     ):
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.plan, self.strategy = plan, strategy

@@ -8,8 +8,7 @@ import tensorflow as tf
 from tf_largebatch import cluster
 from tf_largebatch.distribution.absence import meet
 from tf_largebatch.errors import InputError
-
-WORKER_TIMEOUT, JOIN_TIMEOUT = 30, 300  # seconds; TensorFlow's own is 7.5 for a silent worker
+from tf_largebatch.settings import JOIN_TIMEOUT, WORKER_TIMEOUT
 
 
 # One object per process and size: a second MirroredStrategy over the same devices numbers its

@@ -15,9 +15,10 @@ from tf_largebatch.data.prepare.layouts import LAYOUTS, open_source, recognise
 from tf_largebatch.data.prepare.options import Options
 from tf_largebatch.data.prepare.progress import Progress, format_seconds
 from tf_largebatch.errors import InputError, StoppedError
+from tf_largebatch.flags import Parser, number
 
 WRONG_INPUT = 2
-MOST_PROCESSES = 16  # each holds a TensorFlow, about 0.4 GB
+MOST_PROCESSES = 16  # each holds a TensorFlow
 _ODD = {
     "cmyk": "CMYK",
     "grey": "grey",
@@ -59,13 +60,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(status)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Returns the flags of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tf_largebatch.data.prepare",
         description="Makes TFRecord shards of ImageNet (ILSVRC 2012) for --data of the recipes. "
         "An interrupted run leaves nothing that looks complete; the same command continues it.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "source",
@@ -104,7 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_output(parser)
     parser.add_argument(
         "--processes",
-        type=_positive,
+        type=number(int, 1),
         default=min(_count_cores(), MOST_PROCESSES),
         metavar="N",
         help="worker processes; the bytes do not depend on it (default: one per core here, "
@@ -163,13 +163,6 @@ def _count_cores() -> int:
     """Returns the cores this process may use, which not every system tells."""
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1. Received: {text}")
-    return value
 
 
 def _stop(number, frame):

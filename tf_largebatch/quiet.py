@@ -9,6 +9,7 @@ def import_tensorflow():
     """Returns the module; what it writes while it loads is shown only if it fails."""
     if "tensorflow" in sys.modules:
         return sys.modules["tensorflow"]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     screen = os.dup(2)
     with tempfile.TemporaryFile() as notes:
@@ -16,7 +17,9 @@ def import_tensorflow():
         try:
             import tensorflow as tf
 
-            tf.constant(0)  # the devices speak up when first used
+            tf.config.list_physical_devices()
+            # Each row of a table compiles its own functions, which TensorFlow takes for a mistake.
+            tf.get_logger().setLevel("ERROR")
         except BaseException:
             notes.seek(0)
             os.write(screen, notes.read())

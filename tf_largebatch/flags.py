@@ -1,0 +1,58 @@
+"""What all command lines share: an error in one line, and numbers that say their range.
+
+Standard library only.
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+
+WRONG_INPUT = 2  # exit status
+LARGEST_SEED = 2**31 - 1
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that ends with one line and takes no abbreviated flags."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str):
+        """Prints the line and exits with status 2."""
+        self.exit(WRONG_INPUT, f"{self.prog}: {message}\n")
+
+
+def number(
+    kind: type, least: float, most: float = math.inf, *, above: bool = False, word: str = ""
+) -> Callable[[str], float | str]:
+    """Returns the `type=` of a flag that takes a finite number.
+
+    Args:
+        kind: int or float.
+        least: smallest value.
+        most: largest value.
+        above: leave `least` itself out.
+        word: taken as it is, in a number's place.
+    """
+    name = "a whole number" if kind is int else "a number"
+    if most < math.inf:
+        rule = f"{name} in {least}..{most}"
+    else:
+        rule = f"{name} {'above' if above else 'of at least'} {least}"
+    if word:
+        rule += f", or {word}"
+
+    def parse(text: str) -> float | str:
+        if word and text == word:
+            return text
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        # NaN is in no range.
+        in_range = least <= value <= most and value < math.inf and not (above and value == least)
+        if not in_range:
+            raise argparse.ArgumentTypeError(f"must be {rule}. Received: {text}")
+        return value
+
+    return parse
