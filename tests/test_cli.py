@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tf_largebatch import session
+from tf_largebatch.__main__ import load_recipes
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -88,6 +91,24 @@ def test_wrong_flags_are_one_line_and_status_2(arguments, message, tmp_path):
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("python -m tf_largebatch.recipes")
     assert not list(tmp_path.rglob("*.json"))  # no run folder is left behind
+
+
+@pytest.mark.parametrize("recipe", load_recipes(), ids=lambda r: r.label)
+def test_every_recipe_can_be_squeezed_into_a_smoke_run(recipe):
+    small = session._smoke(recipe)
+    assert small.epochs == 2
+    phases = small.phases(train_examples=session.SMOKE_TRAIN_IMAGES)
+    assert 4 <= phases[-1].updates_at(small.epochs) <= 8
+    assert [len(phases), phases[0].accumulation] == [1 + len(recipe.growth), 2]
+
+
+def test_a_tpu_is_for_a_single_process(monkeypatch, tmp_path):
+    workers = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(workers))
+    done = command("--tpu", "local", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--tpu must be given to a single process" in done.stderr
+    assert "--tpu local on worker 1 of 2" in done.stderr
 
 
 def test_a_run_folder_of_another_recipe_is_refused_before_tensorflow_starts(tmp_path):

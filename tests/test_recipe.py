@@ -66,6 +66,10 @@ def test_the_list_for_machines_has_the_same_recipes():
     [
         ({"epochs": 0}, "`epochs` must be above 0. Received: epochs=0"),
         ({"epochs": 50}, r"at least the schedule's last change \(80\)"),
+        (
+            {"data": dataclasses.replace(RECIPE.data, plain_last_epochs=91)},
+            "`data.plain_last_epochs` must be at most 90",
+        ),
         ({"global_batch": 0}, "`global_batch` must be at least 1"),
         ({"reference_rate": -0.1}, "Received: reference_rate=-0.1"),
         ({"scaling": "cubic"}, "one of linear, sqrt, none"),

@@ -125,6 +125,8 @@ class Recipe:
             check(value in PRECISIONS, name, f"one of {', '.join(PRECISIONS)}", value)
         check(self.scaling in RULES, "scaling", f"one of {', '.join(RULES)}", self.scaling)
         self.schedule.check_epochs(self.epochs)
+        plain = self.data.plain_last_epochs
+        check(plain <= self.epochs, "data.plain_last_epochs", f"at most {self.epochs:g}", plain)
         starts = [0.0, *(epoch for epoch, _ in self.growth), self.epochs]
         check(
             all(a < b for a, b in zip(starts, starts[1:], strict=False)),
