@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import shards as toy
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from tf_largebatch.batching import BatchPlan
 from tf_largebatch.data import imagenet
@@ -434,6 +435,22 @@ def test_restart_in_the_middle_of_an_epoch_of_full_size_takes_seconds(folder):
     start = time.monotonic()
     images, _ = next(iter(source.train_batches(plan, seed=0, first_update=55 * 40_036 + 20_000)))
     assert images.shape == (32, 8, 8, 3) and time.monotonic() - start < 10
+
+
+def test_a_record_that_only_protobuf_refuses_is_delivered_and_not_named(tmp_path):
+    # A further feature under the key b"\xff", which is no UTF-8: TensorFlow's parser skips it.
+    entry = b"\n\x05\n\x01\xff\x12\x00"
+    odd = toy.example(toy.flat_jpeg(3), 7) + b"\n" + bytes([len(entry)]) + entry
+    with pytest.raises(DecodeError):
+        tf.train.Example.FromString(odd)
+    records = [toy.example(toy.flat_jpeg(3), 0), odd]
+    for split in ("train", "validation"):
+        toy.write_split(tmp_path, split, records)
+    source = imagenet.open_folder(tmp_path, skip_unreadable=True, **SMALL)
+    plan = BatchPlan(global_batch=2, train_examples=2)
+    _, labels = batches(source, plan, updates=1)
+    assert sorted(labels[0]) == [0, 7]
+    assert source.unreadable(plan, seed=4, update=0) == source.unreadable_in_evaluation() == []
 
 
 @pytest.mark.slow
