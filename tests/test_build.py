@@ -1,11 +1,13 @@
 """What the records of a recipe become: losses, courses of the rate, mixed images."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tf_largebatch.batching import BatchPlan
-from tf_largebatch.build import make_loss, make_optimizer, make_schedule, make_source
+from tf_largebatch.build import make_loss, make_model, make_optimizer, make_schedule, make_source
 from tf_largebatch.data import digits
 from tf_largebatch.data.mixed import MixedSource
 from tf_largebatch.errors import InputError
@@ -161,3 +163,17 @@ def test_the_last_epochs_can_be_without_augmentation():
         assert np.array_equal(a[0], b[0]) == same
         np.testing.assert_array_equal(a[1], b[1])
     assert "none from epoch 2 on" in source.describe()
+
+
+@pytest.mark.parametrize("eval_side", [8, 12])
+def test_a_network_takes_both_sizes_where_evaluation_has_its_own(eval_side):
+    source = SimpleNamespace(
+        image_shape=(8, 8, 1),
+        eval_image_shape=(eval_side, eval_side, 1),
+        classes=3,
+        pixel_mean=(0.0,),
+        pixel_std=(1.0,),
+    )
+    model = make_model(recipe(model=ModelSpec(architecture="digits_resnet")), source, seed=0)
+    assert model.input_shape == ((None, 8, 8, 1) if eval_side == 8 else (None, None, None, 1))
+    assert model(tf.zeros([2, eval_side, eval_side, 1])).shape == (2, 3)

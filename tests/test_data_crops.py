@@ -240,7 +240,9 @@ def test_evaluation_crop_is_pillows_unfiltered_bilinear(height, width):
         ({"area": (0.5, 1.1)}, "`area` must be"),
         ({"aspect": (0.0, 1.0)}, "`aspect` must be"),
         ({"aspect": (2.0, 1.0)}, "`aspect` must be"),
-        ({"eval_short_side": 223}, "`eval_short_side` must be at least image_size .224"),
+        ({"eval_short_side": 223}, "`eval_short_side` must be at least .* side .224"),
+        ({"eval_image_size": 0}, "`eval_image_size` must be at least 1"),
+        ({"eval_image_size": 257}, "`eval_short_side` must be at least .* side .257"),
     ],
 )
 def test_range_that_makes_no_sense_is_named(changed, words):
@@ -283,6 +285,15 @@ def test_square_crop_is_the_central_seven_eighths_resized(height, width, interpo
     got = evaluation_image(png(image), crops).numpy().astype(np.float64)
     # A rounded half; TensorFlow tabulates the cubic in steps of 1/1024.
     assert abs(got - expected).max() <= (0.51 if interpolation == "bilinear" else 1.2)
+
+
+@pytest.mark.parametrize("eval_crop", ["short_side", "square"])
+def test_evaluation_may_have_a_size_of_its_own(eval_crop):
+    image = png(picture(90, 120))
+    own = Crops(image_size=32, eval_image_size=48, eval_short_side=56, eval_crop=eval_crop)
+    same = Crops(image_size=48, eval_short_side=56, eval_crop=eval_crop)
+    np.testing.assert_array_equal(evaluation_image(image, own), evaluation_image(image, same))
+    assert "32 px, mirrored" in str(own) and str(own).split("; ")[1:] == str(same).split("; ")[1:]
 
 
 def test_square_crop_decodes_the_same_pixels_as_a_whole_decode():

@@ -342,6 +342,29 @@ def test_plain_epochs_train_on_the_evaluation_crop_and_those_before_do_not(varie
     assert "no augmentation from epoch 1 on" in source.describe()
 
 
+@pytest.mark.parametrize("skip", [False, True])
+def test_evaluation_at_another_size_changes_evaluation_alone(varied, skip):
+    options = {"classes": 20, "eval_short_side": 12, "skip_unreadable": skip}
+    small, both, large = (
+        imagenet.open_folder(varied, image_size=size, eval_image_size=own, **options)
+        for size, own in ((8, None), (8, 12), (12, None))
+    )
+    plan = BatchPlan(global_batch=10, train_examples=10)
+    np.testing.assert_array_equal(*(batches(s, plan, updates=1)[0] for s in (both, small)))
+    for ours, theirs in zip(
+        evaluation(both, 2, workers=1), evaluation(large, 2, workers=1), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    assert (both.image_shape, both.eval_image_shape) == ((8, 8, 3), (12, 12, 3))
+
+
+def test_plain_epochs_need_the_training_size_at_evaluation(varied):
+    with pytest.raises(InputError, match="`eval_image_size` must be image_size .8"):
+        imagenet.open_folder(
+            varied, image_size=8, eval_image_size=12, eval_short_side=12, plain_from_epoch=1
+        )
+
+
 def list_of(source):
     """The label of each training record, in the order of the index."""
     payloads = [source._train.payload(n) for n in range(source.train_examples)]

@@ -91,7 +91,10 @@ def test_a_recipe_out_of_range_cannot_be_made(change, message):
         ("schedule", {"drop_epochs": (60, 30)}, "`schedule.drop_epochs` must be rising"),
         ("schedule", {"warmup_epochs": 31}, r"at most the first drop \(30\)"),
         ("data", {"min_area": 0.0}, r"`data.min_area` must be in \(0, max\]"),
-        ("data", {"eval_short_side": 200}, r"at least data.image_size \(224\)"),
+        ("data", {"eval_short_side": 200}, r"at least .* evaluation \(224\)"),
+        ("data", {"eval_image_size": 260}, r"at least .* evaluation \(260\)"),
+        ("data", {"eval_image_size": 31}, r"`data.eval_image_size` must be at least 32"),
+        ("data", {"eval_image_size": 256, "plain_last_epochs": 1}, "must be 0 where evaluation"),
         ("expected", {"top1_error_pct": 101}, "in 0..100"),
     ],
 )

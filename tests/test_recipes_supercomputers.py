@@ -289,7 +289,8 @@ def test_strikes_back_is_a3():
     data, lamb = recipe.data, recipe.optimizer
     assert isinstance(lamb, LAMBSpec)
     assert (recipe.peak_rate, lamb.beta_1, lamb.beta_2) == (8e-3, 0.9, 0.999)
-    assert (data.image_size, data.randaugment_magnitude) == (160, 6)
+    assert (data.image_size, data.eval_image_size, data.randaugment_magnitude) == (160, 224, 6)
+    assert data.eval_short_side == int(224 / 0.95)
     assert (data.mixup_alpha, data.cutmix_alpha) == (0.1, 1.0)
     assert recipe.loss.kind == "sigmoid"
     # timm's 1e-6 and 1.0 belong to a mean over the classes; the loss here is their sum.

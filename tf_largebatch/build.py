@@ -65,6 +65,7 @@ def make_source(
                 color_jitter=spec.color_jitter,
                 lighting_std=spec.lighting_std,
                 eval_crop=spec.eval_crop,
+                eval_image_size=spec.eval_image_size,
                 eval_short_side=spec.eval_short_side,
                 plain_from_epoch=None if plain_from is None else math.ceil(plain_from),
                 skip_unreadable=skip_unreadable,
@@ -90,8 +91,9 @@ def make_model(recipe: Recipe, source, seed: int, *, bn_replicas: int = 1) -> ke
         bn_replicas: replicas that share batch-norm statistics (see `Recipe.bn_replicas`).
     """
     spec = recipe.model
+    sizes = {source.image_shape, source.eval_image_shape}
     common = {
-        "image_shape": source.image_shape,
+        "image_shape": (None, None, source.image_shape[2]) if len(sizes) > 1 else sizes.pop(),
         "classes": source.classes,
         "pixel_mean": source.pixel_mean,
         "pixel_std": source.pixel_std,

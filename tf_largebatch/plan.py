@@ -177,6 +177,8 @@ def _model_line(recipe: Recipe) -> str:
     size = ""
     if isinstance(recipe.data, ImageNetSpec):
         size = f" at {recipe.data.image_size} px"
+        if recipe.data.eval_image_size is not None:
+            size += f", tested at {recipe.data.eval_image_size} px"
     return (
         f"{facts.name}{size}, {facts.parameters:,} weights, last gamma {recipe.model.last_gamma:g}"
     )

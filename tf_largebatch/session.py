@@ -66,6 +66,7 @@ def _smoke(recipe: Recipe) -> Recipe:
         data=dataclasses.replace(
             recipe.data,
             image_size=SMOKE["image_size"],
+            eval_image_size=recipe.data.eval_image_size and SMOKE["image_size"] + 8,
             eval_short_side=SMOKE["image_size"] + 8,
             plain_last_epochs=recipe.data.plain_last_epochs * ratio,
         ),

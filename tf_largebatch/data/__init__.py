@@ -26,7 +26,8 @@ class DataSource(Protocol):
         classes: number of classes; labels are 0 to classes - 1.
         train_examples: examples per epoch.
         eval_examples: examples of one complete evaluation.
-        image_shape: (height, width, channels) of a delivered image.
+        image_shape: (height, width, channels) of a delivered training image.
+        eval_image_shape: of an evaluation image, mostly the same.
         pixel_mean: one number a channel, in the units delivered.
         pixel_std: one number a channel, in the units delivered. The model applies
             (image - mean) / std on the device, so that uint8 travels where the source allows it.
@@ -37,6 +38,7 @@ class DataSource(Protocol):
     train_examples: int
     eval_examples: int
     image_shape: tuple[int, int, int]
+    eval_image_shape: tuple[int, int, int]
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
 

@@ -55,7 +55,7 @@ class ArraySource:
     ):
         self.name = name
         self.classes = classes
-        self.image_shape = tuple(train[0].shape[1:])
+        self.image_shape = self.eval_image_shape = tuple(train[0].shape[1:])
         self.pixel_mean = tuple(float(m) for m in pixel_mean)
         self.pixel_std = tuple(float(s) for s in pixel_std)
         self.train_examples = len(train[0])

@@ -55,7 +55,8 @@ class Crops:
         image_size: side of the delivered square, pixels, > 0.
         area: (least, most) share of the picture's area, within 0 to 1, least above 0.
         aspect: (least, most) width / height of the crop, above 0.
-        eval_short_side: pixels, >= image_size.
+        eval_image_size: the same of the evaluation crop; None for `image_size`.
+        eval_short_side: pixels, >= the side of the evaluation crop.
         eval_crop: "short_side" or "square".
         interpolation: "bilinear" or "bicubic" (Keys, a = -0.5).
         antialias: widen the filter where a picture shrinks, as Pillow does.
@@ -70,6 +71,7 @@ class Crops:
     image_size: int = 224
     area: tuple[float, float] = (0.08, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    eval_image_size: int | None = None
     eval_short_side: int = 256
     eval_crop: str = "short_side"
     interpolation: str = "bilinear"
@@ -77,18 +79,17 @@ class Crops:
     scaled_decoding: bool = False
 
     def __post_init__(self):
-        if not self.image_size >= 1:
-            raise InputError(
-                f"`image_size` must be at least 1. Received: image_size={self.image_size}"
-            )
+        for name, side in (("image_size", self.image_size), ("eval_image_size", self.eval_size)):
+            if not side >= 1:
+                raise InputError(f"`{name}` must be at least 1. Received: {name}={side}")
         if not 0 < self.area[0] <= self.area[1] <= 1:
             raise InputError(f"`area` must be 0 < least <= most <= 1. Received: area={self.area}")
         if not 0 < self.aspect[0] <= self.aspect[1]:
             raise InputError(f"`aspect` must be 0 < least <= most. Received: aspect={self.aspect}")
-        if not self.eval_short_side >= self.image_size:
+        if not self.eval_short_side >= self.eval_size:
             raise InputError(
-                f"`eval_short_side` must be at least image_size ({self.image_size}). Received: "
-                f"eval_short_side={self.eval_short_side}"
+                f"`eval_short_side` must be at least the evaluation crop's side ({self.eval_size})."
+                f" Received: eval_short_side={self.eval_short_side}"
             )
         for name, known in (("eval_crop", EVAL_CROPS), ("interpolation", INTERPOLATIONS)):
             if getattr(self, name) not in known:
@@ -96,11 +97,16 @@ class Crops:
                     f"`{name}` must be one of {known}. Received: {name}={getattr(self, name)!r}"
                 )
 
+    @property
+    def eval_size(self) -> int:
+        """The evaluation crop's side, pixels."""
+        return self.image_size if self.eval_image_size is None else self.eval_image_size
+
     def __str__(self) -> str:
         evaluation = {
-            "short_side": f"short side {self.eval_short_side}, centre {self.image_size}",
-            "square": f"central square of {self.image_size}/{self.eval_short_side} of the short "
-            f"side to {self.image_size}",
+            "short_side": f"short side {self.eval_short_side}, centre {self.eval_size}",
+            "square": f"central square of {self.eval_size}/{self.eval_short_side} of the short "
+            f"side to {self.eval_size}",
         }[self.eval_crop]
         scaled = ", large crops decoded at 1/2 to 1/8" * self.scaled_decoding
         return (
@@ -187,7 +193,7 @@ def training_image(
 
 
 def evaluation_image(encoded: tf.Tensor, crops: Crops) -> tf.Tensor:
-    """Returns uint8 [image_size, image_size, 3], the centre: see `Crops.eval_crop`."""
+    """Returns uint8 [eval_size, eval_size, 3], the centre: see `Crops.eval_crop`."""
     if crops.eval_crop == "square":
         return _central_square(encoded, crops)
     picture = tf.cond(
@@ -198,7 +204,7 @@ def evaluation_image(encoded: tf.Tensor, crops: Crops) -> tf.Tensor:
     picture = _without_far_ends(picture)
     shape = tf.shape(picture)[:2]
     resized_shape = shape * crops.eval_short_side // tf.reduce_min(shape)
-    size = crops.image_size
+    size = crops.eval_size
     top, left = tf.unstack((resized_shape - size) // 2)
     resized = tf.slice(_resize(picture, resized_shape, crops), [top, left, 0], [size, size, 3])
     return _to_uint8(resized, clip=crops.interpolation != "bilinear")
@@ -208,7 +214,7 @@ def _central_square(encoded, crops):
     """Decodes and resizes the central square alone."""
 
     def square(shape):
-        side = tf.reduce_min(shape) * crops.image_size // crops.eval_short_side
+        side = tf.reduce_min(shape) * crops.eval_size // crops.eval_short_side
         side = tf.maximum(side, 1)
         return (shape - side + 1) // 2, side
 
@@ -223,7 +229,7 @@ def _central_square(encoded, crops):
         return tf.slice(picture, [*tf.unstack(start), 0], [side, side, 3])
 
     cropped = tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_other)
-    size = crops.image_size
+    size = crops.eval_size
     resized = tf.ensure_shape(_resize(cropped, [size, size], crops), [size, size, 3])
     return _to_uint8(resized, clip=crops.interpolation != "bilinear")
 

@@ -52,6 +52,7 @@ def open_folder(
     image_size: int = 224,
     area: tuple[float, float] = (0.08, 1.0),
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
+    eval_image_size: int | None = None,
     eval_short_side: int = 256,
     eval_crop: str = "short_side",
     interpolation: str = "bilinear",
@@ -69,17 +70,19 @@ def open_folder(
             system that `tf.io.gfile` knows (gs://bucket/folder).
         classes: labels in the records are 1 to classes, or 0 to classes - 1.
         image_size: side of the delivered square, pixels.
+        eval_image_size: the same for evaluation; None for `image_size`.
         area: range of the training crop's share of the picture.
         aspect: range of the training crop's width / height.
         eval_short_side: the picture's shorter side before the central crop, pixels.
         eval_crop: "short_side" resizes and takes the centre; "square" takes the central square of
-            image_size / eval_short_side of the shorter side and resizes it.
+            eval_image_size / eval_short_side of the shorter side and resizes it.
         interpolation: "bilinear" or "bicubic", of both crops.
         antialias: widen the filter where a picture shrinks, in both crops.
         color_jitter: brightness, contrast and saturation change by up to this share, 0 to 1.
         lighting_std: of the colour noise along ImageNet's principal colours, >= 0.
         plain_from_epoch: from this epoch on (counted from 0), training pictures are the evaluation
-            crop of themselves, without any augmentation; None for never.
+            crop of themselves, without any augmentation; None for never. Not with an
+            `eval_image_size`.
         scaled_decoding: decode large training crops at a reduced scale: faster, not the same
             pixels.
         skip_unreadable: deliver a record that cannot be read, parsed or decoded as a picture of
@@ -91,6 +94,7 @@ def open_folder(
     """
     crops = Crops(
         image_size=image_size,
+        eval_image_size=eval_image_size,
         area=area,
         aspect=aspect,
         eval_short_side=eval_short_side,
@@ -103,6 +107,12 @@ def open_folder(
     if plain_from_epoch is not None and not plain_from_epoch >= 0:
         raise InputError(
             f"`plain_from_epoch` must be at least 0 or None. Received: "
+            f"plain_from_epoch={plain_from_epoch}"
+        )
+    if plain_from_epoch is not None and crops.eval_size != image_size:
+        raise InputError(
+            f"`eval_image_size` must be image_size ({image_size}) where training pictures become "
+            f"evaluation crops. Received: eval_image_size={eval_image_size}, "
             f"plain_from_epoch={plain_from_epoch}"
         )
     shards = find_shards(folder)
@@ -127,7 +137,7 @@ def open_folder(
 
 
 class ImageNetSource:
-    """Images uint8 [image_size, image_size, 3] from indexed shards: see `open_folder`.
+    """Images uint8 [size, size, 3] from indexed shards: see `open_folder`.
 
     Implements `tf_largebatch.data.DataSource`.
     """
@@ -153,6 +163,7 @@ class ImageNetSource:
         self.train_examples = len(train)
         self.eval_examples = len(validation)
         self.image_shape = (crops.image_size, crops.image_size, 3)
+        self.eval_image_shape = (crops.eval_size, crops.eval_size, 3)
         self.skip_unreadable = skip_unreadable
         self._family = family
         self._crops = crops
@@ -210,7 +221,7 @@ class ImageNetSource:
             encoded, label = self._parse(read(path, offset, length))
             return self._training_image(encoded, drawn), label
 
-        images = self._deliver(stream.map(find, tf.data.AUTOTUNE), deliver)
+        images = self._deliver(stream.map(find, tf.data.AUTOTUNE), deliver, self.image_shape)
         batches = images.batch(plan.replica_batch, drop_remainder=True)
         return order.ordered(batches.prefetch(tf.data.AUTOTUNE))
 
@@ -225,12 +236,14 @@ class ImageNetSource:
                 return evaluation_image(encoded, self._crops), label
 
             def filling():
-                return tf.zeros(self.image_shape, tf.uint8), tf.constant(0)
+                return tf.zeros(self.eval_image_shape, tf.uint8), tf.constant(0)
 
             return tf.cond(counted, picture, filling)
 
         images = self._deliver(
-            stream.map(lambda examples, weights: (*locate(examples), weights > 0)), deliver
+            stream.map(lambda examples, weights: (*locate(examples), weights > 0)),
+            deliver,
+            self.eval_image_shape,
         )
         weights = stream.map(lambda examples, weights: weights)
         batches = tf.data.Dataset.zip((images.batch(batch, drop_remainder=True), weights))
@@ -290,10 +303,10 @@ class ImageNetSource:
     def _parse(self, record):
         return parse(record, self._family, classes=self.classes)
 
-    def _deliver(self, found: tf.data.Dataset, deliver) -> tf.data.Dataset:
+    def _deliver(self, found: tf.data.Dataset, deliver, image_shape) -> tf.data.Dataset:
         """Maps `deliver` over the examples of `found`, many an element, by the policy."""
         if self.skip_unreadable:
-            return deliver_or_mark(found, deliver, self.image_shape)
+            return deliver_or_mark(found, deliver, image_shape)
         return found.unbatch().map(deliver, tf.data.AUTOTUNE)
 
     def _find_in_update(self, plan, *, seed, update) -> Iterator[str]:

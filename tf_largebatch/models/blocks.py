@@ -73,11 +73,11 @@ class ResidualLayers:
         """Returns the input and (input - mean) / std, both `[batch, height, width, channels]`.
 
         Args:
-            image_shape: (height, width, channels), each >= 1.
+            image_shape: (height, width, channels), each >= 1; height and width None for any.
             mean: float or one float per channel, in units of the pixels given to the model.
             std: the same, > 0.
         """
-        if len(image_shape) != 3 or min(image_shape) < 1:
+        if len(image_shape) != 3 or min(1 if n is None else n for n in image_shape) < 1:
             raise ValueError(
                 "`image_shape` must be (height, width, channels), each at least 1. "
                 f"Received: image_shape={image_shape}"

@@ -41,7 +41,7 @@ def make_resnet(
         depth: 50, 101 or 152.
         pixel_mean: float or one per channel, subtracted from the pixels, in their units.
         pixel_std: float or one per channel, > 0, divides them afterwards.
-        image_shape: (height, width, channels), each >= 1.
+        image_shape: (height, width, channels), each >= 1; height and width None for any size.
         classes: int >= 2.
         last_gamma: float, first gamma of the last batch norm of every block: 0 (Goyal et al.) or 1.
         bn_decay: float in [0, 1), share of the old moving statistics kept by an update; 0 keeps the

@@ -23,7 +23,8 @@ class ImageNetSpec:
         eval_crop: "short_side" resizes the shorter side to `eval_short_side` and cuts the centre;
             "square" cuts the central square of image_size / eval_short_side of the shorter side and
             resizes that (MLPerf).
-        eval_short_side: shorter side before the central crop of `image_size` at evaluation, pixels.
+        eval_image_size: side of the square at evaluation where it is another one, pixels.
+        eval_short_side: shorter side before the central crop at evaluation, pixels.
         plain_last_epochs: train on the evaluation crop for this many last epochs.
         randaugment_magnitude: 0 to 10; 0 for none (Cubuk et al. 2019, arXiv:1909.13719).
         mixup_alpha: of the Beta distribution; 0 for none (Zhang et al. 2017, arXiv:1710.09412).
@@ -40,6 +41,7 @@ class ImageNetSpec:
     color_jitter: float = 0.0
     lighting_std: float = 0.0
     eval_crop: Literal["short_side", "square"] = "short_side"
+    eval_image_size: int | None = None
     eval_short_side: int = 256
     plain_last_epochs: float = 0.0
     randaugment_magnitude: float = 0.0
@@ -56,11 +58,19 @@ class ImageNetSpec:
             "in (0, data.max_aspect]",
             self.min_aspect,
         )
+        eval_size = self.eval_image_size or self.image_size
+        check(eval_size >= 32, "data.eval_image_size", "at least 32", eval_size)
         check(
-            self.eval_short_side >= self.image_size,
+            self.eval_short_side >= eval_size,
             "data.eval_short_side",
-            f"at least data.image_size ({self.image_size})",
+            f"at least the side of the square at evaluation ({eval_size})",
             self.eval_short_side,
+        )
+        check(
+            self.eval_image_size is None or not self.plain_last_epochs,
+            "data.plain_last_epochs",
+            "0 where evaluation has a size of its own",
+            self.plain_last_epochs,
         )
         check_at_least(
             0,
