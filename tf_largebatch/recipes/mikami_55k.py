@@ -101,7 +101,8 @@ SMALL = dataclasses.replace(
 
 MINIATURE = Miniature(
     contrast="The paper's two additions to LARS, label smoothing and batch norm without moving "
-    "averages, taken away one by one at 32 times the small batch.",
+    "averages, taken away one by one at 32 times the small batch of 8 x 8 digits, where neither "
+    "makes a difference above the deviation between seeds.",
     rows=(
         MiniatureRow(
             label="as published",
