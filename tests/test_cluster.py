@@ -6,9 +6,10 @@ import socket
 
 import pytest
 
-from tf_largebatch import cluster
+from tf_largebatch import cluster, slurm
 from tf_largebatch.cluster import Cluster, resolve
 from tf_largebatch.errors import InputError
+from tf_largebatch.gpus import gpu_for_local_rank, visible_gpus
 
 
 def tf_config(job="worker", index=0, **jobs):
@@ -211,7 +212,7 @@ def test_jobs_with_neighbouring_numbers_share_no_port_on_a_node():
     ],
 )
 def test_a_node_list_names_these_hosts_in_this_order(text, names):
-    assert cluster.expand_hosts(text) == names
+    assert slurm.expand_hosts(text) == names
 
 
 @pytest.mark.parametrize(
@@ -221,14 +222,14 @@ def test_a_node_list_names_these_hosts_in_this_order(text, names):
 )
 def test_a_malformed_node_list_is_refused(text):
     with pytest.raises(InputError, match="SLURM_STEP_NODELIST must look like"):
-        cluster.expand_hosts(text)
+        slurm.expand_hosts(text)
 
 
 @pytest.mark.parametrize(
     ("text", "counts"), [("4", [4]), ("2(x3),1", [2, 2, 2, 1]), ("1,3(x2)", [1, 3, 3])]
 )
 def test_tasks_per_node_repeat_as_slurm_writes_them(text, counts):
-    assert cluster.expand_tasks(text) == counts
+    assert slurm.expand_tasks(text) == counts
 
 
 def test_what_tensorflow_is_told_is_read_back_as_the_same_cluster():
@@ -254,7 +255,7 @@ def gpu_files(folder, count):
 
 
 def test_gpus_are_counted_from_their_device_files(tmp_path):
-    assert cluster.visible_gpus({}, gpu_files(tmp_path, 3)) == ("0", "1", "2")
+    assert visible_gpus({}, gpu_files(tmp_path, 3)) == ("0", "1", "2")
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ def test_gpus_are_counted_from_their_device_files(tmp_path):
 )
 def test_the_visible_devices_variable_overrules_the_device_files(tmp_path, value, gpus):
     environ = {"CUDA_VISIBLE_DEVICES": value}
-    assert cluster.visible_gpus(environ, gpu_files(tmp_path, 8)) == gpus
+    assert visible_gpus(environ, gpu_files(tmp_path, 8)) == gpus
 
 
 @pytest.mark.parametrize(
@@ -290,15 +291,14 @@ def test_the_visible_devices_variable_overrules_the_device_files(tmp_path, value
 def test_workers_of_one_host_share_out_its_gpus(tmp_path, workers, environ, gpus, shares):
     devices = gpu_files(tmp_path, gpus)
     got = [
-        cluster.gpu_for_local_rank(Cluster(workers, rank), environ, devices)
-        for rank in range(len(workers))
+        gpu_for_local_rank(Cluster(workers, rank), environ, devices) for rank in range(len(workers))
     ]
     assert got == shares
 
 
 def test_more_workers_than_gpus_on_a_host_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"each of the 3 workers.*Received: .*=0,1\."):
-        cluster.gpu_for_local_rank(Cluster(("a:1", "a:2", "a:3"), 0), {}, gpu_files(tmp_path, 2))
+        gpu_for_local_rank(Cluster(("a:1", "a:2", "a:3"), 0), {}, gpu_files(tmp_path, 2))
 
 
 def test_a_ready_report_touches_the_named_file_and_nothing_without_a_launcher(tmp_path):

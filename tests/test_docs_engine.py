@@ -23,9 +23,9 @@ def test_the_measured_numbers_come_from_the_records():
 
 def test_every_flag_that_the_page_names_exists():
     own = cli.make_parser(RECIPE).format_help()
-    from tf_largebatch import launch
+    from tf_largebatch.launch.__main__ import make_parser
 
-    launcher = launch.make_parser().format_help()
+    launcher = make_parser().format_help()
     flags = set(re.findall(r"`(--[a-z-]+)", TEXT)) | set(re.findall(r"launch (--[a-z-]+)", TEXT))
     assert len(flags) > 8
     assert {flag for flag in flags if flag not in own and flag not in launcher} == set()

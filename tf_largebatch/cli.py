@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tf_largebatch import __version__, cluster, overrides, run_folder, session
+from tf_largebatch import __version__, cluster, gpus, overrides, run_folder, session
 from tf_largebatch.errors import InputError, StoppedError
 from tf_largebatch.flags import LARGEST_SEED, WRONG_INPUT, Parser, number
 from tf_largebatch.plan import describe_data
@@ -232,9 +232,9 @@ def _run(recipe: Recipe, miniature: Miniature, arguments: argparse.Namespace) ->
 
 def _run_worker(recipe, miniature, arguments, rows, scale, workers) -> int:
     """The same as one of several workers, of which the chief owns the folder and speaks."""
-    gpus = cluster.gpu_for_local_rank(workers)
-    if gpus is not None:
-        os.environ[cluster.GPUS] = gpus
+    assigned = gpus.gpu_for_local_rank(workers)
+    if assigned is not None:
+        os.environ[gpus.GPUS] = assigned
     folder = _claim(recipe, arguments, scale, rows) if workers.is_chief else None
     tf = import_tensorflow()
     from tf_largebatch.distribution.absence import describe_loss

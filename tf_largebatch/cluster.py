@@ -16,7 +16,6 @@ such as r[1-2]n[1-2]. Standard library only.
 
 import dataclasses
 import functools
-import itertools
 import json
 import os
 import re
@@ -25,26 +24,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tf_largebatch.errors import InputError
+from tf_largebatch.slurm import expand_hosts, expand_tasks
 
 TF_CONFIG = "TF_CONFIG"
-GPUS = "CUDA_VISIBLE_DEVICES"
 COMPLETION_INDEX = "JOB_COMPLETION_INDEX"
 WORKERS = "TF_LARGEBATCH_WORKERS"  # indexed Job: how many workers
 HOSTS = "TF_LARGEBATCH_HOSTS"  # indexed Job: host:port with {index} in the place of the rank
 BASE_PORT = "TF_LARGEBATCH_BASE_PORT"  # SLURM: port of each node's first worker
 READY = "TF_LARGEBATCH_READY"  # file that a worker touches once its cluster is up
 STAMP = "TF_LARGEBATCH_STAMP"  # in the default run folder's name: restarts find the same one
-GPUS_ASSIGNED = "TF_LARGEBATCH_GPUS_ASSIGNED"  # set where CUDA_VISIBLE_DEVICES is final
 
 EXAMPLE = '{"cluster": {"worker": ["a:5000", "b:5000"]}, "task": {"type": "worker", "index": 0}}'
 
 # Below Linux's ephemeral ports (32768 and up), and 16 apart so that jobs with neighbouring
 # numbers can share a node: 12000 + 16 * 1250 = 32000.
 _FIRST_PORT, _PORTS_PER_JOB, _JOBS = 12_000, 16, 1_250
-_LONGEST_RANGE = 65_536  # of a node list; more is a damaged variable
 
 _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
-_ITEM = re.compile(r"(?:[^\[\],\s]+|\[[0-9,-]+\])+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,125 +156,6 @@ def require_free_port(cluster: Cluster) -> None:
                 f"{cluster.workers[cluster.rank]} ({error.strerror or error}). End what uses it or "
                 f"choose another port (on SLURM: {BASE_PORT})"
             ) from None
-
-
-def visible_gpus(
-    environ: Mapping[str, str] = os.environ, devices: Path = Path("/dev")
-) -> tuple[str, ...]:
-    """Returns what names this process's GPUs in CUDA_VISIBLE_DEVICES, without importing anything.
-
-    Args:
-        environ: where CUDA_VISIBLE_DEVICES, if present, decides. As in CUDA, the list ends at an
-            entry of -1.
-        devices: folder whose files nvidia0, nvidia1, ... are counted otherwise.
-    """
-    if GPUS in environ:
-        names = [name.strip() for name in environ[GPUS].split(",")]
-        return tuple(itertools.takewhile(lambda n: n not in ("", "-1", "NoDevFiles"), names))
-    found = [p for p in devices.glob("nvidia*") if re.fullmatch(r"nvidia[0-9]+", p.name)]
-    return tuple(str(i) for i in range(len(found)))
-
-
-def share_gpus(gpus: tuple[str, ...], workers: int, per_worker: int | None = None) -> list[str]:
-    """Returns CUDA_VISIBLE_DEVICES of each of the workers of one host; "-1" hides every GPU.
-
-    Args:
-        gpus: as `visible_gpus` returns them.
-        workers: on this host.
-        per_worker: 0 and up; None for as many as every worker can have.
-
-    Raises:
-        InputError: fewer GPUs than asked for, or fewer than workers but some.
-    """
-    if per_worker is None:
-        if 0 < len(gpus) < workers:
-            raise InputError(
-                f"{GPUS} must name a GPU for each of the {workers} workers of this host. Received: "
-                f"{GPUS}={','.join(gpus)}. Start at most {len(gpus)}, or train on the CPU with "
-                f"{GPUS}=-1"
-            )
-        per_worker = len(gpus) // workers
-    if per_worker * workers > len(gpus):
-        raise InputError(
-            f"GPUs per worker must be at most {len(gpus) // workers}: this host shows {len(gpus)} "
-            f"to {workers} workers. Received: {per_worker}"
-        )
-    shares = [gpus[i * per_worker : (i + 1) * per_worker] for i in range(workers)]
-    return [",".join(share) or "-1" for share in shares]
-
-
-def gpu_for_local_rank(
-    cluster: Cluster, environ: Mapping[str, str] = os.environ, devices: Path = Path("/dev")
-) -> str | None:
-    """Returns CUDA_VISIBLE_DEVICES for this worker, None where it needs no change.
-
-    Workers that share a host share out its GPUs by local rank. Nothing changes on a host of one
-    worker, without a GPU, or where the worker sees only its own already: a variable of one entry,
-    srun's --gpus-per-task, or `tf_largebatch.launch`.
-
-    Raises:
-        InputError: the host has GPUs, but fewer than workers.
-    """
-    if cluster.local_size == 1 or environ.get(GPUS_ASSIGNED):
-        return None
-    gpus = visible_gpus(environ, devices)
-    bound = environ.get("SLURM_GPUS_PER_TASK", "").rpartition(":")[2]
-    own_only = str(len(gpus)) == bound or (GPUS in environ and len(gpus) == 1)
-    if not gpus or own_only:
-        return None
-    return share_gpus(gpus, cluster.local_size)[cluster.local_rank]
-
-
-def expand_hosts(text: str, name: str = "SLURM_STEP_NODELIST") -> list[str]:
-    """Expands a SLURM node list: "r[1-2]n[08-09,11],gpu5" names r1n08 r1n09 r1n11 r2n08 ... gpu5.
-
-    Args:
-        text: names separated by commas, each with any number of bracketed lists of numbers and
-            ranges; a range keeps the zeros in front of its first number.
-        name: of the variable, for the message.
-
-    Raises:
-        InputError: malformed.
-    """
-    hosts, at = [], 0
-    while item := _ITEM.match(text, at):
-        parts = re.split(r"\[([0-9,-]+)\]", item.group())  # text, list, text, list, ..., text
-        choices = [
-            _expand_numbers(part, name, text) if i % 2 else [part] for i, part in enumerate(parts)
-        ]
-        hosts += ["".join(choice) for choice in itertools.product(*choices)]
-        at = item.end() + 1
-        if item.end() == len(text):
-            return hosts
-        if text[item.end()] != ",":
-            break
-    raise _malformed(name, text, "r[1-2]n[01-03,7],gpu5")
-
-
-def expand_tasks(text: str, name: str = "SLURM_STEP_TASKS_PER_NODE") -> list[int]:
-    """Expands SLURM's tasks per node: "2(x3),1" is [2, 2, 2, 1].
-
-    Raises:
-        InputError: malformed.
-    """
-    counts = []
-    for item in text.split(","):
-        match = re.fullmatch(r"([0-9]{1,6})(?:\(x([0-9]{1,6})\))?", item)
-        if not match:
-            raise _malformed(name, text, "2(x3),1")
-        counts += [int(match[1])] * int(match[2] or 1)
-    return counts
-
-
-def _expand_numbers(text: str, name: str, whole: str) -> list[str]:
-    numbers = []
-    for item in text.split(","):
-        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", item)
-        first, last = (match[1], match[2] or match[1]) if match else ("1", "0")
-        if not 0 <= int(last) - int(first) < _LONGEST_RANGE:
-            raise _malformed(name, whole, "r[1-2]n[01-03,7],gpu5")
-        numbers += [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
-    return numbers
 
 
 def _from_tf_config(text: str) -> Cluster:
@@ -419,10 +296,6 @@ def _whole(environ, *names: str, least: int = 0, default: int | None = None) -> 
             f"{name} must be a whole number of at least {least}. Received: {name}={_brief(text)}"
         )
     return int(text)
-
-
-def _malformed(name: str, text: str, example: str) -> InputError:
-    return InputError(f"{name} must look like {example}. Received: {name}={_brief(text)}")
 
 
 def _brief(value: object) -> str:
