@@ -296,6 +296,30 @@ def test_evaluation_may_have_a_size_of_its_own(eval_crop):
     assert "32 px, mirrored" in str(own) and str(own).split("; ")[1:] == str(same).split("; ")[1:]
 
 
+# Below and above the number of source pixels up to which they are cast before they are resized.
+@pytest.mark.parametrize("height, width", [(80, 117), (60, 47), (150, 203), (400, 300)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_both_crops_are_tensorflows_resize_of_uint8_to_the_bit(height, width, interpolation):
+    image = np.random.default_rng(11).integers(0, 256, (height, width, 3), np.uint8)
+    crops = Crops(image_size=48, eval_short_side=56, interpolation=interpolation)
+
+    def resized(part, shape):
+        pixels = tf.image.resize(part, shape, method=interpolation).numpy()
+        return np.rint(pixels).clip(0, 255).astype(np.uint8)
+
+    whole = resized(image, [56 * side // min(height, width) for side in (height, width)])
+    y, x = ((side - 48) // 2 for side in whole.shape[:2])
+    got = evaluation_image(png(image), crops)
+    np.testing.assert_array_equal(got, whole[y : y + 48, x : x + 48])
+    draws = uniform_draws(8, seed=12)
+    numbers = crop_numbers(tf.constant(draws), crops)
+    for row, mirror in zip(numbers, draws[:, -1] < 0.5, strict=True):
+        top, left, h, w = crop_box(tf.constant(image.shape), row, crops).numpy()
+        wanted = resized(image[top : top + h, left : left + w], [48, 48])
+        got = training_image(png(image), row, crops).numpy()
+        np.testing.assert_array_equal(got, wanted[:, ::-1] if mirror else wanted)
+
+
 def test_square_crop_decodes_the_same_pixels_as_a_whole_decode():
     crops = Crops(image_size=48, eval_short_side=56, eval_crop="square")
     for shape in ((90, 120), (133, 77)):
