@@ -43,6 +43,26 @@ def test_numbers_in_the_text_are_the_records():
     assert f"{scaled['psnr_db_median']} dB in the median" in PAGE
 
 
+def test_shares_of_the_training_stack_are_the_records():
+    text = " ".join(PAGE.split())
+    for words, row in (
+        ("The training stack reaches {} of", "training"),
+        ("the exact evaluation stack {}.", "evaluation, short_side"),
+    ):
+        assert words.format(f"{ROWS[row]['ratio_to_limit']:.2f}") in text
+    parsed, box, decoded, whole = (
+        ROWS[f"stage: + {step}"]["cpu_us_an_image"]
+        for step in ("parse", "crop box", "decode", "resize, round, mirror")
+    )
+    for words, cost in (
+        ("Decoding the crop is {} % of", decoded - box),
+        ("resizing, rounding and mirroring {} %,", whole - decoded),
+        ("order, reading and parsing {} %,", parsed),
+        ("the crop box {} %.", box - parsed),
+    ):
+        assert words.format(f"{100 * cost / whole:.0f}") in text
+
+
 def test_every_option_of_the_source_is_on_the_page():
     from tf_largebatch.data.imagenet import open_folder
 
