@@ -22,6 +22,7 @@ LEVELS = {
     "tables": 2,
     "build": 2,
     "train": 2,
+    "watchers": 2,
     "micro_batch": 2,
     "experiment": 2,
     "session": 2,

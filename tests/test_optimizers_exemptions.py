@@ -234,12 +234,46 @@ def test_the_recorded_trust_ratio_is_the_one_applied():
         np.testing.assert_allclose(optimizer.recorded_norms()[0].trust_ratio, ratio, rtol=2e-3)
 
 
+@pytest.mark.parametrize(
+    "make_one",
+    [
+        lambda **o: LARS(1.0, nesterov=True, **o),
+        lambda **o: LARS(1.0, decay_in_norm="combined", clip_trust_ratio=True, **o),
+        lambda **o: LARS(1.0, decay_in_norm="combined", momentum_placement="update", **o),
+        lambda **o: LARS(1.0, momentum_placement="outside", zero_rule="skip", **o),
+        lambda **o: LAMB(0.1, **o),
+        lambda **o: LAMB(0.1, decoupled_weight_decay=True, max_weight_norm=1.0, **o),
+    ],
+)
+def test_trust_ratios_are_those_of_the_norms_table_and_of_adapted_tensors_only(make_one):
+    weights, gradients = make_problem(updates=3)
+    variables = make_variables(weights)
+    optimizer = make_one(weight_decay=0.01, record_norms=True, record_trust_ratio=True)
+    optimizer.build(variables)
+    for grads in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(g) for g in grads], variables)
+    adapted = [row.adapted for row in optimizer.exemptions()]
+    assert any(adapted) and not all(adapted)
+    rows = optimizer.recorded_norms()
+    want = {row.path: row.trust_ratio for row, a in zip(rows, adapted, strict=True) if a}
+    assert optimizer.trust_ratios() == want
+    assert len(set(want.values())) == len(want)  # or one tensor's could stand for another's
+
+
+def test_trust_ratios_that_were_not_recorded_are_an_error():
+    optimizer = LARS(1.0)
+    make(optimizer)
+    with pytest.raises(ValueError, match="record_trust_ratio=True"):
+        optimizer.trust_ratios()
+
+
 def test_recording_does_not_change_the_weights():
     weights, gradients = make_problem(updates=3)
     for make_one in (LARS, LAMB, MomentumSGD):
         results = []
         for record in (False, True):
-            optimizer = make_one(0.1, weight_decay=0.01, record_norms=record)
+            own = {"record_trust_ratio": record} if make_one.adapts else {}
+            optimizer = make_one(0.1, weight_decay=0.01, record_norms=record, **own)
             variables = make_variables(weights)
             optimizer.build(variables)
             for grads in gradients:

@@ -251,7 +251,7 @@ def test_the_plan_is_text_at_step_0(tmp_path):
 
 def test_a_resumed_run_appends_and_repeats_nothing(tmp_path):
     train(make(tmp_path), [6, 6], errors=[30.0, 20.0], end=False)
-    resumed = make(tmp_path, first_update=12)
+    resumed = make(tmp_path, first_update=12, first_epoch=2)
     train(resumed, [6], done=12, epoch=2, errors=[25.0])
     root, ours, validation = (read(tmp_path / name) for name in ("", "train", "validation"))
     assert steps(ours["step/loss"]) == [4, 6, 10, 12, 16, 18]

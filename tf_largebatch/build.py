@@ -197,6 +197,7 @@ def make_optimizer(recipe: Recipe, phases: tuple[BatchPlan, ...]) -> keras.optim
                 epsilon=spec.epsilon,
                 momentum_placement=spec.momentum_placement,
                 decay_in_norm=spec.decay_in_norm,
+                record_trust_ratio=True,
                 **common,
             )
         case LAMBSpec():
@@ -207,6 +208,7 @@ def make_optimizer(recipe: Recipe, phases: tuple[BatchPlan, ...]) -> keras.optim
                 epsilon=spec.epsilon,
                 bias_correction=spec.bias_correction,
                 global_clipnorm=spec.clip_norm,
+                record_trust_ratio=True,
                 **common,
             )
         case RMSpropSGDSpec():

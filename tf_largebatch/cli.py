@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tf_largebatch import __version__, cluster, gpus, overrides, run_folder, session
 from tf_largebatch.errors import InputError, StoppedError
-from tf_largebatch.flags import LARGEST_SEED, WRONG_INPUT, Parser, number
+from tf_largebatch.flags import LARGEST_SEED, WRONG_INPUT, Parser, number, span
 from tf_largebatch.plan import describe_data
 from tf_largebatch.quiet import import_tensorflow
 from tf_largebatch.recipe import Miniature, Recipe
@@ -175,6 +175,13 @@ def make_parser(recipe: Recipe, rows: Mapping[str, Recipe] | None = None) -> Par
     output.add_argument(
         "--seeds", type=number(int, 1), default=1, metavar="N", help="runs per row (default: 1)"
     )
+    output.add_argument(
+        "--profile",
+        type=span,
+        metavar="A:B",
+        help="trace updates A to B - 1, counted from 0, of the first row and seed for TensorBoard's "
+        "profiler",
+    )
     check = parser.add_argument_group("check and change")
     check.add_argument("--plan", action="store_true", help="print what would run, and stop")
     check.add_argument(
@@ -248,7 +255,9 @@ def _run_worker(recipe, miniature, arguments, rows, scale, workers) -> int:
             join_timeout=arguments.join_timeout,
         )
         arguments.replicas = team.replicas
-        recipes = run_folder.fingerprint([dataclasses.asdict(row.recipe) for row in rows])
+        # The last two decide where blocks of updates end.
+        blocks = [arguments.checkpoint_updates, arguments.profile]
+        recipes = run_folder.fingerprint([[dataclasses.asdict(row.recipe) for row in rows], blocks])
         team.agree("recipe, settings and version", f"{__version__} {recipes}")
         folder = Path(team.exchange(str(folder))[0])
         return session.execute(recipe, miniature, arguments, folder, rows, scale, team)

@@ -50,6 +50,7 @@ def run(
     folder: Path,
     team: Team,
     interrupt: bool = False,
+    profile: tuple[int, int] | None = None,
 ) -> Result:
     """Runs every row with every seed, and writes result, table, figure and report.
 
@@ -61,6 +62,7 @@ def run(
         team: the workers; the chief alone writes.
         interrupt: stop each run after its first epoch and continue it from its checkpoint, to
             show that this works.
+        profile: (first, end) updates to trace, of the first row with the first seed.
 
     Returns:
         The complete result.
@@ -79,6 +81,7 @@ def run(
                 seed=seed,
                 folder=place,
                 team=team,
+                profile=profile if row is rows[0] and seed == seeds[0] else None,
             )
             runs.append(
                 dataclasses.replace(_finish(job, interrupt), folder=str(place.relative_to(folder)))

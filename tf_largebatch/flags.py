@@ -56,3 +56,17 @@ def number(
         return value
 
     return parse
+
+
+def span(text: str) -> tuple[int, int]:
+    """The `type=` of a flag that takes two whole numbers, FIRST:END, with 0 <= FIRST < END."""
+    first, _, end = text.partition(":")
+    try:
+        numbers = int(first), int(end)
+    except ValueError:
+        numbers = (0, 0)
+    if not 0 <= numbers[0] < numbers[1]:
+        raise argparse.ArgumentTypeError(
+            f"must be FIRST:END, whole numbers with 0 <= FIRST < END. Received: {text}"
+        )
+    return numbers

@@ -135,6 +135,7 @@ def execute(recipe, miniature, arguments, folder, rows, scale, team) -> int:
     team.agree("the data", data, problem=problem)
     try:
         plans = [_final_plan(r, sources[r.recipe.data], arguments, scale, team) for r in rows]
+        _check_profile(arguments.profile, plans[0])
     except InputError as error:
         problem = error
     phases = " ".join(str(phase) for plan in plans for phase in plan.phases)
@@ -168,6 +169,7 @@ def execute(recipe, miniature, arguments, folder, rows, scale, team) -> int:
         folder=folder,
         team=team,
         interrupt=scale == "smoke",
+        profile=arguments.profile,
     )
     if team.chief:
         _conclude(report.text_table(result), folder)
@@ -175,6 +177,14 @@ def execute(recipe, miniature, arguments, folder, rows, scale, team) -> int:
     if diverged and team.chief:
         print(f"every run ended early; see {folder}/**/diverged.txt", file=sys.stderr)
     return NOT_FINITE if diverged else 0
+
+
+def _check_profile(profile: tuple[int, int] | None, plan: Plan) -> None:
+    if profile and profile[1] > plan.updates:
+        raise InputError(
+            f"--profile must end within the {plan.updates:,} updates of {plan.recipe.label}. "
+            f"Received: {profile[0]}:{profile[1]}"
+        )
 
 
 def _open_sources(arguments, folder, rows, scale, team) -> dict:

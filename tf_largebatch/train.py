@@ -14,19 +14,18 @@ import tensorflow as tf
 from tf_largebatch import run_folder
 from tf_largebatch.batching import BatchPlan
 from tf_largebatch.build import make_loss, make_model, make_optimizer
-from tf_largebatch.callbacks.progress import TrainingProgress
-from tf_largebatch.callbacks.tensorboard import TensorBoardScalars
-from tf_largebatch.diagnostics.noise_callback import NoiseScaleScalars
 from tf_largebatch.distribution.checkpoint import Checkpoints, Progress
 from tf_largebatch.distribution.evaluation import EvaluationStep, pad_to_multiple
 from tf_largebatch.distribution.loop import BLOCK, fit
 from tf_largebatch.distribution.preemption import StopNotice
+from tf_largebatch.distribution.profile import Profile
 from tf_largebatch.distribution.statistics import StatisticsStep
 from tf_largebatch.distribution.step import COLUMNS, TrainingStep
 from tf_largebatch.distribution.team import Team
 from tf_largebatch.errors import InputError, NonFiniteError, StoppedError, StorageError
 from tf_largebatch.plan import Plan
 from tf_largebatch.result import SeedResult
+from tf_largebatch.watchers import make_watchers
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 # What reading damaged data raises; a record that is no Example shows as the last.
@@ -47,6 +46,7 @@ class Job:
         folder: the run's own folder; all workers see the same one, and the chief writes it.
         team: the workers that train it.
         stop_epoch: end here instead of at the recipe's end, to be continued later.
+        profile: (first, end) updates to trace, or None.
     """
 
     label: str
@@ -56,6 +56,7 @@ class Job:
     folder: Path
     team: Team
     stop_epoch: float | None = None
+    profile: tuple[int, int] | None = None
 
 
 def train(job: Job) -> SeedResult:
@@ -118,10 +119,12 @@ def train(job: Job) -> SeedResult:
                 evaluate=make_evaluation(job, model, progress),
                 epochs=job.stop_epoch or recipe.epochs,
                 progress=progress,
-                callbacks=make_watchers(job, progress.update) if team.chief else [],
+                callbacks=make_watchers(job, progress) if team.chief else [],
                 after_epoch=lambda progress: (unread.report(progress), saver.save(progress)),
                 after_block=lambda progress: unread.check(progress) or saver.after_block(progress),
                 pause_every=settings.checkpoint_updates,
+                look_every=BLOCK,
+                profile=Profile(*job.profile or (), folder=job.folder if team.chief else None),
             )
         except NonFiniteError as error:
             diverged_at = error.update
@@ -311,47 +314,6 @@ def make_evaluation(job: Job, model: keras.Model, progress: Progress):
             raise source.explain_eval_failure(error) or error from None
 
     return evaluate
-
-
-def make_watchers(job: Job, done: int) -> list[keras.callbacks.Callback]:
-    """Returns what watches the run: progress on the terminal, scalars in TensorBoard.
-
-    The gradient noise scale only where an update has several micro-batches to compare.
-    """
-    plan, recipe = job.plan, job.plan.recipe
-    hparams = {
-        "recipe": recipe.name,
-        "optimizer": type(recipe.optimizer).__name__.removesuffix("Spec"),
-        "label_smoothing": recipe.loss.label_smoothing,
-        "global_batch": recipe.global_batch,
-        "micro_batch": plan.batch.micro_batch,
-        "peak_lr": recipe.peak_rate,
-        "scaling": recipe.scaling,
-        "warmup_epochs": recipe.schedule.warmup_epochs,
-        "weight_decay": recipe.optimizer.weight_decay,
-        "bn_batch": recipe.model.bn_batch or plan.batch.micro_batch,
-        "precision": plan.settings.precision,
-        "wire": plan.settings.wire,
-        "seed": job.seed,
-        "modified": bool(plan.departures),
-    }
-    watchers = [
-        TrainingProgress(job.label, updates=plan.updates, epochs=recipe.epochs, done=done),
-        TensorBoardScalars(
-            job.folder,
-            every=BLOCK,
-            plan_markdown=plan.markdown(),
-            hparams=hparams,
-            first_update=done,
-            # A miniature is another experiment: its error cannot be held against the paper's.
-            published=(recipe.epochs, recipe.expected.top1_error_pct)
-            if plan.scale == "full" and recipe.expected
-            else None,
-        ),
-    ]
-    if all(phase.accumulation * phase.replicas > 1 for phase in plan.phases):
-        watchers.append(NoiseScaleScalars(job.folder / "noise", every=BLOCK))
-    return watchers
 
 
 def export(model: keras.Model, job: Job) -> None:

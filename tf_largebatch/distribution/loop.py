@@ -12,6 +12,8 @@ import tensorflow as tf
 from tf_largebatch.batching import BatchPlan
 from tf_largebatch.distribution.checkpoint import Progress
 from tf_largebatch.distribution.evaluation import Scores
+from tf_largebatch.distribution.layer_changes import LayerChanges
+from tf_largebatch.distribution.profile import Profile
 from tf_largebatch.distribution.step import COLUMNS, TrainingStep
 from tf_largebatch.errors import NonFiniteError
 from tf_largebatch.result import EpochRecord
@@ -34,14 +36,17 @@ def fit(
     after_epoch: Callable[[Progress], None] = lambda progress: None,
     after_block: Callable[[Progress], bool] = lambda progress: False,
     pause_every: int | None = None,
+    look_every: int | None = None,
+    profile: Profile | None = None,
 ) -> bool:
     """Trains from where `progress` stands to the end of `epochs`, and keeps it up to date.
 
     Callbacks are ordinary Keras callbacks. `on_train_batch_end(update, logs)` comes once per
     update and in order, in blocks of up to 20 after the fact, with plain floats: `loss`,
     `accuracy`, `learning_rate`, `grad_norm`, `micro_grad_norm`, `loss_scale`, `micro_batch`,
-    `global_batch`, `images_seen`, `images_per_sec`, `step_ms` and, on the last update of a block,
-    `weight_norm`.
+    `global_batch`, `images_seen`, `images_per_sec`, `step_ms`, `input_wait_pct` and, on the last
+    update of a block, `weight_norm`; with `look_every` some of the latter have the mappings of
+    `LayerChanges.compare` as well.
     `on_epoch_end(epoch, logs)` has the fields of `EpochRecord`.
 
     Args:
@@ -56,6 +61,9 @@ def fit(
         after_epoch: called last in each epoch, to save.
         after_block: called after each block; True ends the training there.
         pause_every: let a block end at every multiple of this many updates; None where none must.
+        look_every: look at the layers in the last update of each block that reaches a multiple of
+            this many updates; None for never. The same on every worker.
+        profile: updates to trace, each in a block of its own; the same ones on every worker.
 
     Returns:
         Whether the end was reached.
@@ -66,6 +74,8 @@ def fit(
     watchers = keras.callbacks.CallbackList(list(callbacks), model=step.model)
     watchers.on_train_begin({})
     phases = _Phases(step, later, batches)
+    layers = LayerChanges(step.model, step.optimizer) if look_every else None
+    profile = profile or Profile()
     first = progress.records[-1].epoch + 1 if progress.records else 1
     try:
         for epoch in range(first, math.ceil(epochs) + 1):
@@ -78,7 +88,11 @@ def fit(
                 size = min(BLOCK, min(end, phase_end) - progress.update)
                 if pause_every:
                     size = min(size, pause_every - progress.update % pause_every)
-                _run_block(current, iterator, progress, size, watchers)
+                size = profile.limit(progress.update, size)
+                reached = progress.update + size
+                due = layers if layers and reached % look_every < size else None
+                with profile.around(progress.update):
+                    _run_block(current, iterator, progress, size, watchers, due)
                 if after_block(progress):
                     return False
             record = _record(epoch, progress, phases.position_at(progress.update), evaluate())
@@ -87,6 +101,7 @@ def fit(
             watchers.on_epoch_end(epoch - 1, dataclasses.asdict(record))
             after_epoch(progress)
     finally:  # what was watched is written, and the bar closed, also when training is cut short
+        profile.stop()
         watchers.on_train_end({})
     return True
 
@@ -126,10 +141,11 @@ def _run_block(
     progress: Progress,
     size: int,
     watchers: keras.callbacks.CallbackList,
+    layers: LayerChanges | None,
 ) -> None:
-    """Runs the next `size` updates and tells the watchers of each."""
+    """Runs the next `size` updates, looks at the last one, and tells the watchers of each."""
     started = time.perf_counter()
-    rows = step.run(batches, tf.constant(size)).numpy()
+    rows, waited, changes = _run_updates(step, batches, size, layers)
     weight_norm = float(step.weight_norm())
     seconds = time.perf_counter() - started
     _stop_if_not_finite(step, rows, progress.update)
@@ -137,6 +153,7 @@ def _run_block(
         "global_batch": step.plan.global_batch,
         "images_per_sec": size * step.plan.global_batch / seconds,
         "step_ms": 1000.0 * seconds / size,
+        "input_wait_pct": 100.0 * waited / seconds,
     }
     for i, row in enumerate(rows.tolist()):
         logs = dict(zip(COLUMNS, row, strict=True)) | common
@@ -144,11 +161,29 @@ def _run_block(
         logs["micro_batch"] = step.plan.micro_batch
         del logs["first_bad_tensor"], logs["unread"]
         if i == size - 1:
-            logs["weight_norm"] = weight_norm
+            logs |= {"weight_norm": weight_norm, **changes}
         watchers.on_train_batch_end(progress.update + i, logs)
     progress.update += size
     progress.rows = np.concatenate([progress.rows, rows])
     progress.seconds += seconds
+
+
+def _run_updates(
+    step: TrainingStep, batches: Iterator, size: int, layers: LayerChanges | None
+) -> tuple[np.ndarray, float, dict]:
+    """Returns the rows, the seconds waited for data, and what the last update changed."""
+    parts, waited, changes = [], 0.0, {}
+    sizes = [size] if layers is None else [size - 1, 1]
+    for number, part in enumerate(sizes):
+        looked_at = number == 1
+        if looked_at:
+            layers.keep()
+        rows, seconds = step.run_timed(batches, tf.constant(part))
+        parts.append(rows.numpy())
+        waited += float(seconds)
+        if looked_at:
+            changes = layers.compare()
+    return np.concatenate(parts), waited, changes
 
 
 def _stop_if_not_finite(step: TrainingStep, rows: np.ndarray, update: int) -> None:

@@ -77,6 +77,9 @@ class TrainingStep:
             update was skipped to lower the scale, the number of images that were not read, and the
             root mean square of the norms of the micro-batches' own mean gradients, over micro-steps
             and replicas: with `grad_norm` it gives the gradient noise scale.
+        run_timed: the same, and the seconds for which these updates waited for data, float64. An
+            update that is done before the next batch is there waits until then. It counts as done
+            when its loss and gradient are known on the host, some of the optimizer's work before.
         weight_norm: () -> the 2-norm of all trainable weights together, a float32 scalar.
     """
 
@@ -111,26 +114,36 @@ class TrainingStep:
                 self.variables = [self._scale.value, self._good.value]
         # The base class would sum over replicas a second time (private, checked by a test).
         optimizer._all_reduce_sum_gradients = list
-        self.run = tf.function(self._run)
+        self._compile()
         self.weight_norm = tf.function(self._weight_norm)
 
     def for_plan(self, plan: BatchPlan) -> "TrainingStep":
         """Returns the step of another batch over the same model, optimizer and loss scale."""
         other = copy.copy(self)
         other.plan = plan
-        other.run = tf.function(other._run)
+        other._compile()
         return other
 
-    def _run(self, iterator: Iterator, updates: tf.Tensor) -> tf.Tensor:
+    def _compile(self) -> None:
+        self.run_timed = tf.function(self._run)
+        self.run = tf.function(lambda iterator, updates: self._run(iterator, updates)[0])
+
+    def _run(self, iterator: Iterator, updates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         rows = tf.TensorArray(tf.float32, size=updates, element_shape=[len(COLUMNS)])
 
         # An explicit loop: AutoGraph does not convert a Python one on Python 3.13.
-        def body(i, rows):
-            row = self.strategy.run(self._update, args=next(iterator))
-            return i + 1, rows.write(i, self.strategy.experimental_local_results(row)[0])
+        def body(i, rows, done, waited):
+            batch = next(iterator)
+            ready = _time_after(tf.nest.flatten(batch, expand_composites=True))
+            row = self.strategy.run(self._update, args=batch)
+            row = self.strategy.experimental_local_results(row)[0]
+            with tf.device("CPU:0"):  # an accelerator's row arrives only when it is computed
+                now = _time_after([tf.identity(row)])
+            return i + 1, rows.write(i, row), now, waited + waiting(done, ready)
 
-        _, rows = tf.while_loop(lambda i, _: i < updates, body, (tf.constant(0), rows))
-        return rows.stack()
+        start = (tf.constant(0), rows, tf.timestamp(), tf.zeros([], tf.float64))
+        _, rows, _, waited = tf.while_loop(lambda i, *_: i < updates, body, start)
+        return rows.stack(), waited
 
     def _weight_norm(self) -> tf.Tensor:
         return _norm([tf.cast(v.value, tf.float32) for v in self.model.trainable_variables])
@@ -302,6 +315,17 @@ class TrainingStep:
             )
             spread[i] = tf.stack([seed, state[i][1]])
         return spread
+
+
+def waiting(done: tf.Tensor, ready: tf.Tensor) -> tf.Tensor:
+    """Seconds between the end of an update and the next batch; 0 where that was there before."""
+    return tf.maximum(ready - done, 0.0)
+
+
+def _time_after(tensors: list[tf.Tensor]) -> tf.Tensor:
+    """The time, in seconds, at which all of these are there."""
+    with tf.control_dependencies(tensors):
+        return tf.timestamp()
 
 
 def take_rows(tensor: tf.Tensor, first: tf.Tensor, size: int) -> tf.Tensor:

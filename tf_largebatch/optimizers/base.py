@@ -48,6 +48,7 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
         no_adaptation=(),
         exclude_rank_below=2,
         record_norms=False,
+        record_trust_ratio=False,
         **kwargs,
     ):
         kwargs = checks.check_keras_arguments(type(self).__name__, kwargs)
@@ -66,6 +67,7 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
             )
         self.exclude_rank_below = checks.check_rank("exclude_rank_below", exclude_rank_below)
         self.record_norms = checks.check_flag("record_norms", record_norms)
+        self.record_trust_ratio = checks.check_flag("record_trust_ratio", record_trust_ratio)
         self._listed_paths = ()
         self._exemptions = ()
         self._saved_state = None
@@ -129,6 +131,22 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
             for row, value in zip(rows, values, strict=True)
         )
 
+    def trust_ratios(self) -> dict[str, float]:
+        """The ratio that the last update applied to each adapted tensor, by path; 1 before any.
+
+        Exempt tensors, which have none, are left out.
+
+        Raises:
+            ValueError: the optimizer was made without `record_trust_ratio=True`, or is not built.
+        """
+        if not self.record_trust_ratio:
+            raise ValueError(
+                "`trust_ratios()` needs an optimizer that records. Received: "
+                "record_trust_ratio=False. Use LARS or LAMB with record_trust_ratio=True."
+            )
+        paths = [row.path for row in self.exemptions() if row.adapted]
+        return {path: float(r.numpy()) for path, r in zip(paths, self._ratios, strict=True)}
+
     def build(self, variables: Sequence[keras.Variable]):
         """Creates the slots and decides which tensors are exempt."""
         if self.built:
@@ -150,6 +168,13 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
         if self.record_norms:
             # One row a variable: the norms of weight, gradient and update, and the trust ratio.
             self._norms = self.add_variable((len(variables), 4), dtype="float32", name="norms")
+        if self.record_trust_ratio:
+            # One scalar each: to store it takes no kernel and reads no table.
+            self._ratios = [
+                self.add_variable((), initializer="ones", dtype="float32", name="trust_ratio")
+                for row in rows
+                if row.adapted
+            ]
         if self._saved_state is not None:
             restore(self.name, self.variables, self._saved_state)
             self._saved_state = None
@@ -180,13 +205,16 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
 
     def get_config(self):
         """The arguments of this optimizer, from which an equal one can be made."""
-        return {
+        config = {
             **super().get_config(),
             "no_decay": list(self.no_decay),
-            "no_adaptation": list(self.no_adaptation),
             "exclude_rank_below": self.exclude_rank_below,
             "record_norms": self.record_norms,
         }
+        if self.adapts:  # the others have no such arguments
+            config["no_adaptation"] = list(self.no_adaptation)
+            config["record_trust_ratio"] = self.record_trust_ratio
+        return config
 
     def load_own_variables(self, store):
         """Restores the state; an optimizer that is not built yet keeps it until `build`.
@@ -211,6 +239,11 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
         row = ops.stack([ops.cast(column, "float32") for column in columns])
         table = ops.convert_to_tensor(self._norms)
         self.assign(self._norms, ops.slice_update(table, (index, 0), row[None]))
+
+    def _record_ratio(self, index, trust_ratio):
+        if self.record_trust_ratio and self._exemptions[index].adapted:
+            place = sum(row.adapted for row in self._exemptions[:index])
+            self.assign(self._ratios[place], ops.cast(trust_ratio, "float32"))
 
     def _patterns_of(self, method, var_list, var_names):
         if self.built:

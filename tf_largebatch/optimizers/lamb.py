@@ -55,6 +55,8 @@ class LAMB(LargeBatchOptimizer):
         no_adaptation: the same: tensors without trust ratio.
         exclude_rank_below: tensors of lower rank have neither; 0 switches that off.
         record_norms: whether each update keeps the norms that `recorded_norms()` reads.
+        record_trust_ratio: whether each update keeps the r that `trust_ratios()` reads, one scalar
+            a tensor.
         **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm` (all three act on the gradient after
             the sum over replicas), `use_ema`, `ema_momentum`, `ema_overwrite_frequency`,
             `loss_scale_factor`, `gradient_accumulation_steps`, `name`: as in
@@ -83,6 +85,7 @@ class LAMB(LargeBatchOptimizer):
         no_adaptation=(),
         exclude_rank_below=2,
         record_norms=False,
+        record_trust_ratio=False,
         **kwargs,
     ):
         super().__init__(
@@ -92,6 +95,7 @@ class LAMB(LargeBatchOptimizer):
             no_adaptation=no_adaptation,
             exclude_rank_below=exclude_rank_below,
             record_norms=record_norms,
+            record_trust_ratio=record_trust_ratio,
             **kwargs,
         )
         self.beta_1 = checks.check_number("beta_1", beta_1, high=1.0, fix="0.9 is usual.")
@@ -145,6 +149,7 @@ class LAMB(LargeBatchOptimizer):
             kernels.subtract_scaled(self, variable, lr * r * scale, x)
         if measured:
             self._record(i, *norms, r)
+        self._record_ratio(i, r)
 
     def get_config(self):
         """The arguments of this optimizer, from which an equal one can be made."""

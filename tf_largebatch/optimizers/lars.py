@@ -75,6 +75,8 @@ class LARS(LargeBatchOptimizer):
         no_adaptation: the same: tensors without trust ratio.
         exclude_rank_below: tensors of lower rank have neither; 0 switches that off.
         record_norms: whether each update keeps the norms that `recorded_norms()` reads.
+        record_trust_ratio: whether each update keeps the r that `trust_ratios()` reads, one scalar
+            a tensor.
         **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm` (all three act on the gradient after
             the sum over replicas, before norms and decay), `use_ema`, `ema_momentum`,
             `ema_overwrite_frequency`, `loss_scale_factor`, `gradient_accumulation_steps`, `name`:
@@ -105,6 +107,7 @@ class LARS(LargeBatchOptimizer):
         no_adaptation=(),
         exclude_rank_below=2,
         record_norms=False,
+        record_trust_ratio=False,
         **kwargs,
     ):
         super().__init__(
@@ -114,6 +117,7 @@ class LARS(LargeBatchOptimizer):
             no_adaptation=no_adaptation,
             exclude_rank_below=exclude_rank_below,
             record_norms=record_norms,
+            record_trust_ratio=record_trust_ratio,
             **kwargs,
         )
         self.momentum = checks.check_number(
@@ -164,6 +168,7 @@ class LARS(LargeBatchOptimizer):
             update_norm = self._step(kernels.step_inside, variable, velocity, d, lr * r)
         if self.record_norms:
             self._record(i, w_norm, g_norm, update_norm, r)
+        self._record_ratio(i, r)
 
     def get_config(self):
         """The arguments of this optimizer, from which an equal one can be made."""

@@ -91,6 +91,4 @@ class MomentumSGD(LargeBatchOptimizer):
 
     def get_config(self):
         """The arguments of this optimizer, from which an equal one can be made."""
-        config = super().get_config()
-        del config["no_adaptation"]  # no trust ratio, no such argument
-        return {**config, "momentum": self.momentum, "nesterov": self.nesterov}
+        return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}

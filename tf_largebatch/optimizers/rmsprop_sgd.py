@@ -127,10 +127,8 @@ class RMSpropSGD(LargeBatchOptimizer):
 
     def get_config(self):
         """The arguments of this optimizer, from which an equal one can be made."""
-        config = super().get_config()
-        del config["no_adaptation"]  # no trust ratio, no such argument
         return {
-            **config,
+            **super().get_config(),
             "center_updates": self.center_updates,
             "period_updates": self.period_updates,
             "rmsprop_learning_rate": self.rmsprop_learning_rate,

@@ -1,0 +1,33 @@
+"""The first training images of a run as one picture."""
+
+import numpy as np
+
+SIDE, SMALLEST = 3, 64  # pictures a row; pixels to which the side of a small one is blown up
+CHANNELS = (1, 3, 4)
+
+
+def picture_grid(images: np.ndarray) -> np.ndarray | None:
+    """Returns up to nine images as one of three rows; None if they are no pictures.
+
+    Args:
+        images: [n, height, width, channels]; uint8 as it is, other numbers from the least (black)
+            to the largest (white) of these images.
+
+    Returns:
+        uint8 [rows, columns, channels].
+    """
+    if images.ndim != 4 or images.shape[-1] not in CHANNELS or not images.size:
+        return None
+    chosen = images[: SIDE**2]
+    if chosen.dtype != np.uint8:
+        chosen = chosen.astype(np.float64)
+        low, high = chosen.min(), chosen.max()
+        if not np.isfinite([low, high]).all():
+            return None
+        chosen = np.round(255.0 * (chosen - low) / ((high - low) or 1.0)).astype(np.uint8)
+    count, height, width, channels = chosen.shape
+    blank = np.zeros((SIDE**2 - count, height, width, channels), np.uint8)
+    cells = np.concatenate([chosen, blank]).reshape(SIDE, SIDE, height, width, channels)
+    grid = cells.transpose(0, 2, 1, 3, 4).reshape(SIDE * height, SIDE * width, channels)
+    times = max(1, -(-SMALLEST // max(height, width)))
+    return grid.repeat(times, axis=0).repeat(times, axis=1)

@@ -1,0 +1,37 @@
+"""Points for TensorBoard, written several at a time, and the mark of a run that goes on."""
+
+from collections.abc import Iterable
+
+import tensorflow as tf
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
+
+__all__ = ["drop_from", "scalar_pb", "text_pb", "write"]
+
+
+def write(writer: tf.summary.SummaryWriter, step: int, summaries: Iterable[Summary]) -> None:
+    """Writes all of them at `step`, in one event, and flushes.
+
+    `tf.summary.scalar` costs a few tenths of a millisecond for each point.
+    """
+    joined = Summary()
+    for summary in summaries:
+        # As bytes: some plugins make TensorFlow's own class of the same message.
+        joined.MergeFromString(summary.SerializeToString())
+    # `as_default` flushes as it ends: a run that is killed or diverges keeps what tells why.
+    with writer.as_default(step=step):
+        tf.summary.experimental.write_raw_pb(joined.SerializeToString())
+
+
+def drop_from(writer: tf.summary.SummaryWriter, step: int) -> None:
+    """Tells readers to forget what was written at `step` and later before this event.
+
+    A run that goes on from a checkpoint writes the points after it a second time. This is the mark
+    of a restart in event files, which TensorBoard looks for.
+    """
+    mark = Event(step=step, session_log=SessionLog(status=SessionLog.START))
+    # Not in the public interface of writers: the resource behind one.
+    tf.raw_ops.ImportEvent(writer=writer._resource, event=mark.SerializeToString())
+    writer.flush()

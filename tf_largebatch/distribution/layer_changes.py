@@ -1,0 +1,65 @@
+"""How far one update moved each tensor: the weights before and after it, compared.
+
+Only updates that are looked at pay: for one copy of the weights and two norms of each tensor. The
+training step is the same one, run for that update by itself, so that nothing is compiled twice.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+class LayerChanges:
+    """Looks at single updates of a model. Every worker may, and sees the same.
+
+    Args:
+        model: built.
+        optimizer: its optimizer; with `trust_ratios()` if it has any.
+    """
+
+    def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer):
+        self._variables, self._optimizer = model.trainable_variables, optimizer
+        self._norms = tf.function(self._norms)
+        self._before: list[tf.Tensor] = []
+        self._updates = 0
+
+    def keep(self) -> None:
+        """Keeps the weights as they are before the update."""
+        # No copy yet: the update makes one of each tensor that is still held here.
+        self._before = [tf.identity(v.value) for v in self._variables]
+        self._updates = int(self._optimizer.iterations.numpy())
+
+    def compare(self) -> dict[str, Mapping[str, float]]:
+        """Returns, after the update, what it did; nothing if float16 skipped it.
+
+        Returns:
+            `update_ratio`, |w' - w| / |w| of every tensor by path, without those of zeros; and
+            `trust_ratio`, what the optimizer applied to each tensor that it adapts, where the rule
+            has one.
+        """
+        norms = self._norms(self._before).numpy().astype(np.float64)
+        self._before = []
+        if int(self._optimizer.iterations.numpy()) == self._updates:
+            return {}
+        seen = {
+            "update_ratio": {
+                v.path: change / norm
+                for v, (norm, change) in zip(self._variables, norms.tolist(), strict=True)
+                if norm > 0
+            }
+        }
+        if getattr(self._optimizer, "record_trust_ratio", False):
+            seen["trust_ratio"] = self._optimizer.trust_ratios()
+        # Keras merges a plain dictionary in the logs into the logs themselves.
+        return {name: MappingProxyType(ratios) for name, ratios in seen.items()}
+
+    def _norms(self, before: list[tf.Tensor]) -> tf.Tensor:
+        """Rows (|w|, |w' - w|) in float32."""
+        rows = []
+        for old, variable in zip(before, self._variables, strict=True):
+            old, new = tf.cast(old, tf.float32), tf.cast(variable.value, tf.float32)
+            rows.append(tf.stack([tf.nn.l2_loss(old), tf.nn.l2_loss(new - old)]))
+        return tf.sqrt(2.0 * tf.stack(rows))
