@@ -18,6 +18,7 @@ LEVELS = {
     "callbacks": 1,
     "diagnostics": 1,
     "report": 2,
+    "page": 2,
     "curves": 2,
     "tables": 2,
     "build": 2,
@@ -28,7 +29,10 @@ LEVELS = {
     "cli": 3,
     "launch": 3,
     "diagnose": 3,
+    "compare": 3,
+    "comparison": 2,
     "recipes": 4,
+    "studies": 4,
     "__main__": 5,
     "__init__": 4,
 }

@@ -1,0 +1,311 @@
+"""Several runs side by side: read from their folders, one entry per recipe, seeds together.
+
+Standard library only.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tf_largebatch.errors import InputError
+from tf_largebatch.result import EpochRecord, Result, RowResult, SeedResult
+from tf_largebatch.run_folder import PLAN, RESULT, write_text
+from tf_largebatch.tables import (
+    MISSING,
+    error_text,
+    is_finite,
+    number_text,
+    seeds_text,
+    spread_text,
+    verdict,
+)
+
+SEED = "seed.json"  # of a run that ended
+DEEP = 2  # a run of a table lies this far below its command's folder
+HEADER = (
+    "run",
+    "scale",
+    "batch",
+    "peak\nrate",
+    "updates",
+    "error %",
+    "seeds",
+    "published\nerror %",
+    "departures",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One recipe's runs.
+
+    Attributes:
+        label: its name in the comparison.
+        result: of the command that ran it, with this row alone.
+        plan: its `plan.json`.
+        folders: of its runs.
+    """
+
+    label: str
+    result: Result
+    plan: dict
+    folders: tuple[Path, ...]
+
+    @property
+    def row(self) -> RowResult:
+        """The row with all its seeds."""
+        return self.result.rows[0]
+
+    @property
+    def data(self) -> str:
+        """What it was trained and evaluated on, in words."""
+        return next((text for label, text in self.plan["rows"] if label == "data"), "")
+
+    @property
+    def train_examples(self) -> int:
+        """Images of an epoch."""
+        return int(self.plan["batch"]["train_examples"])
+
+
+def read_entries(folders: Sequence[Path]) -> list[Entry]:
+    """Reads run folders; runs that differ in their seed alone become one entry.
+
+    Args:
+        folders: each of a command (all its rows) or of one run of a table.
+
+    Returns:
+        In the order of the folders, with labels that differ.
+
+    Raises:
+        InputError: a folder of no run, of one that has not ended, or with damaged records; the
+            same run twice.
+    """
+    entries: list[Entry] = []
+    for folder in folders:
+        for entry in _read(folder):
+            _add(entries, entry)
+    return _name_apart(entries)
+
+
+def table(entries: Sequence[Entry]) -> list[list[str]]:
+    """Returns one line of text cells per entry, under `HEADER`."""
+    return [
+        [
+            entry.label,
+            entry.result.scale,
+            f"{entry.row.global_batch:,}",
+            number_text(entry.row.peak_rate, ".4g"),
+            f"{entry.row.updates:,}",
+            error_text(entry.row),
+            seeds_text(entry.row),
+            _published(entry),
+            str(len(entry.result.departures)) if entry.result.modified else "none",
+        ]
+        for entry in entries
+    ]
+
+
+def say(entries: Sequence[Entry]) -> list[str]:
+    """Returns what the comparison says: full runs beside the paper, and all beside the first."""
+    lines = [
+        f"{entry.label}: {line}"
+        for entry in entries
+        if entry.result.scale == "full"
+        for line in verdict(entry.result)[:1]
+    ]
+    return lines + [_difference(entry, entries[0]) for entry in entries[1:]]
+
+
+def write_csv(entries: Sequence[Entry], path: Path) -> None:
+    """Writes the table with every digit; a missing number is an empty field."""
+    names = (
+        "run,recipe,scale,global_batch,peak_rate,updates,seeds,diverged,mean_error_pct,"
+        "std_error_pct,published_error_pct,published_std_pct,departures,folders"
+    )
+    lines = []
+    for entry in entries:
+        row = entry.row
+        numbers = (row.mean_error_pct, row.std_error_pct)
+        numbers += (row.published_error_pct, row.published_std_pct)
+        lines.append(
+            (
+                *(entry.label, entry.result.recipe, entry.result.scale, row.global_batch),
+                *(row.peak_rate, row.updates, len(row.runs), row.diverged),
+                *(value if is_finite(value) else "" for value in numbers),
+                "; ".join(entry.result.departures),
+                "; ".join(map(str, entry.folders)),
+            )
+        )
+    _write(path, names.split(","), lines)
+
+
+def write_epochs_csv(entries: Sequence[Entry], path: Path) -> None:
+    """Writes every epoch of every run: what the curves are drawn from."""
+    names = [field.name for field in dataclasses.fields(EpochRecord)]
+    lines = [
+        (entry.label, run.seed, *(getattr(epoch, name) for name in names))
+        for entry in entries
+        for run in entry.row.runs
+        for epoch in run.epochs
+    ]
+    _write(path, ["run", "seed", *names], lines)
+
+
+def _read(folder: Path) -> list[Entry]:
+    if not folder.is_dir():
+        raise InputError(f"RUN must be the folder of a run. Received: {folder}, which is none")
+    try:
+        if (folder / RESULT).exists():
+            whole = Result.from_json(_json(folder / RESULT))
+            return [_entry(whole, row, row.runs, folder) for row in whole.rows]
+        if (folder / SEED).exists():
+            return [_read_one(folder)]
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"RUN must have records that can be read. Received: {folder}, damaged or of another "
+            f"version ({type(error).__name__}: {str(error).splitlines()[0][:120]})"
+        ) from None
+    if (folder / PLAN).exists() or (folder / "run.json").exists():
+        raise InputError(
+            f"RUN must have ended. Received: {folder}, which has no {RESULT} yet. Continue it with "
+            "the same command and --run-dir"
+        )
+    raise InputError(
+        f"RUN must be the folder of a run. Received: {folder}, which has neither {RESULT} nor "
+        f"{PLAN}"
+    )
+
+
+def _read_one(folder: Path) -> Entry:
+    """One run of a table: its own records, and its command's for the name of its row."""
+    place = folder.resolve()
+    run = SeedResult.from_json(_json(folder / SEED))
+    for above in list(place.parents)[:DEEP]:
+        if not (above / RESULT).exists():
+            continue
+        whole = Result.from_json(_json(above / RESULT))
+        for row in whole.rows:
+            for own in row.runs:
+                if (above / own.folder).resolve() == place:
+                    return _entry(whole, row, (own,), above)
+    plan = _json(folder / PLAN)
+    recipe = plan["recipe"]
+    row = RowResult(
+        label=str(recipe["label"]) if recipe.get("label") else place.parent.name,
+        recipe=recipe,
+        global_batch=recipe["global_batch"],
+        peak_rate=plan["peak_rate"],
+        updates=plan["updates"],
+        runs=(dataclasses.replace(run, folder="."),),
+    )
+    alone = Result(
+        recipe=recipe["name"],
+        title=recipe["title"],
+        paper=recipe["paper"],
+        scale=plan["scale"],
+        departures=tuple(plan["departures"]),
+        rows=(row,),
+    )
+    return Entry(label=place.parent.name, result=alone, plan=plan, folders=(folder,))
+
+
+def _entry(whole: Result, row: RowResult, runs: Sequence[SeedResult], folder: Path) -> Entry:
+    if not runs:
+        raise InputError(f"RUN must hold a run that was made. Received: {folder}, no {row.label}")
+    row = dataclasses.replace(row, runs=tuple(runs))
+    return Entry(
+        label=row.label,
+        result=dataclasses.replace(whole, rows=(row,)),
+        plan=_json(folder / runs[0].folder / PLAN),
+        folders=tuple(folder / run.folder for run in runs),
+    )
+
+
+def _json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _identity(entry: Entry) -> str:
+    """Equal for runs that differ in nothing but their seed and machine."""
+    plan = entry.plan
+    what = (plan["recipe"], plan["scale"], plan["batch"]["train_examples"], entry.data)
+    precision = (plan["settings"]["precision"], plan["settings"]["wire"])
+    return json.dumps([*what, precision, list(entry.result.departures)], sort_keys=True)
+
+
+def _add(entries: list[Entry], new: Entry) -> None:
+    """Appends the entry, or joins its seeds to one that is there."""
+    places = {folder.resolve() for entry in entries for folder in entry.folders}
+    for folder in new.folders:
+        if folder.resolve() in places:
+            raise InputError(f"each RUN must be given once. Received: {folder} twice")
+    for number, old in enumerate(entries):
+        seeds = {run.seed for run in old.row.runs}
+        if _identity(old) == _identity(new) and not seeds & {r.seed for r in new.row.runs}:
+            row = dataclasses.replace(old.row, runs=old.row.runs + new.row.runs)
+            joined = dataclasses.replace(old.result, rows=(row,))
+            folders = old.folders + new.folders
+            entries[number] = dataclasses.replace(old, result=joined, folders=folders)
+            return
+    entries.append(new)
+
+
+def _name_apart(entries: list[Entry]) -> list[Entry]:
+    """Gives entries of one name what tells them apart: the recipe, then the folder."""
+    for more in (lambda e: e.result.recipe, lambda e: _command(e).name, lambda e: str(_command(e))):
+        labels = [entry.label for entry in entries]
+        entries = [
+            dataclasses.replace(e, label=f"{more(e)}: {e.label}")
+            if labels.count(e.label) > 1
+            else e
+            for e in entries
+        ]
+    return entries
+
+
+def _command(entry: Entry) -> Path:
+    """The folder of the command that ran an entry."""
+    first = entry.folders[0].resolve()
+    return first if (first / RESULT).exists() else first.parent.parent
+
+
+def _published(entry: Entry) -> str:
+    """The paper's error; a miniature's is another experiment's, and says so."""
+    text = spread_text(entry.row.published_error_pct, entry.row.published_std_pct)
+    if entry.result.scale == "smoke" or text == MISSING:
+        return MISSING
+    return text if entry.result.scale == "full" else f"{text}, at ImageNet scale"
+
+
+def _difference(entry: Entry, first: Entry) -> str:
+    """How far an entry's error is from the first one's, with its standard error where known."""
+    start = f"{entry.label} against {first.label}: "
+    if (entry.data, entry.result.scale) != (first.data, first.result.scale):
+        return start + "other data or another scale, their errors cannot be set side by side"
+    ours, theirs = entry.row, first.row
+    for one, row in ((entry, ours), (first, theirs)):
+        if not is_finite(row.mean_error_pct):
+            return start + f"{one.label} has no result ({seeds_text(row)})"
+    difference = ours.mean_error_pct - theirs.mean_error_pct
+    text = f"{start}{difference:+.2f} points of error"
+    if ours.std_error_pct is None or theirs.std_error_pct is None:
+        return text + ", one seed: no deviation known"
+    error = math.sqrt(sum(r.std_error_pct**2 / len(r.errors_pct) for r in (ours, theirs)))
+    text += f", standard error {error:.2f}"
+    lost = " over the seeds that did not diverge" * bool(ours.diverged or theirs.diverged)
+    return text + lost
+
+
+def _write(path: Path, header: Sequence[str], lines: Sequence[Sequence[object]]) -> None:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(lines)
+    write_text(path, out.getvalue())
