@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tf_largebatch import comparison, run_folder
+from tf_largebatch import comparison, comparison_tables, run_folder
 from tf_largebatch.errors import InputError
 from tf_largebatch.flags import WRONG_INPUT, Parser
 
@@ -68,7 +68,7 @@ def _run(arguments: argparse.Namespace) -> None:
             f"--out must be a folder that can be written to. Received: {folder} "
             f"({error.strerror or error})"
         ) from None
-    print("\n".join(comparison.say(entries)))
+    print("\n".join(comparison_tables.say(entries)))
     for name in (PAGE, *FILES):
         print(f"{name:<22} {folder / name}")
 
@@ -77,8 +77,8 @@ def _write(entries: list[comparison.Entry], folder: Path) -> None:
     from tf_largebatch import curves
     from tf_largebatch.page import compare_plans, flatten, split_shared, write_page
 
-    comparison.write_csv(entries, folder / ROWS)
-    comparison.write_epochs_csv(entries, folder / EPOCHS)
+    comparison_tables.write_csv(entries, folder / ROWS)
+    comparison_tables.write_epochs_csv(entries, folder / EPOCHS)
     named = [(entry.label, entry.row, entry.train_examples) for entry in entries]
     picture = curves.draw_comparison(named, folder / FIGURE)
     plans, differing = compare_plans([entry.plan for entry in entries])
@@ -88,9 +88,9 @@ def _write(entries: list[comparison.Entry], folder: Path) -> None:
         "comparison.html.j2",
         folder / PAGE,
         entries=entries,
-        verdict=comparison.say(entries),
-        header=comparison.HEADER,
-        rows=[(curves.colour(i), c) for i, c in enumerate(comparison.table(entries))],
+        verdict=comparison_tables.say(entries),
+        header=comparison_tables.HEADER,
+        rows=[(curves.colour(i), c) for i, c in enumerate(comparison_tables.table(entries))],
         picture=picture,
         differing=differing,
         shared=plans,

@@ -3,41 +3,20 @@
 Standard library only.
 """
 
-import csv
 import dataclasses
-import io
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tf_largebatch.datasets import DATASETS
 from tf_largebatch.errors import InputError
-from tf_largebatch.result import EpochRecord, Result, RowResult, SeedResult
-from tf_largebatch.run_folder import PLAN, RESULT, write_text
-from tf_largebatch.tables import (
-    MISSING,
-    error_text,
-    is_finite,
-    number_text,
-    seeds_text,
-    spread_text,
-    verdict,
-)
+from tf_largebatch.page import flatten
+from tf_largebatch.result import Result, RowResult, SeedResult
+from tf_largebatch.run_folder import PLAN, RESULT
 
 SEED = "seed.json"  # of a run that ended
 DEEP = 2  # a run of a table lies this far below its command's folder
-HEADER = (
-    "run",
-    "scale",
-    "batch",
-    "peak\nrate",
-    "updates",
-    "error %",
-    "seeds",
-    "published\nerror %",
-    "departures",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +26,7 @@ class Entry:
     Attributes:
         label: its name in the comparison.
         result: of the command that ran it, with this row alone.
-        plan: its `plan.json`.
+        plan: its `plan.json`; without one, what its result says of the recipe.
         folders: of its runs.
     """
 
@@ -63,13 +42,15 @@ class Entry:
 
     @property
     def data(self) -> str:
-        """What it was trained and evaluated on, in words."""
-        return next((text for label, text in self.plan["rows"] if label == "data"), "")
+        """Name of the data set; generated images are another one."""
+        name = self.row.recipe["data"]["name"]
+        return "generated images" if self.result.scale == "smoke" else name
 
     @property
     def train_examples(self) -> int:
         """Images of an epoch."""
-        return int(self.plan["batch"]["train_examples"])
+        there = self.plan.get("batch", {}).get("train_examples")
+        return int(there or DATASETS[self.row.recipe["data"]["name"]].train_examples)
 
 
 def read_entries(folders: Sequence[Path]) -> list[Entry]:
@@ -90,70 +71,6 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
         for entry in _read(folder):
             _add(entries, entry)
     return _name_apart(entries)
-
-
-def table(entries: Sequence[Entry]) -> list[list[str]]:
-    """Returns one line of text cells per entry, under `HEADER`."""
-    return [
-        [
-            entry.label,
-            entry.result.scale,
-            f"{entry.row.global_batch:,}",
-            number_text(entry.row.peak_rate, ".4g"),
-            f"{entry.row.updates:,}",
-            error_text(entry.row),
-            seeds_text(entry.row),
-            _published(entry),
-            str(len(entry.result.departures)) if entry.result.modified else "none",
-        ]
-        for entry in entries
-    ]
-
-
-def say(entries: Sequence[Entry]) -> list[str]:
-    """Returns what the comparison says: full runs beside the paper, and all beside the first."""
-    lines = [
-        f"{entry.label}: {line}"
-        for entry in entries
-        if entry.result.scale == "full"
-        for line in verdict(entry.result)[:1]
-    ]
-    return lines + [_difference(entry, entries[0]) for entry in entries[1:]]
-
-
-def write_csv(entries: Sequence[Entry], path: Path) -> None:
-    """Writes the table with every digit; a missing number is an empty field."""
-    names = (
-        "run,recipe,scale,global_batch,peak_rate,updates,seeds,diverged,mean_error_pct,"
-        "std_error_pct,published_error_pct,published_std_pct,departures,folders"
-    )
-    lines = []
-    for entry in entries:
-        row = entry.row
-        numbers = (row.mean_error_pct, row.std_error_pct)
-        numbers += (row.published_error_pct, row.published_std_pct)
-        lines.append(
-            (
-                *(entry.label, entry.result.recipe, entry.result.scale, row.global_batch),
-                *(row.peak_rate, row.updates, len(row.runs), row.diverged),
-                *(value if is_finite(value) else "" for value in numbers),
-                "; ".join(entry.result.departures),
-                "; ".join(map(str, entry.folders)),
-            )
-        )
-    _write(path, names.split(","), lines)
-
-
-def write_epochs_csv(entries: Sequence[Entry], path: Path) -> None:
-    """Writes every epoch of every run: what the curves are drawn from."""
-    names = [field.name for field in dataclasses.fields(EpochRecord)]
-    lines = [
-        (entry.label, run.seed, *(getattr(epoch, name) for name in names))
-        for entry in entries
-        for run in entry.row.runs
-        for epoch in run.epochs
-    ]
-    _write(path, ["run", "seed", *names], lines)
 
 
 def _read(folder: Path) -> list[Entry]:
@@ -223,9 +140,17 @@ def _entry(whole: Result, row: RowResult, runs: Sequence[SeedResult], folder: Pa
     return Entry(
         label=row.label,
         result=dataclasses.replace(whole, rows=(row,)),
-        plan=_json(folder / runs[0].folder / PLAN),
+        plan=_plan(row, [folder / run.folder for run in runs]),
         folders=tuple(folder / run.folder for run in runs),
     )
+
+
+def _plan(row: RowResult, folders: Sequence[Path]) -> dict:
+    """The plan of a row; where only a result was kept, its recipe as labelled lines."""
+    for folder in folders:
+        if (folder / PLAN).exists():
+            return _json(folder / PLAN)
+    return {"rows": list(flatten(row.recipe))}
 
 
 def _json(path: Path) -> dict:
@@ -234,10 +159,10 @@ def _json(path: Path) -> dict:
 
 def _identity(entry: Entry) -> str:
     """Equal for runs that differ in nothing but their seed and machine."""
-    plan = entry.plan
-    what = (plan["recipe"], plan["scale"], plan["batch"]["train_examples"], entry.data)
-    precision = (plan["settings"]["precision"], plan["settings"]["wire"])
-    return json.dumps([*what, precision, list(entry.result.departures)], sort_keys=True)
+    settings = entry.plan.get("settings", {})
+    row, result = entry.row, entry.result
+    what = (row.label, row.recipe, result.scale, entry.train_examples, result.departures)
+    return json.dumps([*what, settings.get("precision"), settings.get("wire")], sort_keys=True)
 
 
 def _add(entries: list[Entry], new: Entry) -> None:
@@ -274,38 +199,3 @@ def _command(entry: Entry) -> Path:
     """The folder of the command that ran an entry."""
     first = entry.folders[0].resolve()
     return first if (first / RESULT).exists() else first.parent.parent
-
-
-def _published(entry: Entry) -> str:
-    """The paper's error; a miniature's is another experiment's, and says so."""
-    text = spread_text(entry.row.published_error_pct, entry.row.published_std_pct)
-    if entry.result.scale == "smoke" or text == MISSING:
-        return MISSING
-    return text if entry.result.scale == "full" else f"{text}, at ImageNet scale"
-
-
-def _difference(entry: Entry, first: Entry) -> str:
-    """How far an entry's error is from the first one's, with its standard error where known."""
-    start = f"{entry.label} against {first.label}: "
-    if (entry.data, entry.result.scale) != (first.data, first.result.scale):
-        return start + "other data or another scale, their errors cannot be set side by side"
-    ours, theirs = entry.row, first.row
-    for one, row in ((entry, ours), (first, theirs)):
-        if not is_finite(row.mean_error_pct):
-            return start + f"{one.label} has no result ({seeds_text(row)})"
-    difference = ours.mean_error_pct - theirs.mean_error_pct
-    text = f"{start}{difference:+.2f} points of error"
-    if ours.std_error_pct is None or theirs.std_error_pct is None:
-        return text + ", one seed: no deviation known"
-    error = math.sqrt(sum(r.std_error_pct**2 / len(r.errors_pct) for r in (ours, theirs)))
-    text += f", standard error {error:.2f}"
-    lost = " over the seeds that did not diverge" * bool(ours.diverged or theirs.diverged)
-    return text + lost
-
-
-def _write(path: Path, header: Sequence[str], lines: Sequence[Sequence[object]]) -> None:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    write_text(path, out.getvalue())
