@@ -64,7 +64,9 @@ DIVERGED = run(9, [90.0, 80.0], diverged_at=12)
 def test_the_verdict_sets_our_mean_beside_the_papers_within_its_deviation():
     # errors 23.71, 23.79, 23.87: mean 23.79, deviation 0.08; top-1 76.21. The paper: 23.74 +- 0.09.
     found = result(row(finals=(23.71, 23.79, 23.87), paper=23.74, std=0.09))
-    assert verdict(found) == ("top-1 76.21 ± 0.08 (3 seeds) · published 76.26 · within 1 sd",)
+    assert verdict(found) == (
+        "top-1 76.21 ± 0.08 (3 seeds) · published 76.26 ± 0.09 · within 1 sd",
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_one_seed_shows_no_deviation_and_says_so():
 def test_seeds_that_are_left_after_a_divergence_make_no_reproduction():
     runs = (run(0, [23.7] * 5), run(1, [23.8] * 5), DIVERGED)
     [line] = verdict(result(row(runs=runs, paper=23.74, std=0.09)))
-    assert line == "top-1 76.25 ± 0.07 (2 seeds) · published 76.26 · 1 of 3 diverged"
+    assert line == "top-1 76.25 ± 0.07 (2 seeds) · published 76.26 ± 0.09 · 1 of 3 diverged"
 
 
 def test_a_row_without_any_result_has_none_in_the_verdict():
@@ -126,7 +128,7 @@ def test_departures_take_the_place_on_the_papers_scale_away():
         row(finals=(23.7, 23.8), paper=23.74, std=0.09), departures=("momentum: 0.9 -> 0.95",)
     )
     line, last = verdict(found)
-    assert line.endswith("published 76.26")
+    assert line.endswith("published 76.26 ± 0.09")
     assert last == "modified (1 departure): not a reproduction"
     assert "modified: momentum: 0.9 -> 0.95" in text_table(found)
 
@@ -158,6 +160,13 @@ def test_a_miniature_is_read_as_differences_beside_the_papers():
 def test_a_miniature_whose_first_row_diverged_has_no_difference_to_show():
     found = result(row("a", runs=(DIVERGED,)), row("b", (5.0, 5.0)), scale="miniature")
     assert "b: 5.00 ± 0.00 % error; a has no result" in verdict(found)
+
+
+def test_a_miniature_of_one_row_has_its_own_number_and_no_paper_beside_it():
+    found = result(row("LARS", (3.0, 4.0), paper=23.60, std=0.12), scale="miniature")
+    assert verdict(found)[1:] == ("LARS: top-1 96.50 ± 0.71 (2 seeds)",)
+    dead = result(row("LARS", runs=(DIVERGED,)), scale="miniature")
+    assert verdict(dead)[1] == "LARS: no result (1 of 1 diverged)"
 
 
 def test_a_smoke_run_is_compared_with_nothing():

@@ -45,6 +45,38 @@ def draw_curves(result: Result, path: Path) -> bytes:
     return _write(figure, path)
 
 
+def draw_comparison(named: Sequence[tuple[str, RowResult, int]], path: Path) -> bytes:
+    """Draws validation errors of several set-ups and writes them as PNG.
+
+    One panel against epoch; where batches differ one against updates, and where the sizes of the
+    data differ one against images seen. Looks as in `draw_curves`, without published errors.
+
+    Args:
+        named: (label, row, images of an epoch) of each.
+        path: of the file.
+
+    Returns:
+        The bytes of the file.
+    """
+    from matplotlib.figure import Figure
+
+    panels = ["epoch"]
+    panels += ["update"] * (len({row.global_batch for _, row, _ in named}) > 1)
+    panels += ["images_seen"] * (len({examples for *_, examples in named}) > 1)
+    figure = Figure(figsize=(8, 1 + 3.5 * len(panels)), layout="constrained")
+    drawn = [e for _, row, _ in named for run in row.runs for _, e in _points(run.epochs)]
+    for axes, along in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
+        handles = []
+        for number, (label, row, _) in enumerate(named):
+            look = {"color": colour(number), "ls": STYLES[number // len(COLOURS) % len(STYLES)]}
+            handles.append(_draw_row(axes, row, look, along=along, label=label))
+        _name_axes(axes, drawn, along=along)
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return _write(figure, path)
+
+
 def draw_rates(rates: Sequence[tuple[str, Sequence[float], Sequence[float]]], path: Path) -> bytes:
     """Draws learning rate against epoch and writes it as PNG.
 
@@ -91,13 +123,13 @@ def _write(figure, path: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_row(axes, row: RowResult, look: dict):
-    """Draws one row; returns its entry for the legend."""
+def _draw_row(axes, row: RowResult, look: dict, *, along: str = "epoch", label: str | None = None):
+    """Draws one row against a field of its epochs; returns its entry for the legend."""
     from matplotlib.lines import Line2D
 
     by_epoch: dict[int, list[float]] = {}
     for run in row.runs:
-        points = _points(run.epochs)
+        points = _points(run.epochs, along)
         if run.diverged_at is None:
             for epoch, error in points:
                 by_epoch.setdefault(epoch, []).append(error)
@@ -114,24 +146,29 @@ def _draw_row(axes, row: RowResult, look: dict):
     if len(row.errors_pct) > 1:
         low, high = map(min, errors), map(max, errors)
         axes.fill_between(epochs, [*low], [*high], color=look["color"], alpha=0.18, lw=0)
-    label = f"{row.label}: {error_text(row)}{' %' * bool(row.errors_pct)}"
+    label = f"{label or row.label}: {error_text(row)}{' %' * bool(row.errors_pct)}"
     if row.diverged:
         label += f" (×: {row.diverged} of {len(row.runs)})"
     return Line2D([], [], **look, lw=1.8, label=label)
 
 
-def _points(epochs: tuple[EpochRecord, ...]) -> list[tuple[int, float]]:
+def _points(epochs: tuple[EpochRecord, ...], along: str = "epoch") -> list[tuple[int, float]]:
     return [
-        (e.epoch, e.validation_error_pct) for e in epochs if math.isfinite(e.validation_error_pct)
+        (getattr(e, along), e.validation_error_pct)
+        for e in epochs
+        if math.isfinite(e.validation_error_pct)
     ]
 
 
-def _name_axes(axes, drawn: list[float]) -> None:
+def _name_axes(axes, drawn: list[float], along: str = "epoch") -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.set_xlabel("epoch")
+    axes.set_xlabel({"epoch": "epoch", "update": "update", "images_seen": "images seen"}[along])
     axes.set_ylabel("validation error, %")
-    axes.set_xlim(left=0)
+    if along == "epoch":
+        axes.set_xlim(left=0)
+    else:  # the updates of a small batch are many times those of a large one
+        axes.set_xscale("log")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     # A tenfold range would press the rows that work onto the bottom of a linear axis.

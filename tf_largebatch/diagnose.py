@@ -11,10 +11,10 @@ from pathlib import Path
 
 from tf_largebatch.errors import InputError
 from tf_largebatch.flags import LARGEST_SEED, WRONG_INPUT, Parser, number
+from tf_largebatch.instruments import FOLDER
 from tf_largebatch.quiet import import_tensorflow
 
 NOT_FINITE = 3  # exit status where an instrument met no finite number
-FOLDER = "diagnostics"
 AT_MOST = 4096  # images, unless --images says otherwise
 DEFAULT = ("noise_scale", "layers")
 INSTRUMENTS = {
@@ -136,9 +136,11 @@ def _run(arguments: argparse.Namespace) -> int:
     wanted = [name for name in INSTRUMENTS if getattr(arguments, name)]
     wanted += ["interpolate"] * (arguments.interpolate is not None)
     import_tensorflow()
+    from tf_largebatch import report
     from tf_largebatch.diagnostics import output
     from tf_largebatch.diagnostics.finished_run import open_run
     from tf_largebatch.diagnostics.progress import show_progress
+    from tf_largebatch.diagnostics.training_noise import keep_noise
 
     run = open_run(arguments.run)
     other = open_run(arguments.interpolate) if arguments.interpolate else None
@@ -162,10 +164,13 @@ def _run(arguments: argparse.Namespace) -> int:
     }
     folder = run.folder / FOLDER
     output.write(found, folder, step=run.updates, facts=facts)
+    keep_noise(run.folder, global_batch=run.global_batch)
+    pages = [report.write_instruments_page(run.folder), *report.refresh(run.folder)]
     lines = [line for one in found for line in one.lines]
     width = max(len(label) for label, _ in lines)
     print("\n".join(f"{label:<{width}}  {text}" for label, text in lines))
-    print(f"{images:,} training images without augmentation; page: {folder / output.PAGE}")
+    print(f"{images:,} training images without augmentation")
+    print("\n".join(f"page: {page}" for page in pages))
     return 0
 
 

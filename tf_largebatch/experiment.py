@@ -15,6 +15,7 @@ import numpy as np
 
 from tf_largebatch import curves, report, run_folder
 from tf_largebatch.build import make_schedule
+from tf_largebatch.diagnostics.training_noise import keep_noise
 from tf_largebatch.distribution.team import Team
 from tf_largebatch.plan import Plan
 from tf_largebatch.recipe import Expected
@@ -92,9 +93,12 @@ def run(
     )
     if not team.chief:
         return result
-    curves.draw_rates([_rates(row) for row in rows], folder / "rates.png")
-    report.write_rows_csv(result, folder / "rows.csv")
-    report.write_report(result, [row.plan.to_json() for row in rows], folder)
+    curves.draw_rates([_rates(row) for row in rows], folder / report.RATES)
+    report.write_rows_csv(result, folder / report.ROWS)
+    report.write_runs_csv(result, folder / report.RUNS)
+    plans = [row.plan.to_json() for row in rows]
+    report.write_run_reports(result, plans, folder)
+    report.write_report(result, plans, folder)
     # Last, so that a result is there only when everything else is.
     run_folder.write_json(folder / run_folder.RESULT, result.to_json())
     return result
@@ -126,6 +130,7 @@ def _finish(job: Job, interrupt: bool) -> SeedResult:
         train(dataclasses.replace(job, stop_epoch=1.0))
     done = train(job)
     if job.team.chief:
+        keep_noise(job.folder, global_batch=job.plan.phases[-1].global_batch)
         run_folder.write_json(mark, dataclasses.asdict(done))
     return done
 

@@ -62,7 +62,7 @@ def verdict(result: Result) -> tuple[str, ...]:
 
     At full scale each row is set against its published value, in units of the paper's run-to-run
     deviation, or of ours where the paper gives none. A miniature is read as differences from its
-    first row, beside the same differences in the paper.
+    first row, beside the same differences in the paper; a single row of one has its own number.
     """
     lines = []
     if result.scale == "smoke":
@@ -84,17 +84,21 @@ def _against_paper(row: RowResult, modified: bool) -> str:
     ours, paper = row.mean_error_pct, row.published_error_pct
     if not is_finite(ours):
         return _no_result(row)
-    seeds = f"{len(row.errors_pct)} seed{'s' * (len(row.errors_pct) > 1)}"
-    if row.std_error_pct is None:
-        seeds += ", no deviation"
-    start = f"top-1 {spread_text(100 - ours, row.std_error_pct)} ({seeds})"
+    start = _own_top1(row)
     if not is_finite(paper):
         return f"{start} · no published value"
-    start += f" · published {100 - paper:.2f}"
+    start += f" · published {spread_text(100 - paper, row.published_std_pct)}"
     if row.diverged:  # the seeds that are left were chosen by their success
         return f"{start} · {row.diverged} of {len(row.runs)} diverged"
     # A run with departures gets its numbers, and no place on the paper's scale.
     return start if modified else f"{start} · {_distance(ours - paper, row)}"
+
+
+def _own_top1(row: RowResult) -> str:
+    seeds = f"{len(row.errors_pct)} seed{'s' * (len(row.errors_pct) > 1)}"
+    if row.std_error_pct is None:
+        seeds += ", no deviation"
+    return f"top-1 {spread_text(100 - row.mean_error_pct, row.std_error_pct)} ({seeds})"
 
 
 def _distance(difference: float, row: RowResult) -> str:
@@ -109,6 +113,10 @@ def _distance(difference: float, row: RowResult) -> str:
 
 def _contrast(rows: tuple[RowResult, ...]) -> list[str]:
     lines = ["miniature: the paper's contrast on small data, never the paper's experiment"]
+    if len(rows) == 1:
+        [row] = rows
+        no_number = not is_finite(row.mean_error_pct)
+        lines.append(f"{row.label}: {_no_result(row) if no_number else _own_top1(row)}")
     for row in rows[1:]:
         first = rows[0]
         if not is_finite(row.mean_error_pct):

@@ -116,14 +116,29 @@ def draw_growth(
     return _finish(figure, axes, "updates t", "distance from the first weights", legend=True)
 
 
-def draw_noise(examples: Sequence[int], scales: Sequence[float], batch: int | None) -> bytes:
-    """Draws B_simple against the examples that it was measured on, and the batch in use."""
+def draw_noise(
+    places: Sequence[int],
+    scales: Sequence[float],
+    batch: int | None,
+    *,
+    xlabel: str = "examples measured",
+) -> bytes:
+    """Draws B_simple against the examples that it was measured on, and the batch in use.
+
+    Where it could not be told (NaN) the line has a gap.
+
+    Args:
+        places: examples, or updates.
+        scales: B_simple at each.
+        batch: in use.
+        xlabel: what `places` are.
+    """
     figure, axes = _axes()
-    axes.plot(examples, scales, color=COLOURS[0], label="B_simple")
+    axes.plot(places, scales, color=COLOURS[0], label="B_simple", marker=".", ms=4)
     if batch is not None:
         axes.axhline(batch, color=COLOURS[1], ls="--", lw=1, label=f"batch of the run, {batch:,}")
     axes.set_yscale("log")
-    return _finish(figure, axes, "examples measured", "examples", legend=True)
+    return _finish(figure, axes, xlabel, "examples", legend=True)
 
 
 def _gaps(curves: dict[str, np.ndarray]) -> bool:

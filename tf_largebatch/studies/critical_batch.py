@@ -1,0 +1,235 @@
+"""Steps to a target error against the batch, as Figure 1 of Shallue et al. 2018 (1811.03600).
+
+`python -m tf_largebatch.studies.critical_batch` searches rate and momentum at every batch size on
+its own, without a scaling rule, on the digits: minutes on two cores. Every trial that ended is kept
+in the run folder, and a study that was killed goes on with the next one.
+
+A miniature: a network with one hidden layer of 128 stands for the paper's three of 1,024, 8 x 8
+digits with shifts and noise for MNIST, and the rate is constant. The batches are the miniature's
+own; that steps fall in proportion at first and then no more is what can be set beside the paper.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from tf_largebatch import run_folder
+from tf_largebatch.errors import InputError
+from tf_largebatch.flags import LARGEST_SEED, WRONG_INPUT, Parser, number
+from tf_largebatch.quiet import import_tensorflow
+from tf_largebatch.studies.steps_record import FILES, PAGE, Tried, conclude
+
+BATCHES = tuple(2**i for i in range(2, 11))  # powers of two, as the paper's
+TRIALS = 24  # ours: the paper has 100
+TARGET_PCT = 8.0  # ours
+HIDDEN = (128,)  # ours: the paper's fully connected network has three of 1,024
+TRAIN_EXAMPLES = 1_280
+BUDGET_EPOCHS, BUDGET_UPDATES = 20, 200  # of a trial: the larger of the two, ours
+RATES = (3e-3, 1.0)  # searched in the logarithm
+ONE_MINUS_MOMENTUM = (0.03, 1.0)  # the same, as in the paper
+REACHED, SLOWER, NOT_FINITE, SPENT = (
+    "reached",
+    "slower than the best",
+    "not finite",
+    "budget spent",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits: 0 done, 2 wrong input."""
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    try:
+        _run(arguments)
+    except InputError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
+    sys.exit(0)
+
+
+def make_parser() -> Parser:
+    """Returns the flags."""
+    parser = Parser(
+        prog="python -m tf_largebatch.studies.critical_batch",
+        description="Updates to a validation error against the batch, with rate and momentum "
+        "searched at every batch (Shallue et al. 2018, arXiv:1811.03600, Figure 1), and the fit "
+        "(S/S_min - 1)(E/E_min - 1) = 1 (McCandlish et al. 2018, arXiv:1812.06162). On the digits: "
+        "needs no data, takes minutes.",
+    )
+    parser.add_argument(
+        "--batches",
+        type=number(int, 1, TRAIN_EXAMPLES),
+        nargs="+",
+        default=list(BATCHES),
+        metavar="B",
+        help="three different ones or more (default: powers of two from 4 to 1024)",
+    )
+    parser.add_argument(
+        "--trials",
+        type=number(int, 1),
+        default=TRIALS,
+        metavar="N",
+        help="at each batch; the paper has 100 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--target",
+        type=number(float, 0, 100, above=True),
+        default=TARGET_PCT,
+        metavar="PCT",
+        help="validation error to reach, in percent (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=number(int, 0, LARGEST_SEED),
+        default=0,
+        metavar="N",
+        help="of the search, the weights and the order of the data (default: 0)",
+    )
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="where everything is written; a folder of this same study is continued (default: a "
+        "new folder runs/critical_batch-...)",
+    )
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    batches = sorted(set(arguments.batches))
+    if len(batches) < 3:
+        raise InputError(
+            f"--batches must be three different ones or more, to be fitted. Received: "
+            f"{' '.join(map(str, arguments.batches))}"
+        )
+    settings = {
+        "study": "critical_batch",
+        "batches": batches,
+        "trials": arguments.trials,
+        "target_pct": arguments.target,
+        "seed": arguments.seed,
+        "search": {"rate": list(RATES), "1 - momentum": list(ONE_MINUS_MOMENTUM)},
+        "budget": {"epochs": BUDGET_EPOCHS, "updates": BUDGET_UPDATES},
+        "hidden": list(HIDDEN),
+    }
+    folder = arguments.run_dir or run_folder.default_folder("critical_batch")
+    if run_folder.claim(folder, settings):
+        print(f"continues {folder}", file=sys.stderr)
+    import_tensorflow()
+    (folder / "trials").mkdir(exist_ok=True)
+    tried = [
+        one
+        for batch in batches
+        for one in search_batch(
+            batch, settings, folder / "trials", lambda batch=batch: _make_train(batch, settings)
+        )
+    ]
+    print("\n".join(conclude(tried, settings, make_space(), folder)))
+    for name in (PAGE, *FILES):
+        print(f"{name:<12} {folder / name}")
+
+
+def make_space() -> dict:
+    """Returns what is searched, the same at every batch."""
+    from tf_largebatch.diagnostics.steps_to_target import Range
+
+    return {
+        "rate": Range(*RATES, log=True),
+        "one_minus_momentum": Range(*ONE_MINUS_MOMENTUM, log=True),
+    }
+
+
+def search_batch(
+    batch: int, settings: dict, folder: Path, make_train: Callable[[], Callable]
+) -> list[Tried]:
+    """Makes the trials of one batch that the folder does not hold yet; returns all of them.
+
+    A trial ends where the best one before it had reached the target: it can only be slower.
+
+    Args:
+        batch: examples per update.
+        settings: of the study.
+        folder: of the trials' files.
+        make_train: () -> train(rate=, momentum=, seed=, updates=), which yields (updates done,
+            error in percent); called if there is anything to train.
+    """
+    from tf_largebatch.diagnostics.steps_to_target import quasi_random
+
+    # Its own points at every batch, whichever batches are with it.
+    points = quasi_random(make_space(), settings["trials"], seed=settings["seed"] + batch)
+    train, tried, best = None, [], None
+    for trial, point in enumerate(points):
+        path = folder / f"batch-{batch:04d}-trial-{trial:03d}.json"
+        if path.exists():
+            one = Tried(**json.loads(path.read_text(encoding="utf-8")))
+        else:
+            train = train or make_train()
+            one = _try(train, batch, trial, point, settings, best)
+            run_folder.write_json(path, asdict(one))
+        best = min((s for s in (best, one.steps) if s is not None), default=None)
+        tried.append(one)
+        _show(one, len(points), best)
+    return tried
+
+
+def _try(train, batch: int, trial: int, point: dict, settings: dict, best: int | None) -> Tried:
+    """Trains once, no longer than can matter."""
+    budget = max(BUDGET_UPDATES, BUDGET_EPOCHS * TRAIN_EXAMPLES // batch)
+    rate, momentum = point["rate"], 1.0 - point["one_minus_momentum"]
+    limit = budget if best is None else min(budget, best)
+    done, ended = 0, SLOWER if limit < budget else SPENT
+    curve = train(rate=rate, momentum=momentum, seed=settings["seed"] + trial, updates=limit)
+    for update, error in curve:
+        done = update
+        if not math.isfinite(error):
+            ended = NOT_FINITE
+            break
+        if error <= settings["target_pct"]:
+            ended = REACHED
+            break
+    return Tried(
+        global_batch=batch,
+        trial=trial,
+        rate=rate,
+        momentum=momentum,
+        steps=done if ended == REACHED else None,
+        updates=done,
+        ended=ended,
+    )
+
+
+def _make_train(batch: int, settings: dict) -> Callable:
+    """Compiles the training of one batch."""
+    from tf_largebatch.data import digits
+    from tf_largebatch.models.fully_connected import make_fully_connected
+    from tf_largebatch.trial_training import TrialTraining
+
+    source = digits.load()
+    model = make_fully_connected(
+        image_shape=source.image_shape,
+        classes=source.classes,
+        hidden=HIDDEN,
+        pixel_mean=source.pixel_mean,
+        pixel_std=source.pixel_std,
+        seed=settings["seed"],
+    )
+    return TrialTraining(model, source, global_batch=batch).curve
+
+
+def _show(one: Tried, trials: int, best: int | None) -> None:
+    """One line a trial, on one line of a terminal."""
+    text = f"batch {one.global_batch}: trial {one.trial + 1} of {trials}, {one.ended}; best "
+    text += f"{best:,} updates" if best else "none yet"
+    last = one.trial + 1 == trials
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
+    elif last:
+        print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""What a study of steps to a target found: fit, figure, tables, page."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tf_largebatch import run_folder
+from tf_largebatch.errors import InputError
+from tf_largebatch.page import flatten, write_page
+
+FIGURE, PAGE, ROWS, TRIAL_ROWS = "steps.png", "report.html", "rows.csv", "trials.csv"
+FILES = {
+    run_folder.RESULT: "every number of this page",
+    ROWS: "the table",
+    TRIAL_ROWS: "every trial",
+    FIGURE: "the figure",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """One trial.
+
+    Attributes:
+        global_batch: examples per update.
+        trial: its number, from 0.
+        rate: constant.
+        momentum: Nesterov's.
+        steps: updates to the target; None if they were not reached.
+        updates: that were made.
+        ended: why it ended.
+    """
+
+    global_batch: int
+    trial: int
+    rate: float
+    momentum: float
+    steps: int | None
+    updates: int
+    ended: str
+
+
+def conclude(tried: Sequence[Tried], settings: dict, space: dict, folder: Path) -> list[str]:
+    """Fits the trade-off, draws it, writes table, record and page; returns what they say.
+
+    Raises:
+        InputError: fewer than three batches reached the target.
+    """
+    from tf_largebatch.diagnostics.figures import draw_steps
+    from tf_largebatch.diagnostics.steps_to_target import fit_results
+
+    results = _results(tried)
+    try:
+        fit = fit_results(results)
+    except ValueError as error:
+        raise InputError(
+            f"--target must be reached at three batches or more. Received: {settings['target_pct']}"
+            f" %, too few of {len(results)} did ({error}). Choose a higher error or more --trials"
+        ) from None
+    rows = [_row(result, fit, space) for result in results]
+    reached = [row for row in rows if row["steps"] is not None]
+    points = [(row["global_batch"], row["steps"]) for row in reached]
+    goal = f"{settings['target_pct']:g} % validation error"
+    picture = draw_steps([("digits, one hidden layer", *zip(*points, strict=True), fit)], goal)
+    part = folder / f"{FIGURE}.part"
+    part.write_bytes(picture)
+    part.replace(folder / FIGURE)
+    lines = [fit.text(), f"fit: measured steps within {100 * fit.log_error:.0f} % (rms) of it"]
+    lines += [_says(row) for row in rows]
+    _write_csv(rows, folder / ROWS)
+    _write_csv([asdict(one) for one in tried], folder / TRIAL_ROWS)
+    environment = run_folder.environment()
+    write_page(
+        "study.html.j2",
+        folder / PAGE,
+        title=f"Updates to {goal} against the batch",
+        verdict=lines[:2],
+        picture=picture,
+        header=("batch", "updates", "examples", "rate", "momentum", "regime"),
+        rows=[_cells(row) for row in rows],
+        settings=list(flatten(settings)),
+        environment=list(flatten(environment)),
+        files=list(FILES.items()),
+    )
+    record = {
+        "settings": settings,
+        "rows": rows,
+        "fit": {**asdict(fit), "critical_batch": fit.critical_batch, "text": fit.text()},
+        "environment": environment,
+    }
+    run_folder.write_json(folder / run_folder.RESULT, record)
+    return lines
+
+
+def _results(tried: Sequence[Tried]) -> list:
+    from tf_largebatch.diagnostics.steps_to_target import BatchResult, Trial
+
+    batches: dict[int, list[Trial]] = {}
+    for one in tried:
+        settings = {"rate": one.rate, "one_minus_momentum": 1.0 - one.momentum}
+        batches.setdefault(one.global_batch, []).append(Trial(settings, one.steps))
+    return [BatchResult(batch, tuple(trials)) for batch, trials in batches.items()]
+
+
+def _row(result, fit, space) -> dict:
+    """One batch as plain data."""
+    batch, best = result.global_batch, result.best
+    row = {"global_batch": batch, "trials": len(result.trials), "regime": fit.regime(batch)}
+    row |= dict.fromkeys(("steps", "examples", "rate", "momentum"))
+    row["at_edge"] = " ".join(result.at_edge(space))
+    if best is None:
+        return row
+    found = {
+        "steps": best.steps,
+        "examples": best.steps * batch,
+        "rate": best.settings["rate"],
+        "momentum": 1.0 - best.settings["one_minus_momentum"],
+    }
+    return row | found
+
+
+def _says(row: dict) -> str:
+    """One batch in words."""
+    if row["steps"] is None:
+        return f"batch {row['global_batch']}: not reached in {row['trials']} trials"
+    text = f"batch {row['global_batch']}: {row['steps']:,} updates, {row['regime']}"
+    if row["at_edge"]:
+        text += f" (best at the edge of the search: {row['at_edge']})"
+    return text
+
+
+def _cells(row: dict) -> list[str]:
+    if row["steps"] is None:
+        return [f"{row['global_batch']:,}", "not reached", "", "", "", row["regime"]]
+    numbers = (f"{row['steps']:,}", f"{row['examples']:,}")
+    return [
+        f"{row['global_batch']:,}",
+        *numbers,
+        f"{row['rate']:.3g}",
+        f"{row['momentum']:.3g}",
+        row["regime"],
+    ]
+
+
+def _write_csv(rows: Sequence[dict], path: Path) -> None:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    run_folder.write_text(path, out.getvalue())
