@@ -179,8 +179,8 @@ def make_parser(recipe: Recipe, rows: Mapping[str, Recipe] | None = None) -> Par
         "--profile",
         type=span,
         metavar="A:B",
-        help="trace updates A to B - 1, counted from 0, of the first row and seed for TensorBoard's "
-        "profiler",
+        help="trace updates A to B - 1, counted from 0, of the first row and seed, for the profile "
+        "page of TensorBoard",
     )
     check = parser.add_argument_group("check and change")
     check.add_argument("--plan", action="store_true", help="print what would run, and stop")
