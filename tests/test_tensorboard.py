@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
@@ -265,15 +266,16 @@ def test_the_layout_has_a_page_a_paper_and_no_chart_without_data(
     [(step, raw)] = read(tmp_path)["custom_scalars__config__"]
     layout = layout_pb2.Layout.FromString(raw)
     assert step == 0
-    shown = {
-        c.title: [t for chart in c.chart for t in chart.multiline.tag] for c in layout.category
+    pages = {
+        page.title: [t for chart in page.chart for t in chart.multiline.tag]
+        for page in layout.category
     }
-    assert shown.pop("Goyal") == [
+    assert pages.pop("Goyal") == [
         "^epoch/error_pct$",
         "^step/loss$",
         "^optimizer/learning_rate$",
     ]
-    assert shown == {k: v for k, v in patterns.items() if k != "Goyal"}
+    assert pages == {k: v for k, v in patterns.items() if k != "Goyal"}
 
 
 def test_the_plan_is_text_at_step_0(tmp_path):
@@ -399,15 +401,28 @@ def test_named_tensors_are_the_ends_of_the_network_and_of_its_stages():
     assert named_tensors([]) == []
 
 
+def shown(folder):
+    """As TensorBoard's server reads a run; the plain accumulator keeps void points."""
+    events = plugin_event_accumulator.EventAccumulator(
+        str(folder), tensor_size_guidance={"scalars": 0}
+    )
+    events.Reload()
+    return {
+        tag: [(e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors(tag)]
+        for tag in events.Tags()["tensors"]
+    }
+
+
 def test_points_after_the_checkpoint_are_void_when_they_come_again(tmp_path):
     # 10 updates and 2 epochs were written; the checkpoint is of update 6 and epoch 1.
     train(make(tmp_path), [4, 6], errors=[30.0, 10.0], end=False)
     resumed = make(tmp_path, first_update=6, first_epoch=1)
     train(resumed, [4], done=6, epoch=1, errors=[40.0])
-    ours, validation = read(tmp_path / "train"), read(tmp_path / "validation")
+    ours, validation = shown(tmp_path / "train"), shown(tmp_path / "validation")
     assert steps(ours["step/loss"]) == [4, 10]  # 8 is void with the 10 of before
     assert values(ours["step/loss"])[-1] == np.mean([7, 8, 9, 10])
     assert validation["epoch/error_pct"] == [(1, 30.0), (2, 40.0)]
+    assert steps(ours["epoch/loss"]) == [1, 2, 2]  # beside steps of updates: not void
     # The 10 % of before the restart is void as well.
     np.testing.assert_allclose(values(validation["epoch/top1_best"]), [0.7, 0.7], rtol=1e-6)
 
