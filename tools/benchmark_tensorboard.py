@@ -22,7 +22,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-BATCH, IMAGE, CLASSES = 96, (32, 32, 3), 10
+BATCH, IMAGE, CLASSES = 24, (32, 32, 3), 10
 
 
 def make_step():
