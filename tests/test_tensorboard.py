@@ -1,10 +1,14 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
+from tf_largebatch.callbacks.dashboards import make_layout
+from tf_largebatch.callbacks.layers import named_tensors
+from tf_largebatch.callbacks.pictures import picture_grid
 from tf_largebatch.callbacks.tensorboard import TensorBoardScalars
 
 HPARAMS = {"recipe": "goyal_8k", "global_batch": 256, "peak_lr": 3.2, "modified": False}
@@ -24,6 +28,7 @@ def update_logs(number, **extra):
         "grad_norm": 2.0 * number,
         "images_per_sec": 1000.0 * number,
         "step_ms": 256.0 / number,
+        "input_wait_pct": 5.0 * number,
         "global_batch": 256,
         "images_seen": 256 * number,
     }
@@ -173,6 +178,7 @@ def test_the_runs_have_the_documented_tags_and_no_others(tmp_path):
         "optimizer/weight_norm",
         "throughput/images_per_sec",
         "throughput/step_ms",
+        "throughput/input_wait_pct",
         "images_seen",
         "global_batch",
     }
@@ -234,14 +240,42 @@ def test_a_full_window_is_on_disk_before_its_epoch_ends(tmp_path):
     callback.on_train_end({})
 
 
-def test_the_layout_charts_error_and_rate_of_every_run(tmp_path):
-    train(make(tmp_path), [4])
+@pytest.mark.parametrize(
+    ("adapts", "noise", "grows", "patterns"),
+    [
+        (False, False, False, {"Goyal": 3, "You": ["^update_ratio/"]}),
+        (True, False, False, {"Goyal": 3, "You": ["^trust_ratio/", "^update_ratio/"]}),
+        (
+            False,
+            True,
+            True,
+            {
+                "Goyal": 3,
+                "You": ["^update_ratio/"],
+                "McCandlish": ["^noise/b_simple$", "^global_batch$"],
+                "Smith, Mikami": ["^global_batch$", "^images_seen$"],
+            },
+        ),
+    ],
+)
+def test_the_layout_has_a_page_a_paper_and_no_chart_without_data(
+    tmp_path, adapts, noise, grows, patterns
+):
+    layout = make_layout(adapts=adapts, noise=noise, grows=grows)
+    train(make(tmp_path, layout=layout), [4])
     [(step, raw)] = read(tmp_path)["custom_scalars__config__"]
     layout = layout_pb2.Layout.FromString(raw)
     assert step == 0
-    assert [category.title for category in layout.category] == ["Goyal"]
-    patterns = [chart.multiline.tag[0] for chart in layout.category[0].chart]
-    assert patterns == ["^epoch/error_pct$", "^optimizer/learning_rate$"]
+    pages = {
+        page.title: [t for chart in page.chart for t in chart.multiline.tag]
+        for page in layout.category
+    }
+    assert pages.pop("Goyal") == [
+        "^epoch/error_pct$",
+        "^step/loss$",
+        "^optimizer/learning_rate$",
+    ]
+    assert pages == {k: v for k, v in patterns.items() if k != "Goyal"}
 
 
 def test_the_plan_is_text_at_step_0(tmp_path):
@@ -294,3 +328,135 @@ def test_the_published_error_is_a_line_on_the_same_chart(tmp_path):
     assert not (tmp_path / "again" / "published").exists()
     train(make(tmp_path / "again"), [4])
     assert not (tmp_path / "again" / "published").exists()
+
+
+RATIOS = {"a/kernel": 0.1, "b/kernel": 0.01, "b/bias": 1e-3, "c/kernel": 0.0}
+
+
+class Model:
+    """What the callback reads of a model."""
+
+    def __init__(self, *tensors):
+        self.trainable_variables = [Tensor(*tensor) for tensor in tensors]
+
+
+class Tensor:
+    def __init__(self, path, rank):
+        self.path, self.shape = path, (3,) * rank
+
+
+def looked_at(folder, **ratios):
+    callback = make(folder)
+    callback.set_model(Model(("a/kernel", 4), ("b/kernel", 2), ("b/bias", 1), ("c/kernel", 2)))
+    callback.on_train_begin({})
+    for update in range(6):
+        extra = ratios if update in (2, 5) else {}
+        callback.on_train_batch_end(update, update_logs(update + 1, **extra))
+    callback.on_train_end({})
+    return read(folder / "train")
+
+
+def test_layers_are_histograms_of_all_tensors_and_curves_of_the_kernels_in_log10(tmp_path):
+    trust = {"a/kernel": 0.5, "b/kernel": 0.25}
+    scalars = looked_at(tmp_path, update_ratio=RATIOS, trust_ratio=trust)
+    # At the updates that were looked at, whatever the interval of the other points.
+    assert steps(scalars["optimizer/update_ratio"]) == [3, 6]
+    assert steps(scalars["step/loss"]) == [4, 6]
+    assert values(scalars["update_ratio/a/kernel"]) == pytest.approx([-1, -1])
+    assert values(scalars["update_ratio/b/kernel"]) == pytest.approx([-2, -2])
+    assert values(scalars["trust_ratio/b/kernel"]) == pytest.approx([np.log10(0.25)] * 2)
+    # A tensor that did not move has no logarithm, a bias no curve of its own.
+    assert "update_ratio/c/kernel" not in scalars and "update_ratio/b/bias" not in scalars
+    for tag, count in (("update_ratio", 3), ("trust_ratio", 2)):
+        for event in _tensors(tmp_path / "train", f"optimizer/{tag}"):
+            buckets = tf.make_ndarray(event.tensor_proto)
+            assert buckets[:, 2].sum() == count
+    edges = tf.make_ndarray(_tensors(tmp_path / "train", "optimizer/update_ratio")[0].tensor_proto)
+    assert (edges[0, 0], edges[-1, 1]) == pytest.approx((-3, -1))
+
+
+def test_a_rule_without_trust_ratio_has_no_such_tags(tmp_path):
+    scalars = looked_at(tmp_path, update_ratio=RATIOS)
+    assert not [tag for tag in scalars if "trust_ratio" in tag]
+
+
+def _tensors(folder, tag):
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    events.Reload()
+    return events.Tensors(tag)
+
+
+def test_named_tensors_are_the_ends_of_the_network_and_of_its_stages():
+    small = [("conv/kernel", 4), ("conv/bias", 1), ("head/kernel", 2)]
+    assert named_tensors(small) == ["conv/kernel", "head/kernel"]
+    blocks = [(f"stage{s}_block{b}_{c}/kernel", 4) for s in "1234" for b in "123" for c in "abc"]
+    network = [("stem/kernel", 4), ("stem_bn/gamma", 1), *blocks, ("head/kernel", 2)]
+    assert named_tensors(network) == [
+        "stem/kernel",
+        *(f"stage{s}_block{end}/kernel" for s in "1234" for end in ("1_a", "3_c")),
+        "head/kernel",
+    ]
+    plain = [(f"conv{i}/kernel", 4) for i in range(28)]
+    assert named_tensors(plain) == [f"conv{3 * i}/kernel" for i in range(10)]
+    assert named_tensors([]) == []
+
+
+def shown(folder):
+    """As TensorBoard's server reads a run; the plain accumulator keeps void points."""
+    events = plugin_event_accumulator.EventAccumulator(
+        str(folder), tensor_size_guidance={"scalars": 0}
+    )
+    events.Reload()
+    return {
+        tag: [(e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors(tag)]
+        for tag in events.Tags()["tensors"]
+    }
+
+
+def test_points_after_the_checkpoint_are_void_when_they_come_again(tmp_path):
+    # 10 updates and 2 epochs were written; the checkpoint is of update 6 and epoch 1.
+    train(make(tmp_path), [4, 6], errors=[30.0, 10.0], end=False)
+    resumed = make(tmp_path, first_update=6, first_epoch=1)
+    train(resumed, [4], done=6, epoch=1, errors=[40.0])
+    ours, validation = shown(tmp_path / "train"), shown(tmp_path / "validation")
+    assert steps(ours["step/loss"]) == [4, 10]  # 8 is void with the 10 of before
+    assert values(ours["step/loss"])[-1] == np.mean([7, 8, 9, 10])
+    assert validation["epoch/error_pct"] == [(1, 30.0), (2, 40.0)]
+    assert steps(ours["epoch/loss"]) == [1, 2, 2]  # beside steps of updates: not void
+    # The 10 % of before the restart is void as well.
+    np.testing.assert_allclose(values(validation["epoch/top1_best"]), [0.7, 0.7], rtol=1e-6)
+
+
+def test_departures_are_text(tmp_path):
+    train(make(tmp_path / "one", departures=("a: 1 -> 2", "b: 3 -> 4")), [1])
+    assert read(tmp_path / "one")["departures"] == [(0, b"- a: 1 -> 2\n- b: 3 -> 4")]
+    train(make(tmp_path / "two"), [1])
+    assert read(tmp_path / "two")["departures"] == [(0, b"None: every number is the recipe's.")]
+
+
+def test_the_first_images_are_one_picture_at_step_0(tmp_path):
+    images = np.arange(10 * 64 * 70 * 3, dtype=np.uint32).astype(np.uint8).reshape(10, 64, 70, 3)
+    train(make(tmp_path, inputs=lambda: images), [1])
+    [(event)] = _tensors(tmp_path, "inputs")
+    width, height, png = tf.make_ndarray(event.tensor_proto)
+    assert (event.step, int(width), int(height)) == (0, 210, 192)
+    decoded = tf.io.decode_png(png).numpy()
+    np.testing.assert_array_equal(decoded[64:128, 140:], images[5])  # second row, third column
+
+
+def test_pictures_of_numbers_run_from_black_to_white_and_small_ones_are_blown_up():
+    images = np.zeros((4, 8, 8, 1), np.float32)
+    images[1], images[2] = -2.0, 6.0
+    grid = picture_grid(images)
+    assert grid.shape == (192, 192, 1) and grid.dtype == np.uint8
+    assert grid[0, 0] == 64 and grid[0, 64] == 0 and grid[0, 128] == 255  # (0 + 2) / 8 of 255
+    assert (grid[128:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "images", [np.zeros((4, 8)), np.zeros((4, 8, 8, 2)), np.full((4, 8, 8, 1), np.nan)]
+)
+def test_a_source_without_pictures_shows_none(tmp_path, images):
+    assert picture_grid(images) is None
+    train(make(tmp_path, inputs=lambda: images), [1])
+    assert "inputs" not in read(tmp_path)

@@ -30,6 +30,7 @@ from tf_largebatch.watchers import make_watchers
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 # What reading damaged data raises; a record that is no Example shows as the last.
 READ_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
+LOOKS = 100  # at the layers in a run; TensorBoard shows 50 histograms
 NAMED = 5  # unreadable images that are named, of an epoch
 EVAL_BATCH = {"imagenet2012": 64, "digits": 517}
 
@@ -123,7 +124,7 @@ def train(job: Job) -> SeedResult:
                 after_epoch=lambda progress: (unread.report(progress), saver.save(progress)),
                 after_block=lambda progress: unread.check(progress) or saver.after_block(progress),
                 pause_every=settings.checkpoint_updates,
-                look_every=BLOCK,
+                look_every=max(BLOCK, job.plan.updates // LOOKS),
                 profile=Profile(*job.profile or (), folder=job.folder if team.chief else None),
             )
         except NonFiniteError as error:

@@ -137,10 +137,11 @@ class TensorBoardScalars(keras.callbacks.Callback):
             self._best_top1 = _last_value(
                 self._folder / "validation", METRICS[0][0], self._first_epoch
             )
-            drop_from(self._writers["train"], self._first_update + 1)
-            drop_from(self._writers["validation"], self._first_epoch + 1)
-            return
-        self._write_once()
+        else:
+            self._write_once()
+        # TensorBoard takes the first such mark in a folder for the start: a fresh run has one too.
+        drop_from(self._writers["train"], self._first_update + 1)
+        drop_from(self._writers["validation"], self._first_epoch + 1)
 
     def on_train_batch_end(self, batch, logs=None):
         """Keeps one update's values, and writes the window when it is full."""
