@@ -92,6 +92,7 @@ def _write(entries: list[comparison.Entry], folder: Path) -> None:
         header=comparison_tables.HEADER,
         rows=[(curves.colour(i), c) for i, c in enumerate(comparison_tables.table(entries))],
         picture=picture,
+        departures=comparison_tables.departures(entries),
         differing=differing,
         shared=plans,
         environment=environment,
