@@ -139,6 +139,12 @@ def test_one_run_of_a_table_is_taken_alone(tmp_path):
     assert (entry.label, entry.row.mean_error_pct) == ("small", 9.0)
 
 
+def test_a_row_of_a_table_is_all_its_seeds(tmp_path):
+    whole = command(tmp_path / "a", ("small", {0: 3.0, 1: 9.0}, 8), ("large", {0: 20.0}, 256))
+    [entry] = comparison.read_entries([whole / "small"])
+    assert (entry.label, entry.row.mean_error_pct) == ("small", 6.0)
+
+
 def test_a_kept_record_without_its_runs_can_be_compared(tmp_path):
     a = command(tmp_path / "a", ("small", {0: 3.0}, 8))
     for plan in a.glob("*/*/plan.json"):

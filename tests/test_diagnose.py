@@ -199,9 +199,20 @@ def two_runs(run):
     shutil.move(run.parent / "table", run)
 
 
+def one_row(run):
+    """Leaves two seeds of one row."""
+    for seed in ("seed-0", "seed-1"):
+        place = run.parent / "row" / seed
+        place.mkdir(parents=True)
+        shutil.copy(run / "plan.json", place)
+    shutil.rmtree(run)
+    shutil.move(run.parent / "row", run)
+
+
 @pytest.mark.parametrize(
     ("change", "flags", "message"),
     [
+        (one_row, [], "holds 2. Choose one: seed-0, seed-1"),
         (shutil.rmtree, [], "RUN must be the folder of a run"),
         (remove_plan, [], "which has no plan.json"),
         (remove_model, [], "model.keras. Received: .* Continue the run to its end"),

@@ -45,7 +45,7 @@ def make_parser() -> Parser:
         type=Path,
         nargs="+",
         metavar="RUN",
-        help="folder of a command (all its rows), or of one of its runs: FOLDER/<row>/seed-<n>",
+        help="folder of a command (all its rows), of one row, or of one run: FOLDER/<row>/seed-<n>",
     )
     parser.add_argument(
         "--out",
