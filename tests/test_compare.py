@@ -72,7 +72,7 @@ def test_rows_of_two_commands_stand_side_by_side(tmp_path, capsys):
     text = Page(tmp_path / "out" / "comparison.html").text
     for words in (
         *("small miniature 8 3.2 14,076 3.50 ± 0.71 2", "large miniature 256"),
-        *("21.00 ± 1.41 2 23.74 ± 0.09, at ImageNet scale 1", "learning rate 0.1 3.2"),
+        *("21.00 ± 1.41 2 (23.74 ± 0.09) 1", "learning rate 0.1 3.2"),
         *("The same in all model resnet", "cores 2 64", "momentum: 0.9 -> 0.5"),
     ):
         assert words in text, words
@@ -90,6 +90,15 @@ def test_rows_of_two_commands_stand_side_by_side(tmp_path, capsys):
     assert len(epochs) == 4 * 5
     assert (epochs[-1]["run"], epochs[-1]["seed"]) == ("large", "1")
     assert float(epochs[-1]["validation_error_pct"]) == 22.0
+
+
+def test_departures_that_several_set_ups_share_are_said_once(tmp_path):
+    rows = [("small", {0: 3.0}, 8), ("large", {0: 9.0}, 256)]
+    a = command(tmp_path / "a", *rows, departures=("epochs: 30 -> 8",))
+    b = command(tmp_path / "b", ("plain", {0: 4.0}, 8), rate=0.3)
+    assert comparison_tables.departures(comparison.read_entries([a, b])) == [
+        ("small · large", ("epochs: 30 -> 8",))
+    ]
 
 
 def test_the_page_needs_no_network(tmp_path, capsys):
@@ -128,6 +137,12 @@ def test_one_run_of_a_table_is_taken_alone(tmp_path):
     whole = command(tmp_path / "a", ("small", {0: 3.0, 1: 9.0}, 8), ("large", {0: 20.0}, 256))
     [entry] = comparison.read_entries([whole / "small" / "seed-1"])
     assert (entry.label, entry.row.mean_error_pct) == ("small", 9.0)
+
+
+def test_a_row_of_a_table_is_all_its_seeds(tmp_path):
+    whole = command(tmp_path / "a", ("small", {0: 3.0, 1: 9.0}, 8), ("large", {0: 20.0}, 256))
+    [entry] = comparison.read_entries([whole / "small"])
+    assert (entry.label, entry.row.mean_error_pct) == ("small", 6.0)
 
 
 def test_a_kept_record_without_its_runs_can_be_compared(tmp_path):

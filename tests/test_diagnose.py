@@ -110,6 +110,27 @@ def test_the_loss_is_that_of_the_exported_model_on_the_plain_digits(run, capfd):
     assert kept == pytest.approx(loss, rel=1e-5)
 
 
+def test_the_runs_report_shows_the_instruments_and_names_them_once(run, capfd):
+    code, out, _ = call(capfd, run, "--noise-scale", "--images", 64)
+    assert code == 0
+    assert f"page: {run / 'report.html'}" in out
+    page = (run / "report.html").read_text()
+    assert page.count("gradient noise scale (McCandlish et al. 2018)</h4>") == 1
+    # The curves, the rates and the instrument's figure.
+    assert page.count("data:image/png;base64") == 3
+    assert "noise_scale" in (run / "instruments.csv").read_text()
+
+
+def test_too_little_memory_is_one_line_before_anything_is_measured(run, capfd, monkeypatch):
+    from tf_largebatch.diagnostics import requirements
+
+    monkeypatch.setattr(requirements, "available_bytes", lambda: 10_000_000)
+    code, out, err = call(capfd, run, "--hessian", "--images", 64)
+    assert (code, out) == (2, "")
+    assert "--hessian needs about" in err and "hessian ..." not in err
+    assert not (run / "diagnostics").exists()
+
+
 def test_an_earlier_measurement_stays_on_the_page(run, capfd):
     call(capfd, run, "--noise-scale", "--images", 64)
     call(capfd, run, "--layers", "--images", 64)
@@ -178,9 +199,20 @@ def two_runs(run):
     shutil.move(run.parent / "table", run)
 
 
+def one_row(run):
+    """Leaves two seeds of one row."""
+    for seed in ("seed-0", "seed-1"):
+        place = run.parent / "row" / seed
+        place.mkdir(parents=True)
+        shutil.copy(run / "plan.json", place)
+    shutil.rmtree(run)
+    shutil.move(run.parent / "row", run)
+
+
 @pytest.mark.parametrize(
     ("change", "flags", "message"),
     [
+        (one_row, [], "holds 2. Choose one: seed-0, seed-1"),
         (shutil.rmtree, [], "RUN must be the folder of a run"),
         (remove_plan, [], "which has no plan.json"),
         (remove_model, [], "model.keras. Received: .* Continue the run to its end"),

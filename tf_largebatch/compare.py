@@ -45,7 +45,7 @@ def make_parser() -> Parser:
         type=Path,
         nargs="+",
         metavar="RUN",
-        help="folder of a command (all its rows), or of one of its runs: FOLDER/<row>/seed-<n>",
+        help="folder of a command (all its rows), of one row, or of one run: FOLDER/<row>/seed-<n>",
     )
     parser.add_argument(
         "--out",
@@ -92,6 +92,7 @@ def _write(entries: list[comparison.Entry], folder: Path) -> None:
         header=comparison_tables.HEADER,
         rows=[(curves.colour(i), c) for i, c in enumerate(comparison_tables.table(entries))],
         picture=picture,
+        departures=comparison_tables.departures(entries),
         differing=differing,
         shared=plans,
         environment=environment,

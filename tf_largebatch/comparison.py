@@ -57,7 +57,7 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
     """Reads run folders; runs that differ in their seed alone become one entry.
 
     Args:
-        folders: each of a command (all its rows) or of one run of a table.
+        folders: each of a command (all its rows), of one row, or of one run of a table.
 
     Returns:
         In the order of the folders, with labels that differ.
@@ -82,6 +82,8 @@ def _read(folder: Path) -> list[Entry]:
             return [_entry(whole, row, row.runs, folder) for row in whole.rows]
         if (folder / SEED).exists():
             return [_read_one(folder)]
+        if seeds := sorted(folder.glob(f"*/{SEED}")):  # a row of a table
+            return [_read_one(seed.parent) for seed in seeds]
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, InputError):
             raise

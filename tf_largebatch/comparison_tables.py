@@ -62,6 +62,15 @@ def say(entries: Sequence[Entry]) -> list[str]:
     return lines + [_difference(entry, entries[0]) for entry in entries[1:]]
 
 
+def departures(entries: Sequence[Entry]) -> list[tuple[str, tuple[str, ...]]]:
+    """Returns (labels of the entries that have them, departures), those without left out."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for entry in entries:
+        if entry.result.modified:
+            groups.setdefault(entry.result.departures, []).append(entry.label)
+    return [(" · ".join(labels), changes) for changes, labels in groups.items()]
+
+
 def write_csv(entries: Sequence[Entry], path: Path) -> None:
     """Writes the table with every digit; a missing number is an empty field."""
     names = (
@@ -98,11 +107,11 @@ def write_epochs_csv(entries: Sequence[Entry], path: Path) -> None:
 
 
 def _published(entry: Entry) -> str:
-    """The paper's error; a miniature's is another experiment's, and says so."""
+    """The paper's error; beside a miniature, in parentheses: it is another experiment's."""
     text = spread_text(entry.row.published_error_pct, entry.row.published_std_pct)
     if entry.result.scale == "smoke" or text == MISSING:
         return MISSING
-    return text if entry.result.scale == "full" else f"{text}, at ImageNet scale"
+    return text if entry.result.scale == "full" else f"({text})"
 
 
 def _difference(entry: Entry, first: Entry) -> str:

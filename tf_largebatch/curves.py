@@ -26,7 +26,7 @@ def draw_curves(result: Result, path: Path) -> bytes:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
     axes = figure.add_subplot()
     drawn = [error for row in result.rows for run in row.runs for _, error in _points(run.epochs)]
     handles = []
@@ -63,7 +63,7 @@ def draw_comparison(named: Sequence[tuple[str, RowResult, int]], path: Path) -> 
     panels = ["epoch"]
     panels += ["update"] * (len({row.global_batch for _, row, _ in named}) > 1)
     panels += ["images_seen"] * (len({examples for *_, examples in named}) > 1)
-    figure = Figure(figsize=(8, 1 + 3.5 * len(panels)), layout="constrained")
+    figure = Figure(figsize=(7, 1 + 3.2 * len(panels)), layout="constrained")
     drawn = [e for _, row, _ in named for run in row.runs for _, e in _points(run.epochs)]
     for axes, along in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
         handles = []
@@ -89,7 +89,7 @@ def draw_rates(rates: Sequence[tuple[str, Sequence[float], Sequence[float]]], pa
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.add_subplot()
     for number, (label, epochs, values) in enumerate(rates):
         style = STYLES[number // len(COLOURS) % len(STYLES)]

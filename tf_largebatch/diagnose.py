@@ -98,6 +98,14 @@ def make_parser() -> Parser:
         help="Hessian-vector products at most (default: %(default)s)",
     )
     fine.add_argument(
+        "--directions",
+        type=number(int, 1),
+        default=100,
+        metavar="P",
+        help="random directions of the manifold of --sharpness; each takes 8 bytes a weight "
+        "(default: %(default)s, the paper's)",
+    )
+    fine.add_argument(
         "--points",
         type=number(int, 3),
         default=51,
@@ -146,7 +154,7 @@ def _run(arguments: argparse.Namespace) -> int:
     other = open_run(arguments.interpolate) if arguments.interpolate else None
     with show_progress() as progress:
         progress.start("images")
-        setting = _prepare(arguments, run, other, progress.advance)
+        setting = _prepare(arguments, wanted or DEFAULT, run, other, progress.advance)
         found = []
         for name in wanted or DEFAULT:
             progress.start(name.replace("_", " "))
@@ -174,17 +182,28 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _prepare(arguments, run, other, after_batch) -> _Setting:
+def _prepare(arguments, wanted, run, other, after_batch) -> _Setting:
+    import numpy as np
+
     from tf_largebatch.build import make_loss, make_source
     from tf_largebatch.diagnostics.finished_run import read_images
     from tf_largebatch.diagnostics.objective import Objective
+    from tf_largebatch.diagnostics.requirements import check_memory
 
     # One epoch, of which the last one is plain.
     source = make_source(run.data, arguments.data or run.images_folder, epochs=1.0)
     batches = read_images(
         source, arguments.images, at_most=AT_MOST, micro_batch=arguments.micro_batch
     )
-    objective = Objective(run.load_model(), make_loss(run.loss), batches, after_batch=after_batch)
+    model = run.load_model()
+    check_memory(
+        wanted,
+        weights=sum(int(np.prod(v.shape)) for v in model.trainable_variables),
+        products=arguments.products,
+        directions=arguments.directions,
+        image_bytes=sum(images.numpy().nbytes for images, _ in batches),
+    )
+    objective = Objective(model, make_loss(run.loss), batches, after_batch=after_batch)
     return _Setting(arguments=arguments, run=run, other=other, source=source, objective=objective)
 
 
@@ -198,7 +217,7 @@ def _measure(name: str, setting: _Setting) -> list:
             batches = {"global_batch": run.global_batch, "updates": run.updates}
             return [m.measure_noise_scale(objective, micro_batch=arguments.noise_batch, **batches)]
         case "sharpness":
-            return [m.measure_sharpness(objective, seed=seed)]
+            return [m.measure_sharpness(objective, manifold=arguments.directions, seed=seed)]
         case "hessian":
             count, products = arguments.eigenvalues, arguments.products
             return [m.measure_hessian(objective, count=count, products=products, seed=seed)]

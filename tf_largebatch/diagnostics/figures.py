@@ -40,6 +40,8 @@ def draw_steps(
                 axes.plot(at, fit.steps(at), "X", color=colour, ms=9, mec="white")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
+    _plain_numbers(axes.xaxis, base=2)
+    _plain_numbers(axes.yaxis, base=2)
     return _finish(figure, axes, "batch, examples", f"updates to {goal}", legend=True)
 
 
@@ -113,6 +115,7 @@ def draw_growth(
         label = f"{growth.slope:.3g} log t + {growth.intercept:.3g}"
         axes.plot(ends, fitted, "--", color=COLOURS[1], label=label)
     axes.set_xscale("log")
+    _plain_numbers(axes.xaxis)
     return _finish(figure, axes, "updates t", "distance from the first weights", legend=True)
 
 
@@ -138,14 +141,25 @@ def draw_noise(
     if batch is not None:
         axes.axhline(batch, color=COLOURS[1], ls="--", lw=1, label=f"batch of the run, {batch:,}")
     axes.set_yscale("log")
+    _plain_numbers(axes.yaxis)
     return _finish(figure, axes, xlabel, "examples", legend=True)
+
+
+def _plain_numbers(axis, base: int = 10) -> None:
+    """Writes 256 for 2^8, and 130 for 1.3 x 10^2, on an axis that may span less than a decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    if base == 10:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _gaps(curves: dict[str, np.ndarray]) -> bool:
     return any(np.isnan(losses).any() for losses in curves.values())
 
 
-def _axes(size: tuple[float, float] = (8, 5)):
+def _axes(size: tuple[float, float] = (6.4, 4.2)):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")

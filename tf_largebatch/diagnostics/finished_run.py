@@ -19,6 +19,7 @@ from tf_largebatch.specs.data import DigitsSpec, ImageNetSpec
 from tf_largebatch.specs.model import LossSpec, ModelSpec
 
 MODEL = "model.keras"
+NAMED = 12  # runs in an error
 DATA = {"digits": DigitsSpec, "imagenet2012": ImageNetSpec}
 WEIGHT = "optimizer/_trainable_variables/{}/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -95,11 +96,13 @@ def open_run(folder: Path) -> FinishedRun:
         raise InputError(f"RUN must be the folder of a run. Received: {folder}, which is none")
     plan = folder / PLAN
     if not plan.exists():
-        inside = sorted(str(p.parent.relative_to(folder)) for p in folder.glob(f"*/*/{PLAN}"))
+        below = [*folder.glob(f"*/{PLAN}"), *folder.glob(f"*/*/{PLAN}")]
+        inside = sorted(str(p.parent.relative_to(folder)) for p in below)
         if inside:
+            more = ", ..." * (len(inside) > NAMED)
             raise InputError(
                 f"RUN must be one run. Received: {folder}, which holds {len(inside)}. Choose one: "
-                f"{', '.join(inside)}"
+                f"{', '.join(inside[:NAMED])}{more}"
             )
         raise InputError(
             f"RUN must be the folder of a run. Received: {folder}, which has no {PLAN}"

@@ -1,0 +1,71 @@
+"""The noise scale that a run measured while training, read back from its events."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tf_largebatch.diagnostics.noise_callback import NoiseScaleScalars
+from tf_largebatch.diagnostics.training_noise import keep_noise, measure_training_noise
+from tf_largebatch.instruments import read_findings
+
+
+def train(run, updates, *, every=10, trace=300.0, grad_sq=2.0, first=0):
+    """Feeds the callback gradient norms whose noise scale is trace / grad_sq examples."""
+    callback = NoiseScaleScalars(run / "noise", every=every)
+    callback.on_train_begin()
+    for update in range(first, updates):
+        logs = {
+            "grad_norm": (grad_sq + trace / 64) ** 0.5,
+            "micro_grad_norm": (grad_sq + trace / 8) ** 0.5,
+            "micro_batch": 8,
+            "global_batch": 64,
+        }
+        callback.on_train_batch_end(update, logs)
+    callback.on_train_end()
+
+
+def test_the_last_average_and_its_advice_are_kept_next_to_the_instruments(tmp_path):
+    train(tmp_path, 47)
+    keep_noise(tmp_path, global_batch=64)
+    kept = json.loads((tmp_path / "diagnostics" / "noise_while_training.json").read_text())
+    measured = kept["measured"]
+    assert measured["b_simple"] == pytest.approx(150, rel=1e-5)  # 300 / 2
+    assert measured["updates"] == 40  # the last multiple of 10
+    arrays = np.load(tmp_path / "diagnostics" / "noise_while_training.npz")
+    assert arrays["updates"].tolist() == [10, 20, 30, 40]
+    np.testing.assert_allclose(arrays["trace"], 300.0, rtol=1e-5)
+    # The callback gives a scale from the twentieth update on: a gap before, no zero.
+    assert np.isnan(arrays["b_simple"][0])
+    np.testing.assert_allclose(arrays["b_simple"][1:], 150.0, rtol=1e-5)
+    [finding] = read_findings(tmp_path)
+    [(label, text)] = finding.lines
+    assert text.startswith("measured B_simple 150 after 40 updates")
+    # At 64: 1 / (1 + 150 / 64) = 30 %, 1 + 64 / 150 = 1.43.
+    assert "at 64 an update makes 30 % of the largest progress" in text and "1.43 times" in text
+    assert finding.picture.startswith(b"\x89PNG")
+
+
+def test_of_an_update_that_a_restart_did_again_the_newer_value_counts(tmp_path):
+    train(tmp_path, 30, trace=100.0)
+    import time
+
+    time.sleep(1.1)  # TensorBoard orders files by their second
+    train(tmp_path, 60, trace=300.0, first=20)
+    found = measure_training_noise(tmp_path, global_batch=64)
+    assert found.arrays["updates"].tolist() == [10, 20, 30, 40, 50, 60]
+    np.testing.assert_allclose(found.arrays["trace"], [100, 100, 300, 300, 300, 300], rtol=1e-4)
+
+
+def test_a_mean_gradient_below_its_noise_gives_words_and_no_number(tmp_path):
+    train(tmp_path, 20, grad_sq=-0.5)
+    found = measure_training_noise(tmp_path, global_batch=64)
+    assert found.numbers["b_simple"] is None
+    assert "could not be told" in found.lines[0][1]
+
+
+def test_a_run_without_such_events_gets_nothing(tmp_path):
+    keep_noise(tmp_path, global_batch=64)
+    (tmp_path / "noise").mkdir()
+    keep_noise(tmp_path, global_batch=64)
+    assert not (tmp_path / "diagnostics").exists()
