@@ -1,6 +1,7 @@
 """What one update did to each tensor, against float64 NumPy, however it was split."""
 
 import functools
+import os
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 from engine_split import EXAMPLES
 from test_step import BATCH, CLASSES, half, losses, make_step, train
+from workers import run_workers
 
 from tf_largebatch.distribution.checkpoint import Progress
 from tf_largebatch.distribution.evaluation import Scores
@@ -28,7 +30,7 @@ def data():
 
 def lars():
     return LARS(
-        1.0, momentum=0.9, weight_decay=0.01, trust_coefficient=0.02, record_trust_ratio=True
+        0.5, momentum=0.9, weight_decay=0.01, trust_coefficient=0.02, record_trust_ratio=True
     )
 
 
@@ -74,7 +76,7 @@ def expected(step, data, rule):
             change = 0.1 * (g + decay * w)
         elif rule == "lars":
             r = 0.02 * norm(w) / (norm(g) + decay * norm(w)) if adapted else 1.0
-            change = r * (g + decay * w)
+            change = 0.5 * r * (g + decay * w)
         else:
             u = g / (np.abs(g) + 1e-6) + decay * w
             r = norm(w) / norm(u) if adapted else 1.0
@@ -159,3 +161,56 @@ def _unwatched():
 def test_looking_changes_no_bit_of_the_weights(data, look_every):
     for a, b in zip(_unwatched(), run(data, look_every, 10)[1], strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def look_in_the_loop() -> dict:
+    """One worker's run of six updates: what it saw of the layers, by update."""
+    from tf_largebatch.batching import BatchPlan
+    from tf_largebatch.distribution.step import TrainingStep
+    from tf_largebatch.distribution.strategy import make_strategy
+
+    strategy = make_strategy(None if "TF_CONFIG" in os.environ else 1)
+    plan = BatchPlan(global_batch=8, train_examples=24, replicas=strategy.num_replicas_in_sync)
+    keras.utils.set_random_seed(1)
+    with strategy.scope():
+        layers = [keras.Input((6,)), keras.layers.Dense(4, "relu"), keras.layers.Dense(CLASSES)]
+        model = keras.Sequential(layers)
+        step = TrainingStep(model, lars(), loss=losses, plan=plan, strategy=strategy)
+    rng = np.random.default_rng(2)
+    images, labels = rng.normal(size=(24, 6)).astype("float32"), np.arange(24) % CLASSES
+
+    def share(context):
+        count, rank = context.num_input_pipelines, context.input_pipeline_id
+        batches = tf.data.Dataset.from_tensor_slices((images, labels.astype("int32"))).repeat()
+        return batches.batch(8 // count, drop_remainder=True).shard(count, rank)
+
+    seen = {}
+
+    class Keep(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if "update_ratio" in logs:
+                kinds = ("update_ratio", "trust_ratio")
+                # Names of layers count up in a process: their order stands for them.
+                seen[batch + 1] = [value for kind in kinds for value in logs[kind].values()]
+
+    fit(
+        step,
+        batches=lambda plan, update: iter(strategy.distribute_datasets_from_function(share)),
+        evaluate=lambda: SCORES,
+        epochs=2,
+        progress=Progress(),
+        callbacks=[Keep()],
+        look_every=2,
+    )
+    return seen
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("engine workers")
+def test_every_worker_sees_what_one_process_sees():
+    alone = look_in_the_loop()
+    assert list(alone) == [3, 6]
+    for seen in run_workers(look_in_the_loop, 2):
+        assert list(seen) == [3, 6]
+        for update, ratios in alone.items():
+            assert seen[update] == pytest.approx(ratios, rel=1e-4)

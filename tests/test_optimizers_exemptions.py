@@ -237,10 +237,10 @@ def test_the_recorded_trust_ratio_is_the_one_applied():
 @pytest.mark.parametrize(
     "make_one",
     [
-        lambda **o: LARS(1.0, nesterov=True, **o),
-        lambda **o: LARS(1.0, decay_in_norm="combined", clip_trust_ratio=True, **o),
-        lambda **o: LARS(1.0, decay_in_norm="combined", momentum_placement="update", **o),
-        lambda **o: LARS(1.0, momentum_placement="outside", zero_rule="skip", **o),
+        lambda **o: LARS(0.5, nesterov=True, **o),
+        lambda **o: LARS(0.5, decay_in_norm="combined", clip_trust_ratio=True, **o),
+        lambda **o: LARS(0.5, decay_in_norm="combined", momentum_placement="update", **o),
+        lambda **o: LARS(0.5, momentum_placement="outside", zero_rule="skip", **o),
         lambda **o: LAMB(0.1, **o),
         lambda **o: LAMB(0.1, decoupled_weight_decay=True, max_weight_norm=1.0, **o),
     ],
