@@ -46,6 +46,8 @@ def measure_training_noise(run: Path, *, global_batch: int) -> Measurement | Non
         return None
     grad_sq, trace = _curve(events, "noise/grad_sq"), _curve(events, "noise/trace")
     updates = sorted(set(grad_sq) & set(trace))
+    if not updates:  # killed between the first two points
+        return None
     estimates = [NoiseEstimate(grad_sq[u], trace[u]) for u in updates]
     last = estimates[-1]
     advice = advise(last, global_batch=global_batch, updates=updates[-1])

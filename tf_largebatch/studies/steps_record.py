@@ -48,7 +48,6 @@ def conclude(tried: Sequence[Tried], settings: dict, space: dict, folder: Path) 
     Raises:
         InputError: fewer than three batches reached the target.
     """
-    from tf_largebatch.diagnostics.figures import draw_steps
     from tf_largebatch.diagnostics.steps_to_target import fit_results
 
     results = _results(tried)
@@ -60,30 +59,11 @@ def conclude(tried: Sequence[Tried], settings: dict, space: dict, folder: Path) 
             f" %, too few of {len(results)} did ({error}). Choose a higher error or more --trials"
         ) from None
     rows = [_row(result, fit, space) for result in results]
-    reached = [row for row in rows if row["steps"] is not None]
-    points = [(row["global_batch"], row["steps"]) for row in reached]
-    goal = f"{settings['target_pct']:g} % validation error"
-    picture = draw_steps([("digits, one hidden layer", *zip(*points, strict=True), fit)], goal)
-    part = folder / f"{FIGURE}.part"
-    part.write_bytes(picture)
-    part.replace(folder / FIGURE)
     lines = [fit.text(), f"fit: measured steps within {100 * fit.log_error:.0f} % (rms) of it"]
-    lines += [_says(row) for row in rows]
+    environment = run_folder.environment()
     _write_csv(rows, folder / ROWS)
     _write_csv([asdict(one) for one in tried], folder / TRIAL_ROWS)
-    environment = run_folder.environment()
-    write_page(
-        "study.html.j2",
-        folder / PAGE,
-        title=f"Updates to {goal} against the batch",
-        verdict=lines[:2],
-        picture=picture,
-        header=("batch", "updates", "examples", "rate", "momentum", "regime"),
-        rows=[_cells(row) for row in rows],
-        settings=list(flatten(settings)),
-        environment=list(flatten(environment)),
-        files=list(FILES.items()),
-    )
+    _write_page(rows, fit, lines, settings, environment, folder)
     record = {
         "settings": settings,
         "rows": rows,
@@ -91,7 +71,31 @@ def conclude(tried: Sequence[Tried], settings: dict, space: dict, folder: Path) 
         "environment": environment,
     }
     run_folder.write_json(folder / run_folder.RESULT, record)
-    return lines
+    return lines + [_says(row) for row in rows]
+
+
+def _write_page(rows, fit, lines, settings: dict, environment: dict, folder: Path) -> None:
+    """Draws the figure and puts it on the page."""
+    from tf_largebatch.diagnostics.figures import draw_steps
+
+    points = [(row["global_batch"], row["steps"]) for row in rows if row["steps"] is not None]
+    goal = f"{settings['target_pct']:g} % validation error"
+    picture = draw_steps([("digits, one hidden layer", *zip(*points, strict=True), fit)], goal)
+    part = folder / f"{FIGURE}.part"
+    part.write_bytes(picture)
+    part.replace(folder / FIGURE)
+    write_page(
+        "study.html.j2",
+        folder / PAGE,
+        title=f"Updates to {goal} against the batch",
+        verdict=lines,
+        picture=picture,
+        header=("batch", "updates", "examples", "rate", "momentum", "regime"),
+        rows=[_cells(row) for row in rows],
+        settings=list(flatten(settings)),
+        environment=list(flatten(environment)),
+        files=list(FILES.items()),
+    )
 
 
 def _results(tried: Sequence[Tried]) -> list:
