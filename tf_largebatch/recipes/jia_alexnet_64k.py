@@ -78,7 +78,7 @@ RECIPE = Recipe(
 
 MINIATURE = Miniature(
     contrast="There is no miniature AlexNet: the network of jia_64k's miniature with this "
-    "recipe's course and decay, LARS against momentum SGD.",
+    "recipe's course and decay, LARS against momentum SGD, which needs no help here.",
     rows=(
         MiniatureRow(
             label="SGD",
