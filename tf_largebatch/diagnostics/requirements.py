@@ -5,7 +5,7 @@ from tf_largebatch.memory import available_bytes, gigabytes
 
 FLOAT64 = 8
 WORKING_VECTORS = 30  # as long as the weights: scipy's L-BFGS-B keeps 25, and a gradient or two
-LEAST_LEFT = 0.9  # of what is there may be taken
+MOST_TAKEN = 0.9  # of what is there may be taken
 
 
 def check_memory(
@@ -33,9 +33,9 @@ def check_memory(
     for name in wanted:
         kept, what, remedy = _vectors(name, products, directions)
         needed = (kept + WORKING_VECTORS) * vector + image_bytes
-        if needed <= LEAST_LEFT * there:
+        if needed <= MOST_TAKEN * there:
             continue
-        most = int((LEAST_LEFT * there - image_bytes) // vector) - WORKING_VECTORS
+        most = int((MOST_TAKEN * there - image_bytes) // vector) - WORKING_VECTORS
         fits = f"{remedy} (at most {most} here)" if remedy and most > 0 else "a larger machine"
         raise InputError(
             f"--{name.replace('_', '-')} needs about {gigabytes(needed)} of memory ({what}"
