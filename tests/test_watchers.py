@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import pkgutil
-import types
 
 import numpy as np
 import pytest
@@ -125,12 +124,12 @@ def test_runs_of_different_recipes_stand_in_one_table(tmp_path):
 
 def test_the_first_images_are_the_first_of_training_as_the_network_takes_them():
     source = load(shift=1, noise=0.3)
-    job = types.SimpleNamespace(source=source, seed=5)
     from tf_largebatch.batching import BatchPlan
 
     batch = BatchPlan(global_batch=64, train_examples=source.train_examples)
     trained = next(iter(source.train_batches(batch, seed=5)))[0].numpy()
-    np.testing.assert_array_equal(first_images(job), trained[:SHOWN])
+    np.testing.assert_array_equal(first_images(source, 5), trained[:SHOWN])
+    assert not np.array_equal(first_images(source, 6), trained[:SHOWN])
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """What watches a run while it trains, made from its plan."""
 
+import functools
 from typing import TYPE_CHECKING
 
 import keras
@@ -43,7 +44,7 @@ def make_watchers(job: "Job", progress: Progress) -> list[keras.callbacks.Callba
             first_update=done,
             first_epoch=progress.records[-1].epoch if progress.records else 0,
             departures=plan.departures,
-            inputs=lambda: first_images(job),
+            inputs=lambda: first_images(job.source, job.seed),
             layout=layout,
             # A miniature is another experiment: its error cannot be held against the paper's.
             published=(recipe.epochs, recipe.expected.top1_error_pct)
@@ -77,9 +78,12 @@ def make_hparams(plan: Plan, seed: int) -> dict[str, bool | float | str]:
     }
 
 
-def first_images(job: "Job") -> np.ndarray:
-    """Reads the run's first training images once more: [n, height, width, channels]."""
+@functools.lru_cache(maxsize=1)
+def first_images(source, seed: int) -> np.ndarray:
+    """Reads a run's first training images once more: [n, height, width, channels].
+
+    The rows of a command share their source: a pipeline of its own for each would take seconds.
+    """
     # A batch of their own: the first update's would be read whole. Even, for sources that mix.
-    batch = BatchPlan(global_batch=SHOWN, train_examples=job.source.train_examples)
-    dataset = job.source.train_batches(batch, seed=job.seed)
-    return next(iter(dataset.take(1)))[0].numpy()
+    batch = BatchPlan(global_batch=SHOWN, train_examples=source.train_examples)
+    return next(iter(source.train_batches(batch, seed=seed).take(1)))[0].numpy()
