@@ -97,7 +97,10 @@ def main() -> int:
     if arguments.out.exists():
         record = json.loads(arguments.out.read_text(encoding="utf-8"))
         runs = {(line["name"], line["row"]): line for line in record["runs"]}
-    wanted = [r for r in recipes if r.name in arguments.names or (r.name, r.row) not in runs]
+    if arguments.names:
+        wanted = [r for r in recipes if r.name in arguments.names]
+    else:
+        wanted = [r for r in recipes if (r.name, r.row) not in runs]
     for number, recipe in enumerate(wanted, 1):
         line = runs[recipe.name, recipe.row] = run(recipe)
         print(f"{number} of {len(wanted)}: {json.dumps(line)}", flush=True)
