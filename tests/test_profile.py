@@ -1,14 +1,18 @@
 """Traces of chosen updates, and the wait for data."""
 
 import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import keras
 import pytest
 import tensorflow as tf
 from test_loop import make_step, run
 
+from tf_largebatch import session
 from tf_largebatch.distribution.profile import Profile
 from tf_largebatch.distribution.step import waiting
+from tf_largebatch.errors import InputError
 from tf_largebatch.flags import Parser, span
 
 
@@ -106,3 +110,18 @@ def test_the_time_in_which_no_data_came_is_counted_and_no_other():
     # Bounds that hold on a busy machine: half of the naps, and more than without them.
     assert waits["slow"] > 0.5 * updates * NAP
     assert waits["quick"] < waits["slow"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "fine"), [(None, True), ((148, 150), True), ((148, 151), False)]
+)
+def test_a_profile_must_end_within_the_run(profile, fine):
+    plan = SimpleNamespace(updates=150, recipe=SimpleNamespace(label="goyal_8k"))
+    with (
+        nullcontext()
+        if fine
+        else pytest.raises(
+            InputError, match="within the 150 updates of goyal_8k. Received: 148:151"
+        )
+    ):
+        session._check_profile(profile, plan)

@@ -24,6 +24,7 @@ from tf_largebatch.recipe import Recipe  # noqa: E402
 from tf_largebatch.result import Result  # noqa: E402
 
 FOLDER = ROOT / "recipes"
+SMOKE = ROOT / "tools" / "records" / "smoke.json"
 SEEDS = 3  # of a miniature's record
 GPUS_PER_NODE, IMAGES_PER_GPU = 8, 32
 
@@ -134,6 +135,7 @@ def _reproduced(name: str) -> str:
     lines = [
         "- `plan`: rate, warmup, updates and decay are held against the published numbers by tests."
     ]
+    lines.append(f"- `smoke`: {_smoke(name)}")
     record = miniature_record(name)
     if record is None:
         lines.append("- `mini`: not run with several seeds.")
@@ -151,6 +153,20 @@ def _reproduced(name: str) -> str:
         ]
     lines.append("- `full`: not run on ImageNet. Not run on a TPU.")
     return "\n".join(lines)
+
+
+def _smoke(name: str) -> str:
+    """What came of the full-size network on generated images, by the record."""
+    record = json.loads(SMOKE.read_text(encoding="utf-8"))
+    runs = [run for run in record["runs"] if run["name"] == name and run["status"] == 0]
+    if not runs:
+        return "the full-size network has not run by itself on generated images."
+    rows = ", ".join(f"`{run['row']}`" for run in runs if run["row"] is not None)
+    return (
+        f"the full-size network ran {runs[0]['updates']} updates on generated images of 80 px, a "
+        f"stop and a restart among them{f' (rows {rows})' if rows else ''}: "
+        "[record](../../tools/records/smoke.json)."
+    )
 
 
 def _miniature_row(row) -> str:
