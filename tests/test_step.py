@@ -71,6 +71,21 @@ def test_the_split_of_the_batch_does_not_change_the_weights(data, replicas, micr
     )
 
 
+def test_micro_batches_of_large_tensors_train_on():
+    # 256 MB or so at the peak: there TensorFlow sums batch-norm state in temporary variables.
+    units, batch = 400_000, 32
+    plan = BatchPlan(global_batch=batch, train_examples=4 * batch, micro_batch=16)
+    strategy = make_strategy(1)
+    with strategy.scope():
+        hidden = [keras.layers.Dense(units), keras.layers.BatchNormalization(momentum=0.9)]
+        model = keras.Sequential([keras.Input((2,)), *hidden, keras.layers.Dense(CLASSES)])
+        step = TrainingStep(model, MomentumSGD(1e-6), loss=losses, plan=plan, strategy=strategy)
+    rows = (np.ones((batch, 2), "float32"), np.zeros(batch, "int32"))
+    for call in range(2):
+        train(step, rows, 2)
+        assert int(step.optimizer.iterations.numpy()) == 2 * (call + 1)
+
+
 def test_clipping_acts_on_the_gradient_of_the_global_batch(data):
     # Each replica's own gradient is larger than their mean: clipping before the sum shows.
     def clipped():

@@ -26,6 +26,7 @@ from datetime import date
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone as it is
 
 FIT_BATCH, UPDATES_PER_CALL = 256, 10
 GLOBAL_BATCH, ACCUMULATIONS = 1024, (1, 4, 16, 64)

@@ -16,12 +16,14 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from datetime import date
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone as it is
 
 BATCH, IMAGE, CLASSES = 24, (32, 32, 3), 10
 

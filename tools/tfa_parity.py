@@ -29,6 +29,8 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone as it is
+
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "tfa_lamb.npz"
 COMMAND = "python tools/tfa_parity.py --write"
 SEED = 20_190_401

@@ -48,6 +48,12 @@ COLUMNS = (
 
 GOLDEN = 0x9E3779B9  # odd, so that no two pieces of an update share a seed
 
+# For the body of the inner loop. Where memory is short, TensorFlow's graph optimizer sums three and
+# more tensors in a temporary variable. In a loop within a loop, the turn that only finds the inner
+# one at its end makes the variable too, never frees it, and the next call of the whole ends in
+# AlreadyExistsError. Inside a function that stays one there is no such turn.
+NOT_INLINED = {"autograph": False, "experimental_attributes": {"_noinline": True}}
+
 FIRST_SCALE, LEAST_SCALE, GROWTH_UPDATES = 2.0**15, 1.0, 2000
 
 
@@ -255,6 +261,8 @@ class TrainingStep:
 
         if steps == 1:
             return micro_step(0, images, labels)
+
+        micro_step = tf.function(micro_step, **NOT_INLINED)
 
         def body(step, sums):
             x, y = (take_rows(rows, step * size, size) for rows in (images, labels))
