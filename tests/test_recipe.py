@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tf_largebatch import __main__ as command
 from tf_largebatch import overrides
 from tf_largebatch.__main__ import load_recipes, table
 from tf_largebatch.plan import Plan, describe_data
@@ -45,6 +46,20 @@ def test_the_list_shows_every_recipe_with_batch_updates_and_published_accuracy()
             assert f"  {100 - recipe.expected.top1_error_pct:.2f}" in line
     (line,) = (x for x in lines if x.startswith("goyal_8k  "))
     assert "14,076" in line and "256x P100, 1 h" in line
+
+
+@pytest.mark.parametrize(("run", "rung"), [("1-seed", "plan"), ("5-seeds", "mini")])
+def test_a_miniature_counts_with_several_seeds(run, rung, tmp_path, monkeypatch):
+    (record,) = Path(command.RECORDS / "goyal_8k" / "runs").glob(f"*-miniature-{run}")
+    copy = tmp_path / "goyal_8k" / "runs" / record.name
+    copy.mkdir(parents=True)
+    (copy / "result.json").write_bytes((record / "result.json").read_bytes())
+    monkeypatch.setattr(command, "RECORDS", tmp_path)
+    command.miniature_record.cache_clear()
+    try:
+        assert command.describe(RECIPE)["rung"] == rung
+    finally:
+        command.miniature_record.cache_clear()
 
 
 def test_the_list_for_machines_has_the_same_recipes():

@@ -1,5 +1,6 @@
 """`python -m tf_largebatch` lists the recipes, without importing a framework."""
 
+import functools
 import importlib
 import json
 import pkgutil
@@ -8,6 +9,7 @@ from pathlib import Path
 from tf_largebatch import published, recipes
 from tf_largebatch.flags import Parser
 from tf_largebatch.recipe import Recipe
+from tf_largebatch.result import Result
 
 HEADER = (
     "recipe",
@@ -21,6 +23,7 @@ HEADER = (
 )
 # Of the source tree: result records do not travel with the package.
 RECORDS = Path(__file__).parents[1] / "recipes"
+SEEDS = 3  # that a miniature's record has at least
 
 
 def load_recipes() -> list[Recipe]:
@@ -37,8 +40,8 @@ def describe(recipe: Recipe) -> dict:
     """Returns one recipe's line of the table as plain data.
 
     `rung` is how far this project has reproduced it: "plan" (its numbers are held against the
-    published ones by tests) or "mini" (its miniature has a result record); "full", ImageNet, has
-    not been run. None without the source tree.
+    published ones by tests) or "mini" (its miniature has a record over several seeds); "full",
+    ImageNet, has not been run. None without the source tree.
     """
     expected = recipe.expected
     record = None
@@ -46,7 +49,7 @@ def describe(recipe: Recipe) -> dict:
         record = published.match(recipe.paper, recipe.global_batch, expected.top1_error_pct)
     rung = None
     if RECORDS.is_dir():
-        rung = "mini" if any((RECORDS / recipe.name / "runs").glob("*/result.json")) else "plan"
+        rung = "mini" if miniature_record(recipe.name) else "plan"
     return {
         "name": recipe.name,
         "row": recipe.row,
@@ -64,6 +67,17 @@ def describe(recipe: Recipe) -> dict:
         "time": record.time if record else None,
         "rung": rung,
     }
+
+
+@functools.cache
+def miniature_record(name: str) -> tuple[Path, Result] | None:
+    """The newest committed result of a module's unmodified miniature, over several seeds."""
+    for path in sorted((RECORDS / name / "runs").glob("*/result.json"), reverse=True):
+        result = Result.from_json(json.loads(path.read_text(encoding="utf-8")))
+        if result.scale == "miniature" and not result.modified:
+            if len(result.rows[0].runs) >= SEEDS:
+                return path, result
+    return None
 
 
 def table() -> str:

@@ -18,14 +18,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tf_largebatch import overrides, sources  # noqa: E402
-from tf_largebatch.__main__ import load_recipes  # noqa: E402
+from tf_largebatch.__main__ import load_recipes, miniature_record  # noqa: E402
 from tf_largebatch.plan import describe_expected  # noqa: E402
 from tf_largebatch.recipe import Recipe  # noqa: E402
-from tf_largebatch.result import Result  # noqa: E402
 
 FOLDER = ROOT / "recipes"
 SMOKE = ROOT / "tools" / "records" / "smoke.json"
-SEEDS = 3  # of a miniature's record
 GPUS_PER_NODE, IMAGES_PER_GPU = 8, 32
 
 
@@ -35,21 +33,6 @@ def families() -> dict[str, list[Recipe]]:
     for recipe in load_recipes():
         found.setdefault(recipe.name, []).append(recipe)
     return dict(sorted(found.items()))
-
-
-def miniature_record(name: str) -> tuple[Path, Result] | None:
-    """The newest committed result of the unmodified miniature with several seeds."""
-    for path in sorted((FOLDER / name / "runs").glob("*/result.json"), reverse=True):
-        result = Result.from_json(json.loads(path.read_text(encoding="utf-8")))
-        if result.scale == "miniature" and not result.modified:
-            if len(result.rows[0].runs) >= SEEDS:
-                return path, result
-    return None
-
-
-def rung(name: str) -> str:
-    """How far the recipe has been reproduced by this project."""
-    return "mini" if miniature_record(name) else "plan"
 
 
 def call(recipe: Recipe, extra: str = "") -> str:
