@@ -1,12 +1,14 @@
 """The engine: one update is the same however the batch is split."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tf_largebatch.batching import BatchPlan
-from tf_largebatch.distribution.step import COLUMNS, TrainingStep
+from tf_largebatch.distribution.step import COLUMNS, NOT_INLINED, TrainingStep
 from tf_largebatch.distribution.strategy import make_strategy
 from tf_largebatch.optimizers import MomentumSGD
 
@@ -84,6 +86,25 @@ def test_micro_batches_of_large_tensors_train_on():
     for call in range(2):
         train(step, rows, 2)
         assert int(step.optimizer.iterations.numpy()) == 2 * (call + 1)
+
+
+def test_a_micro_step_runs_on_the_device_of_its_replica():
+    # Inside a function that is not inlined TensorFlow forgets the device around it; where its call
+    # stands decides. A resource knows where it was made.
+    @tf.function
+    def devices():
+        def replica():
+            handle = functools.partial(tf.raw_ops.VarHandleOp, dtype=tf.float32, shape=[])
+            made = tf.function(lambda: handle(shared_name="made"), **NOT_INLINED)
+            start = tf.constant(0), handle(shared_name="start")
+            return tf.while_loop(lambda i, _: i < 2, lambda i, _: (i + 1, made()), start)[1]
+
+        return strategy.run(replica)
+
+    strategy = make_strategy(2)
+    results = [str(r) for r in strategy.experimental_local_results(devices())]
+    assert ["CPU:0" in r for r in results] == [True, False]
+    assert ["CPU:1" in r for r in results] == [False, True]
 
 
 def test_clipping_acts_on_the_gradient_of_the_global_batch(data):
