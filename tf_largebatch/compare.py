@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tf_largebatch import comparison, comparison_tables, run_folder
 from tf_largebatch.errors import InputError
-from tf_largebatch.flags import WRONG_INPUT, Parser
+from tf_largebatch.flags import Parser
 
 PAGE, FIGURE = "comparison.html", "comparison.png"
 ROWS, EPOCHS = "comparison.csv", "comparison_epochs.csv"
@@ -24,8 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         _run(arguments)
     except InputError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        sys.exit(WRONG_INPUT)
+        parser.error(str(error))
     sys.exit(0)
 
 

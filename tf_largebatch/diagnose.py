@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tf_largebatch.errors import InputError
-from tf_largebatch.flags import LARGEST_SEED, WRONG_INPUT, Parser, number
+from tf_largebatch.flags import LARGEST_SEED, Parser, number
 from tf_largebatch.instruments import FOLDER
 from tf_largebatch.quiet import import_tensorflow
 
@@ -34,8 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         status = _run(arguments)
     except InputError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        status = WRONG_INPUT
+        parser.error(str(error))
     except ArithmeticError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         status = NOT_FINITE

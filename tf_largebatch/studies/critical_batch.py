@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tf_largebatch import run_folder
 from tf_largebatch.errors import InputError
-from tf_largebatch.flags import LARGEST_SEED, WRONG_INPUT, Parser, number
+from tf_largebatch.flags import LARGEST_SEED, Parser, number
 from tf_largebatch.quiet import import_tensorflow
 from tf_largebatch.studies.steps_record import FILES, PAGE, Tried, conclude
 
@@ -46,8 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         _run(arguments)
     except InputError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        sys.exit(WRONG_INPUT)
+        parser.error(str(error))
     sys.exit(0)
 
 
