@@ -6,6 +6,7 @@ import pytest
 
 from tf_largebatch import sources
 from tf_largebatch.__main__ import load_recipes
+from tf_largebatch.recipes import goyal_256, lamb_ladder
 
 BASE = """
     from tf_largebatch.recipe import Recipe, SGDSpec
@@ -91,6 +92,14 @@ def test_rows_of_a_family_are_read_through_the_function_that_makes_them(modules)
     assert row["epochs"] == "not published"
     assert row["optimizer.momentum"] == "ours"
     assert kinds(sources.read(modules[1], "OTHERS", "b")) == kinds(sources.read(modules[0]))
+
+
+def test_what_another_paper_publishes_is_not_this_papers():
+    found = sources.read_recipe(lamb_ladder.RECIPE)
+    assert found["data.image_size"].text == "as arXiv:1706.02677: §5.1"
+    assert found["data.image_size"].kind == "another paper's"
+    same = sources.read_recipe(goyal_256.RECIPE)["data.image_size"]  # stated in goyal_8k
+    assert (same.text, same.kind) == ("§5.1", "published")
 
 
 @pytest.mark.parametrize("recipe", load_recipes(), ids=lambda r: r.label)

@@ -10,17 +10,18 @@ A recipe module states every number with its source on the same line. Its confid
     # [unknown] ...       the paper does not say; the value is a choice
     # ours ...            our own
 
-What a module takes over from another with `dataclasses.replace` is looked up there. Standard
-library only; nothing is imported.
+What a module takes over from another with `dataclasses.replace` is looked up there; where that
+states another paper's recipe, its "§5.1" becomes "as arXiv:1706.02677: §5.1".
 """
 
 import ast
+import dataclasses
 import functools
+import importlib
 import importlib.util
 import io
 import tokenize
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 from tf_largebatch.recipe import Recipe
@@ -30,15 +31,25 @@ KINDS = {
     "[recall": "recalled",
     "[unknown": "not published",
     "[derived": "derived",
+    "as arXiv:": "another paper's",
     "[code": "read in code",
     "[seed": "slides",
     "ours": "ours",
 }
 PUBLISHED = "published"
-ORDER = (PUBLISHED, "read in code", "slides", "derived", "recalled", "not published", "ours")
+ORDER = (
+    PUBLISHED,
+    "read in code",
+    "slides",
+    "derived",
+    "another paper's",
+    "recalled",
+    "not published",
+    "ours",
+)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Source:
     """The comment behind one number.
 
@@ -72,9 +83,22 @@ def read(module: str, name: str = "RECIPE", row: str | None = None) -> dict[str,
 
 
 def read_recipe(recipe: Recipe) -> dict[str, Source]:
-    """The same for a recipe, found by its name and row."""
+    """The same for a recipe, found by its name and row.
+
+    What another paper publishes is not this one's: such a source says whose it is.
+    """
     name = "RECIPE" if recipe.row is None else "ROWS"
-    return read(PACKAGE + recipe.name, name, recipe.row)
+    found = read(PACKAGE + recipe.name, name, recipe.row)
+    return {field: _cited(source, recipe) for field, source in found.items()}
+
+
+def _cited(source: Source, recipe: Recipe) -> Source:
+    if source.module == PACKAGE + recipe.name or source.kind != PUBLISHED:
+        return source
+    paper = importlib.import_module(source.module).RECIPE.paper
+    if paper == recipe.paper:
+        return source
+    return dataclasses.replace(source, text=f"as {paper}: {source.text}")
 
 
 def count(found: dict[str, Source]) -> str:

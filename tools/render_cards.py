@@ -67,7 +67,7 @@ def card(name: str, recipes: list[Recipe]) -> str:
         _numbers_table(main),
         "A section or table is the paper's; `[code]` was read in a public implementation or log, "
         "`[seed]` on a slide, `[derived]` is arithmetic, `[recall]` from memory, `[unknown]` not "
-        "published.",
+        "published, `as arXiv:...` another paper's.",
     ]
     if main.notes:
         parts += ["## Differs from the paper", "\n".join(f"- {note}" for note in main.notes)]

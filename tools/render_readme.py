@@ -60,7 +60,9 @@ def section() -> str:
         "",
         f"Test error in percent, mean ± deviation over {seeds} seeds, and the paper's own rows on "
         "ImageNet, another experiment of",
-        "the same shape: only the order of the rows can be compared, never the numbers.",
+        "the same shape: the order of the rows can be compared, never the numbers. Here no warmup "
+        "is the worst row; there the",
+        "unscaled rate is.",
         "",
         "| row | batch | peak rate | updates | error % | paper, ImageNet |",
         "|---|---|---|---|---|---|",

@@ -29,7 +29,7 @@ RECIPE = dataclasses.replace(
 )
 
 MINIATURE = Miniature(
-    contrast=goyal_8k.MINIATURE.contrast,
+    contrast=goyal_8k.SET_UP,
     rows=goyal_8k.rows("small batch"),
 )
 

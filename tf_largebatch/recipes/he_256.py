@@ -81,7 +81,7 @@ def _small(recipe, schedule):
         model=dataclasses.replace(
             goyal_8k.SMALL.model,
             last_gamma=recipe.model.last_gamma,
-            bn_batch=32,  # the paper
+            bn_batch=32,  # [derived] as above
         ),
         global_batch=32,  # ours
         epochs=30,  # ours: a third

@@ -46,9 +46,9 @@ def _row(row, batch, error):
         reference_batch=LARGEST,  # [recall] the table of untuned LAMB
         scaling="sqrt",  # [recall] the table of untuned LAMB: 4 / (2^x 100), x = 3 ... 0
         optimizer=LAMBSpec(
-            beta_1=0.9,  # the paper
-            beta_2=0.999,  # the paper
-            epsilon=1e-6,  # the paper
+            beta_1=0.9,  # the paper, for BERT
+            beta_2=0.999,  # the paper, for BERT
+            epsilon=1e-6,  # the paper, for BERT
             weight_decay=0.01,  # [unknown] the paper's for BERT; for ResNet-50 it gives none
             bias_correction=True,  # the paper's Algorithm 2
             exempt_rank_below=2,  # [unknown] as the large-batch codes since
@@ -58,7 +58,7 @@ def _row(row, batch, error):
             end_rate=0.0,  # [unknown] the paper's for BERT
             warmup_epochs=20 * batch / LARGEST,  # [recall] the table: 20 epochs at 32,768
             warmup_start_rate=0.0,  # [unknown]
-            warmup_shape="linear",  # the paper
+            warmup_shape="linear",  # [unknown] the paper's for BERT
         ),
         precision="bfloat16",  # [recall] on TPUs
         expected=Expected(

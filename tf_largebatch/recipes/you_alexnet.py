@@ -25,13 +25,15 @@ from tf_largebatch.recipe import (
 from tf_largebatch.recipes import goyal_8k
 
 NOTES = (
-    "the paper's crop, 227 pixels at random from a picture whose shorter side is 256, is a square "
-    "of 59 % of a picture of 4 : 3; here it is that share of every picture",
-    "biases are updated as all other weights; Caffe's model files may double their rate",
+    "the crop is not published: 227 pixels at random from a picture whose shorter side is 256, a "
+    "square of 59 % of a picture of 4 : 3; here it is that share of every picture. The authors' "
+    "files read pictures of 256 x 256, stretched or cut",
+    "rate and decay are the same for biases: the authors' model files set no factors",
 )
 LARS_NOTE = (
-    "LARS and decay act on every tensor, as in the authors' solver: a bias at the raw rate of 10 "
-    "would diverge"
+    "LARS and decay act on every tensor, as in the authors' solver; later codes leave biases out, "
+    "and at the raw rate of 5 to 32. The course counts from the first update, as the paper's "
+    "formula: the rate drops where the warmup ends, which later codes avoid"
 )
 
 SGD_512 = Recipe(
@@ -41,8 +43,8 @@ SGD_512 = Recipe(
     paper="arXiv:1708.03888",
     data=ImageNetSpec(
         image_size=227,  # [code: borisgin/nvcaffe models/bvlc_alexnet]
-        min_area=0.59,  # [derived] 227^2 of 256 x 341, a picture of 4 : 3
-        max_area=0.59,  # [derived] as min_area
+        min_area=0.59,  # [unknown] 227^2 of 256 x 341, a picture of 4 : 3
+        max_area=0.59,  # [unknown] as min_area
         min_aspect=1.0,  # [unknown] a square cut out of the picture, not stretched
         max_aspect=1.0,  # [unknown] as min_aspect
         eval_short_side=256,  # [unknown] the usual one
@@ -61,7 +63,7 @@ SGD_512 = Recipe(
         momentum=0.9,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
         nesterov=False,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
         weight_decay=5e-4,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
-        exempt_rank_below=2,  # [unknown] as Goyal et al.
+        exempt_rank_below=0,  # [code: borisgin/nvcaffe models/bvlc_alexnet] no decay_mult
     ),
     schedule=PolynomialSpec(
         power=2.0,  # the paper: gamma_t = gamma_0 (1 - t / T)^2

@@ -21,7 +21,7 @@ NOTES = (
 MODEL = ModelSpec(
     architecture="alexnet_bn",  # [seed] slides 003: batch norm for local response normalisation
     bn_batch=64,  # [unknown] per GPU in NVCaffe, of a size not stated
-    bn_decay=0.9,  # [unknown] as Goyal et al.
+    bn_decay=0.9,  # [code: borisgin/nvcaffe models/alexnet_bn]
     bn_epsilon=1e-4,  # [code: borisgin/nvcaffe models/alexnet_bn]
     head_std=0.01,  # [code: borisgin/nvcaffe models/alexnet_bn]
     dropout=0.5,  # [recall] Krizhevsky et al. 2012, §4.2
@@ -162,7 +162,7 @@ MINIATURE = Miniature(
         ),
         MiniatureRow(
             label="LARS, 8 times",
-            shows="holds the baseline",
+            shows="loses two points, where the paper loses nothing",
             recipe=_small(ROWS["lars-4096"], 256, 50.0, 30),  # ours
             published=ROWS["lars-4096"].expected,
         ),

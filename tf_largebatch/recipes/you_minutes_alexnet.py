@@ -19,6 +19,10 @@ RECIPE = dataclasses.replace(
     row=None,
     title="You et al. 2017, ImageNet in minutes: AlexNet-BN at 32,768 images per update",
     paper="arXiv:1709.05011",
+    model=dataclasses.replace(
+        you_alexnet_bn.MODEL,
+        bn_batch=32,  # [derived] 32,768 images on 1,024 processors
+    ),
     global_batch=32768,  # the paper
     epochs=100,  # the paper
     reference_rate=32.0,  # [code: borisgin/nvcaffe AlexNet-BN solver, 32K] the paper gives none
@@ -32,7 +36,7 @@ RECIPE = dataclasses.replace(
         source="the paper",
     ),
     notes=(
-        *you_alexnet_bn.NOTES,
+        you_alexnet.NOTES[0],  # ours: the crop
         you_alexnet.LARS_NOTE,
         "the paper gives neither rate nor warmup: both are those of the authors' solver file",
     ),
