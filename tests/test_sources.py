@@ -96,7 +96,7 @@ def test_rows_of_a_family_are_read_through_the_function_that_makes_them(modules)
 
 def test_what_another_paper_publishes_is_not_this_papers():
     found = sources.read_recipe(lamb_ladder.RECIPE)
-    assert found["data.image_size"].text == "as arXiv:1706.02677: §5.1"
+    assert found["data.image_size"].text == "taken from arXiv:1706.02677: §5.1"
     assert found["data.image_size"].kind == "another paper's"
     same = sources.read_recipe(goyal_256.RECIPE)["data.image_size"]  # stated in goyal_8k
     assert (same.text, same.kind) == ("§5.1", "published")

@@ -11,7 +11,7 @@ A recipe module states every number with its source on the same line. Its confid
     # ours ...            our own
 
 What a module takes over from another with `dataclasses.replace` is looked up there; where that
-states another paper's recipe, its "§5.1" becomes "as arXiv:1706.02677: §5.1".
+states another paper's recipe, its "§5.1" becomes "taken from arXiv:1706.02677: §5.1".
 """
 
 import ast
@@ -31,7 +31,7 @@ KINDS = {
     "[recall": "recalled",
     "[unknown": "not published",
     "[derived": "derived",
-    "as arXiv:": "another paper's",
+    "taken from": "another paper's",
     "[code": "read in code",
     "[seed": "slides",
     "ours": "ours",
@@ -93,12 +93,12 @@ def read_recipe(recipe: Recipe) -> dict[str, Source]:
 
 
 def _cited(source: Source, recipe: Recipe) -> Source:
-    if source.module == PACKAGE + recipe.name or source.kind != PUBLISHED:
+    if source.module == PACKAGE + recipe.name or source.text.startswith(("ours", "[unknown")):
         return source
     paper = importlib.import_module(source.module).RECIPE.paper
     if paper == recipe.paper:
         return source
-    return dataclasses.replace(source, text=f"as {paper}: {source.text}")
+    return dataclasses.replace(source, text=f"taken from {paper}: {source.text}")
 
 
 def count(found: dict[str, Source]) -> str:

@@ -46,7 +46,7 @@ def card(name: str, recipes: list[Recipe]) -> str:
     main = _default(name, recipes)
     parts = [
         f"# {name}",
-        f"{main.title}. [{main.paper}]({_link(main.paper)})",
+        f"{main.title}. {_paper(main.paper)}",
         _rows_table(recipes) if len(recipes) > 1 else "",
         f"Published: {describe_expected(main.expected)}.",
         "## Run it",
@@ -67,29 +67,31 @@ def card(name: str, recipes: list[Recipe]) -> str:
         _numbers_table(main),
         "A section or table is the paper's; `[code]` was read in a public implementation or log, "
         "`[seed]` on a slide, `[derived]` is arithmetic, `[recall]` from memory, `[unknown]` not "
-        "published, `as arXiv:...` another paper's.",
+        "published, `taken from` another paper's.",
     ]
     if main.notes:
         parts += ["## Differs from the paper", "\n".join(f"- {note}" for note in main.notes)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _contrast(name: str) -> str:
-    return sys.modules[f"{sources.PACKAGE}{name}"].MINIATURE.contrast
+def _module(name: str):
+    return sys.modules[f"{sources.PACKAGE}{name}"]
 
 
 def _default(name: str, recipes: list[Recipe]) -> Recipe:
-    module = sys.modules[f"{sources.PACKAGE}{name}"]
-    return next(r for r in recipes if r == module.RECIPE)
+    return next(r for r in recipes if r == _module(name).RECIPE)
 
 
 def _of(recipe: Recipe) -> str:
     return "" if recipe.row is None else f" of the row `{recipe.row}`"
 
 
-def _link(paper: str) -> str:
+def _paper(paper: str) -> str:
+    """The paper, with a link where it is on arXiv."""
+    if not paper.startswith("arXiv:"):
+        return paper
     number = paper.split()[0].removeprefix("arXiv:").rstrip(",;")
-    return f"https://arxiv.org/abs/{number}" if paper.startswith("arXiv:") else "https://arxiv.org"
+    return f"[{paper}](https://arxiv.org/abs/{number})"
 
 
 def _rows_table(recipes: list[Recipe]) -> str:
@@ -126,12 +128,14 @@ def _reproduced(name: str) -> str:
         path, result = record
         place = path.parent.relative_to(FOLDER / name).as_posix()
         seeds = len(result.rows[0].runs)
+        miniature = _module(name).MINIATURE
+        shows = {row.label: row.shows for row in miniature.rows}
         lines += [
-            f"- `mini`: {seeds} seeds, [record]({place}/result.json). {_contrast(name)}",
+            f"- `mini`: {seeds} seeds, [record]({place}/result.json). {miniature.contrast}",
             "",
             "| row | batch | updates | error % | paper, ImageNet | shows |",
             "|---|---|---|---|---|---|",
-            *(_miniature_row(row) for row in result.rows),
+            *(_miniature_row(row, shows[row.label]) for row in result.rows),
             "",
         ]
     lines.append("- `full`: not run on ImageNet. Not run on a TPU.")
@@ -154,7 +158,7 @@ def _smoke(name: str) -> str:
     )
 
 
-def _miniature_row(row) -> str:
+def _miniature_row(row, shows: str) -> str:
     mean, std = row.mean_error_pct, row.std_error_pct
     error = "not finite" if mean is None or math.isnan(mean) else f"{mean:.1f}"
     if std is not None and error != "not finite":
@@ -166,7 +170,7 @@ def _miniature_row(row) -> str:
             published += f" ± {row.published_std_pct:g}"
     return (
         f"| {row.label} | {row.global_batch:,} | {row.updates:,} | {error} | {published} | "
-        f"{row.shows} |"
+        f"{shows} |"
     )
 
 

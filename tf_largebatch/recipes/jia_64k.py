@@ -3,7 +3,7 @@
 Expect 24.2 % top-1 error in 1,800 updates: LARS in float32 on float16 gradients.
 
     python -m tf_largebatch.recipes.jia_64k --data DIR   # the paper's run
-    python -m tf_largebatch.recipes.jia_64k              # its miniature, in a minute
+    python -m tf_largebatch.recipes.jia_64k              # its miniature, in minutes
     python -m tf_largebatch.recipes.jia_64k --plan       # every number, without TensorFlow
 """
 
@@ -54,7 +54,7 @@ RECIPE = Recipe(
         weight_decay=1e-4,  # [unknown] the same
         trust_coefficient=0.001,  # [unknown] the same
         epsilon=0.0,  # [unknown]
-        exempt_rank_below=2,  # the paper: no decay on biases, beta and gamma
+        exempt_rank_below=2,  # the paper: no decay on biases, beta, gamma; [code: MLPerf] no ratio
     ),
     schedule=PolynomialSpec(
         warmup_epochs=31,  # [unknown] the same
@@ -116,7 +116,7 @@ MINIATURE = Miniature(
         ),
         MiniatureRow(
             label="LARS on all tensors",
-            shows="biases and batch norm with decay and ratio, which the paper leaves out",
+            shows="biases and batch norm with decay, which the paper leaves out, and ratio",
             recipe=dataclasses.replace(
                 SMALL,
                 optimizer=dataclasses.replace(

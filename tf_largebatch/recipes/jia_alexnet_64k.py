@@ -3,7 +3,7 @@
 Expect 41.3 % top-1 error after 95 epochs (four minutes on 1,024 P40).
 
     python -m tf_largebatch.recipes.jia_alexnet_64k --data DIR   # the paper's run
-    python -m tf_largebatch.recipes.jia_alexnet_64k              # a miniature, in a minute
+    python -m tf_largebatch.recipes.jia_alexnet_64k              # a miniature, in minutes
     python -m tf_largebatch.recipes.jia_alexnet_64k --plan       # every number, no TensorFlow
 """
 
@@ -53,7 +53,7 @@ RECIPE = Recipe(
         momentum=0.9,  # [unknown] as the LARS authors'
         weight_decay=5e-4,  # [unknown] as the LARS authors'
         trust_coefficient=0.001,  # [unknown] as the LARS authors'
-        exempt_rank_below=2,  # the paper: no decay on biases, beta and gamma
+        exempt_rank_below=2,  # the paper: no decay on biases, beta, gamma; [code: MLPerf] no ratio
     ),
     schedule=PolynomialSpec(
         warmup_epochs=10,  # [unknown] as the LARS authors' AlexNet-BN at 32K

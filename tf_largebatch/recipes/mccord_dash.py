@@ -132,7 +132,7 @@ MINIATURE = Miniature(
         ),
         MiniatureRow(
             label="256 images, unscaled",
-            shows="no worse in the poster; far worse in Goyal et al. and here",
+            shows="no worse in the poster and here; far worse in Goyal et al.",
             recipe=_small("30720-warmup10-unscaled", 256),  # ours
         ),
     ),

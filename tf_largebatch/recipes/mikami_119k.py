@@ -3,7 +3,7 @@
 arXiv:1811.05233. Expect 24.85 % top-1 error (recalled): the largest batches of any of these.
 
     python -m tf_largebatch.recipes.mikami_119k --data DIR   # the paper's run
-    python -m tf_largebatch.recipes.mikami_119k              # its miniature, in a minute
+    python -m tf_largebatch.recipes.mikami_119k              # its miniature, in minutes
     python -m tf_largebatch.recipes.mikami_119k --plan       # every number, without TensorFlow
 """
 
@@ -60,7 +60,7 @@ MINIATURE = Miniature(
         ),
         MiniatureRow(
             label="batch 64 to 224",
-            shows="the batch control: fewer updates, the error of the first batch",
+            shows="the batch control: fewer updates, an error between the two",
             recipe=GROWING,
             published=RECIPE.expected,
         ),

@@ -4,7 +4,7 @@ Expect 75.9 % top-1 accuracy or a little more: the benchmark's target, met by ev
 submitter, round and batch:
 
     python -m tf_largebatch.recipes.mlperf --row google-v0.7-65536-jax --data DIR
-    python -m tf_largebatch.recipes.mlperf         # a miniature, in a minute, without data
+    python -m tf_largebatch.recipes.mlperf         # a miniature, in minutes, without data
     python -m tf_largebatch.recipes.mlperf --row nvidia-v0.7-33280 --plan   # without TensorFlow
 """
 
@@ -82,6 +82,10 @@ GOOGLE_NOTE = (
     "Google rounds the updates of every 4 epochs up (157 at 32,768 where 156.4 are exact), and "
     "counts epochs in them; here epochs are exact"
 )
+FIRST_NOTE = (
+    "that the rate stands outside the velocity in v0.6 is recalled; the paper and later rounds "
+    "have it inside"
+)
 NVIDIA_NOTES = (
     "NVIDIA's code decays the classifier's bias too; here no bias is decayed",
     "NVIDIA's crops at evaluation and their interpolation are not known here: those of Google's "
@@ -138,6 +142,7 @@ def _google_first(*run, epsilon):
     """The same in round v0.6, with the optimizer that TensorFlow 1 had."""
     return dataclasses.replace(
         _google(*run),
+        notes=(NOTE, GOOGLE_NOTE, FIRST_NOTE),
         optimizer=dataclasses.replace(
             _google(*run).optimizer,
             epsilon=epsilon,  # [code: result log]

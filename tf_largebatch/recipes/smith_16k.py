@@ -3,7 +3,7 @@
 arXiv:1711.00489. Expect 23.9 % top-1 error: a growing batch replaces half of a drop of the rate.
 
     python -m tf_largebatch.recipes.smith_16k --data DIR   # the paper's run
-    python -m tf_largebatch.recipes.smith_16k              # its miniature, in a minute
+    python -m tf_largebatch.recipes.smith_16k              # its miniature, in minutes
     python -m tf_largebatch.recipes.smith_16k --plan       # every number, without TensorFlow
 """
 
@@ -88,7 +88,7 @@ MINIATURE = Miniature(
             shows="the whole first drop by the batch: the rate stays until the second",
             recipe=dataclasses.replace(
                 GROWING,
-                growth=((10, 640),),  # ours: half the images at once, the most that makes sense
+                growth=((10, 640),),  # ours: half the images at once, far beyond the paper's N / 10
                 schedule=dataclasses.replace(
                     GROWING.schedule,
                     drop_shares=(1.0, 0.1, 0.01),  # the paper: the first drop is the batch's

@@ -3,7 +3,7 @@
 Expect 23.7 % top-1 error in 3,519 updates: LARS, and batch norm over groups of TPU cores.
 
     python -m tf_largebatch.recipes.ying_32k --data DIR   # the paper's run
-    python -m tf_largebatch.recipes.ying_32k              # its miniature, in a minute
+    python -m tf_largebatch.recipes.ying_32k              # its miniature, in minutes
     python -m tf_largebatch.recipes.ying_32k --plan       # every number, without TensorFlow
 """
 
@@ -73,7 +73,7 @@ RECIPE = Recipe(
     ),
     notes=(
         "rates and warmup are those of the authors' public TPU code; the paper's own are not known "
-        "here (an earlier version of the code: rate 32, 14 epochs)",
+        "here (an earlier MLPerf reference: rate 32, 14 epochs)",
         "the batch of the batch norm is said to be 32 to 128; 64 is a choice",
     ),
 )
