@@ -188,8 +188,8 @@ def small(recipe, batch, rate, epochs=30):  # ours: a third
 
 MINIATURE = Miniature(
     contrast="The polynomial course over the whole run with SGD at a small batch and LARS at 8 and "
-    "16 times that on 8 x 8 digits. LARS holds at 8 times; at 16 it loses more than in the paper, "
-    "and more than SGD beside it, which the paper's table has not.",
+    "16 times that on 8 x 8 digits. LARS stays near at 8 times; at 16 it loses more than in the "
+    "paper, and more than SGD beside it, which the paper's table has not.",
     rows=(
         MiniatureRow(
             label="SGD, small batch",
@@ -199,7 +199,7 @@ MINIATURE = Miniature(
         ),
         MiniatureRow(
             label="LARS, 8 times",
-            shows="holds the baseline",
+            shows="stays near the baseline",
             recipe=small(ROWS["8k"], 256, 16.0),  # ours
             published=ROWS["8k"].expected,
         ),
