@@ -62,6 +62,23 @@ def test_a_miniature_counts_with_several_seeds(run, rung, tmp_path, monkeypatch)
         command.miniature_record.cache_clear()
 
 
+def test_a_damaged_record_is_one_line_and_status_2(tmp_path, monkeypatch, capsys):
+    record = tmp_path / "goyal_8k" / "runs" / "some" / "result.json"
+    record.parent.mkdir(parents=True)
+    record.write_text('{"rows": ')
+    monkeypatch.setattr(command, "RECORDS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["tf_largebatch"])
+    command.miniature_record.cache_clear()
+    try:
+        with pytest.raises(SystemExit) as end:
+            command.main()
+    finally:
+        command.miniature_record.cache_clear()
+    error = capsys.readouterr().err
+    assert end.value.code == 2
+    assert str(record) in error and error.count("\n") == 1
+
+
 def test_the_list_for_machines_has_the_same_recipes():
     done = subprocess.run(
         [sys.executable, "-m", "tf_largebatch", "--json"],

@@ -7,6 +7,7 @@ import pkgutil
 from pathlib import Path
 
 from tf_largebatch import published, recipes
+from tf_largebatch.errors import InputError
 from tf_largebatch.flags import Parser
 from tf_largebatch.recipe import Recipe
 from tf_largebatch.result import Result
@@ -71,9 +72,19 @@ def describe(recipe: Recipe) -> dict:
 
 @functools.cache
 def miniature_record(name: str) -> tuple[Path, Result] | None:
-    """The newest committed result of a module's unmodified miniature, over several seeds."""
+    """The newest committed result of a module's unmodified miniature, over several seeds.
+
+    Raises:
+        InputError: a record that cannot be read.
+    """
     for path in sorted((RECORDS / name / "runs").glob("*/result.json"), reverse=True):
-        result = Result.from_json(json.loads(path.read_text(encoding="utf-8")))
+        try:
+            result = Result.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                "a result record must be readable: restore or remove it. Received: "
+                f"{path}, damaged or of another version ({type(error).__name__})"
+            ) from None
         if result.scale == "miniature" and not result.modified:
             if len(result.rows[0].runs) >= SEEDS:
                 return path, result
@@ -114,10 +125,14 @@ def main() -> None:
         description="Lists the recipes. Run one with python -m tf_largebatch.recipes.NAME.",
     )
     parser.add_argument("--json", action="store_true", help="for machines: one record a recipe")
-    if parser.parse_args().json:
-        print(json.dumps([describe(recipe) for recipe in load_recipes()], indent=1))
-        return
-    print(table())
+    arguments = parser.parse_args()
+    try:
+        if arguments.json:
+            print(json.dumps([describe(recipe) for recipe in load_recipes()], indent=1))
+            return
+        print(table())
+    except InputError as error:
+        parser.error(str(error))
     print("\nrun one:    python -m tf_largebatch.recipes.NAME [--row ROW] [--data DIR]")
     print("look first: python -m tf_largebatch.recipes.NAME --plan")
     print(

@@ -1,6 +1,6 @@
 """Runs the full-size network of every recipe for a few updates, and keeps what came of it.
 
-    python tools/smoke_recipes.py --out tools/records/smoke.json            # all, a minute each
+    python tools/smoke_recipes.py --out tools/records/smoke.json            # all, minutes each
     python tools/smoke_recipes.py --out tools/records/smoke.json akiba_32k  # these modules, again
 
 `--smoke` of each recipe: generated JPEGs, 80 px, eight images an update in two micro-batches, a
