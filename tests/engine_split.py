@@ -32,13 +32,13 @@ def train(split: Split) -> dict:
     import keras
     import tensorflow as tf
 
-    from tf_largebatch.batching import BatchPlan
     from tf_largebatch.data.arrays import ArraySource
-    from tf_largebatch.distribution.evaluation import EvaluationStep, pad_to_multiple
-    from tf_largebatch.distribution.step import COLUMNS, TrainingStep
     from tf_largebatch.models.ghost_batchnorm import GhostBatchNormalization
     from tf_largebatch.models.stream_dropout import StreamDropout
     from tf_largebatch.optimizers import LARS
+    from tf_largebatch.records.batching import BatchPlan
+    from tf_largebatch.training.evaluation import EvaluationStep, pad_to_multiple
+    from tf_largebatch.training.step import COLUMNS, TrainingStep
 
     strategy = _strategy(split.devices)
     rng = np.random.default_rng(0)
@@ -114,7 +114,7 @@ def _strategy(devices: int):
 
     MultiWorkerMirroredStrategy takes one CPU of a worker, whatever there are, so that is changed.
     """
-    from tf_largebatch.distribution.strategy import make_strategy
+    from tf_largebatch.training.workers.strategy import make_strategy
 
     config = json.loads(os.environ.get("TF_CONFIG") or "{}")
     if not config or devices == 1:

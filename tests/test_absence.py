@@ -6,9 +6,9 @@ import threading
 import pytest
 from workers import free_ports
 
-from tf_largebatch.cluster import Cluster
-from tf_largebatch.distribution.absence import describe_loss, meet
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.training.workers.absence import describe_loss, meet
+from tf_largebatch.training.workers.cluster import Cluster
 
 
 def cluster(size):

@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from tf_largebatch import architectures
 from tf_largebatch.models.alexnet import make_alexnet, make_alexnet_bn, make_alexnet_owt
 from tf_largebatch.models.digits_resnet import make_digits_resnet
 from tf_largebatch.models.inception_resnet import make_inception_resnet_v2
 from tf_largebatch.models.resnet import make_resnet
+from tf_largebatch.records import architectures
 
 MAKERS = {
     "resnet50": lambda **pixels: make_resnet(50, **pixels),
@@ -94,7 +94,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
 
 def test_the_records_need_no_framework():
     code = (
-        "import sys, tf_largebatch.architectures as a; a.get('resnet50'); "
+        "import sys, tf_largebatch.records.architectures as a; a.get('resnet50'); "
         "print(sorted({'tensorflow', 'keras', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,7 +3,7 @@ from fractions import Fraction
 
 import pytest
 
-from tf_largebatch.batching import BatchPlan
+from tf_largebatch.records.batching import BatchPlan
 
 IMAGENET = 1_281_167
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_largebatch.batching import BatchPlan
-from tf_largebatch.distribution.step import TrainingStep
-from tf_largebatch.distribution.strategy import make_strategy
 from tf_largebatch.models import ghost_batchnorm
 from tf_largebatch.models.digits_resnet import make_digits_resnet
 from tf_largebatch.models.ghost_batchnorm import GhostBatchNormalization
 from tf_largebatch.models.replica_sum import GROUP_KEYS_FROM, sum_over_replicas
 from tf_largebatch.optimizers import MomentumSGD
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.training.step import TrainingStep
+from tf_largebatch.training.workers.strategy import make_strategy
 
 CLASSES, BATCH, UPDATES = 5, 24, 5
 

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_largebatch.batching import BatchPlan
-from tf_largebatch.build import make_loss, make_model, make_optimizer, make_schedule, make_source
 from tf_largebatch.data import digits
 from tf_largebatch.data.mixed import MixedSource
-from tf_largebatch.errors import InputError
 from tf_largebatch.optimizers import LAMB, RMSpropSGD
-from tf_largebatch.recipe import (
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.recipe import (
     CosineSpec,
     DigitsSpec,
     LAMBSpec,
@@ -25,6 +24,13 @@ from tf_largebatch.recipe import (
     StepsSpec,
 )
 from tf_largebatch.schedules import trace
+from tf_largebatch.training.build import (
+    make_loss,
+    make_model,
+    make_optimizer,
+    make_schedule,
+    make_source,
+)
 
 
 def expected_loss(targets, logits, kind):

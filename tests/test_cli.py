@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tf_largebatch import session
 from tf_largebatch.__main__ import load_recipes
+from tf_largebatch.training import session
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,7 +41,7 @@ def test_help_and_plan_import_no_framework(arguments):
     )
     assert done.returncode == 0
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
-    assert "tf_largebatch.cli" in loaded
+    assert "tf_largebatch.training.command" in loaded
     assert not loaded & {"tensorflow", "keras", "numpy", "matplotlib", "rich", "jinja2"}
 
 

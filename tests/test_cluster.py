@@ -6,10 +6,10 @@ import socket
 
 import pytest
 
-from tf_largebatch import cluster, slurm
-from tf_largebatch.cluster import Cluster, resolve
-from tf_largebatch.errors import InputError
-from tf_largebatch.gpus import gpu_for_local_rank, visible_gpus
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.training.workers import cluster, slurm
+from tf_largebatch.training.workers.cluster import Cluster, resolve
+from tf_largebatch.training.workers.gpus import gpu_for_local_rank, visible_gpus
 
 
 def tf_config(job="worker", index=0, **jobs):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_largebatch.batching import BatchPlan
 from tf_largebatch.data import augment
 from tf_largebatch.data.arrays import ArraySource, pixel_statistics
 from tf_largebatch.data.keyed_random import fold
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.errors import InputError
 
 
 def pictures(count, *, seed=0, shape=(6, 5, 3), dtype=np.uint8):

@@ -16,7 +16,7 @@ from tf_largebatch.data.crops import (
     evaluation_image,
     training_image,
 )
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 CROPS = Crops(image_size=48, eval_short_side=56)
 NO_FLIP = np.float32(0.75)

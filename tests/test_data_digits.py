@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from tf_largebatch.batching import BatchPlan
 from tf_largebatch.data import digits
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.errors import InputError
 
 
 def all_examples(source):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_largebatch.batching import BatchPlan
 from tf_largebatch.data import cifar10, downloads, fashion_mnist, mnist
 from tf_largebatch.data.idx import read_idx
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.errors import InputError
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 COMPRESS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}

@@ -11,12 +11,12 @@ import shards as toy
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from tf_largebatch.batching import BatchPlan
 from tf_largebatch.data import imagenet
 from tf_largebatch.data.crops import Crops, evaluation_image
 from tf_largebatch.data.records import FAMILIES
 from tf_largebatch.data.shards import ShardIndex, find_shards, index_shards
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.errors import InputError
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "imagenet_jpeg"
 CROPS = {"image_size": 8, "eval_short_side": 10}

@@ -9,7 +9,7 @@ import tensorflow as tf
 from scipy import stats
 
 from tf_largebatch.data.mixing import cut_boxes, mix, soft_labels, symmetric_beta
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 CLASSES = 10
 BOTH = {"mixup_alpha": 0.2, "cutmix_alpha": 1.0}

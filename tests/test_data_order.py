@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_largebatch.batching import BatchPlan
 from tf_largebatch.data import order
+from tf_largebatch.records.batching import BatchPlan
 
 MASK = 2**64 - 1
 GAMMA = 0x9E3779B97F4A7C15

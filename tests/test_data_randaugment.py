@@ -15,7 +15,7 @@ from tf_largebatch.data.randaugment import (
     draw_operations,
     randaugment,
 )
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 pytest.importorskip("keras_cv", reason="keras-cv is not installed")
 

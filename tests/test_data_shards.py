@@ -13,7 +13,7 @@ import tensorflow as tf
 from tf_largebatch.data import shard_index, shards
 from tf_largebatch.data.shard_index import index_places, load_lengths
 from tf_largebatch.data.shards import find_shards, index_shards, masked_crc32c
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 
 def payloads(count, *, seed=0):

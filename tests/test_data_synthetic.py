@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_largebatch.batching import BatchPlan
 from tf_largebatch.data import imagenet, synthetic
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.errors import InputError
 
 SIZES = {"train_examples": 31, "eval_examples": 12, "classes": 6, "image_size": 24, "shards": 3}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tf_largebatch import diagnose
+from tf_largebatch.diagnostics import command as diagnose
 
 ROW = [
     *("--set", "epochs=0.5", "--set", "schedule.drop_epochs=0.4", "--set", "reference_rate=1e-9"),
@@ -20,8 +20,8 @@ UPDATES = 80  # half an epoch of 1,280 images, 8 an update
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run whose rate is so small that its last weights are its first."""
-    from tf_largebatch import cli
     from tf_largebatch.recipes import goyal_256
+    from tf_largebatch.training import command as cli
 
     folder = tmp_path_factory.mktemp("runs") / "run"
     with pytest.raises(SystemExit) as done:

@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from tf_largebatch import diagnose, memory
+from tf_largebatch.diagnostics import command as diagnose
 from tf_largebatch.diagnostics import requirements
-from tf_largebatch.errors import InputError
+from tf_largebatch.records import memory
+from tf_largebatch.records.errors import InputError
 
 RESNET50 = 25_557_032
 

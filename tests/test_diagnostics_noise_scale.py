@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tf_largebatch.diagnostics.noise_scale import (
+from tf_largebatch.review.noise_scale import (
     NoiseEstimate,
     NoiseScale,
     advise,
@@ -125,7 +125,7 @@ def test_the_callback_writes_what_the_updates_measured(tmp_path):
     import tensorflow as tf
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from tf_largebatch.diagnostics.noise_callback import NoiseScaleScalars
+    from tf_largebatch.review.tensorboard.noise import NoiseScaleScalars
 
     callback = NoiseScaleScalars(tmp_path, every=100, decay=0.999)
     callback.on_train_begin()
@@ -151,7 +151,7 @@ def test_the_callback_writes_what_the_updates_measured(tmp_path):
 
 
 def test_the_callback_starts_anew_where_the_batch_changes(tmp_path):
-    from tf_largebatch.diagnostics.noise_callback import NoiseScaleScalars
+    from tf_largebatch.review.tensorboard.noise import NoiseScaleScalars
 
     callback = NoiseScaleScalars(tmp_path, every=100)
     logs = {"grad_norm": 1.0, "micro_grad_norm": 2.0, "micro_batch": 8, "global_batch": 64}
@@ -168,7 +168,7 @@ def test_the_callback_starts_anew_where_the_batch_changes(tmp_path):
     [({"micro_batch": 64}, "Use two or more"), ({"grad_norm": None}, "no grad_norm")],
 )
 def test_the_callback_refuses_updates_that_cannot_be_measured(tmp_path, change, message):
-    from tf_largebatch.diagnostics.noise_callback import NoiseScaleScalars
+    from tf_largebatch.review.tensorboard.noise import NoiseScaleScalars
 
     logs = {"grad_norm": 1.0, "micro_grad_norm": 2.0, "micro_batch": 8, "global_batch": 64}
     logs = {k: v for k, v in (logs | change).items() if v is not None}

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from tf_largebatch.diagnostics.hessian import top_eigenvalues
-from tf_largebatch.diagnostics.noise_scale import from_gradients
 from tf_largebatch.diagnostics.objective import Objective
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.review.noise_scale import from_gradients
 
 FEATURES, CLASSES, EXAMPLES = 4, 3, 30
 

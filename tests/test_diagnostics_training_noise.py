@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from tf_largebatch.diagnostics.noise_callback import NoiseScaleScalars
-from tf_largebatch.diagnostics.training_noise import keep_noise, measure_training_noise
-from tf_largebatch.instruments import read_findings
+from tf_largebatch.review.findings import read_findings
+from tf_largebatch.review.tensorboard.noise import NoiseScaleScalars
+from tf_largebatch.review.training_noise import keep_noise, measure_training_noise
 
 
 def train(run, updates, *, every=10, trace=300.0, grad_sq=2.0, first=0):

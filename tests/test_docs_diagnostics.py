@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tf_largebatch import compare
 from tf_largebatch.diagnostics.critical_batch import fit_tradeoff
+from tf_largebatch.review import compare
 from tf_largebatch.studies import critical_batch
 
 DOCS = Path(__file__).parents[1] / "docs"

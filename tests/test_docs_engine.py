@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tf_largebatch import cli
 from tf_largebatch.recipes.goyal_8k import RECIPE
+from tf_largebatch.training import command as cli
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
@@ -23,7 +23,7 @@ def test_the_measured_numbers_come_from_the_records():
 
 def test_every_flag_that_the_page_names_exists():
     own = cli.make_parser(RECIPE).format_help()
-    from tf_largebatch.launch.__main__ import make_parser
+    from tf_largebatch.training.workers.launch.command import make_parser
 
     launcher = make_parser().format_help()
     flags = set(re.findall(r"`(--[a-z-]+)", TEXT)) | set(re.findall(r"launch (--[a-z-]+)", TEXT))

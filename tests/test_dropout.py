@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_largebatch import stream_position
-from tf_largebatch.batching import BatchPlan
-from tf_largebatch.distribution.step import TrainingStep
-from tf_largebatch.distribution.strategy import make_strategy
 from tf_largebatch.models.stream_dropout import StreamDropout
 from tf_largebatch.optimizers import MomentumSGD
+from tf_largebatch.records import stream_position
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.training.step import TrainingStep
+from tf_largebatch.training.workers.strategy import make_strategy
 
 FEATURES = 50
 

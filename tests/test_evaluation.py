@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_largebatch.distribution.evaluation import EvaluationStep, pad_to_multiple
-from tf_largebatch.distribution.strategy import make_strategy
+from tf_largebatch.training.evaluation import EvaluationStep, pad_to_multiple
+from tf_largebatch.training.workers.strategy import make_strategy
 
 
 def make_model(strategy):

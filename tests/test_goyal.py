@@ -5,9 +5,9 @@ import importlib
 import numpy as np
 import pytest
 
-from tf_largebatch.build import make_optimizer, make_schedule
-from tf_largebatch.recipe import LARSSpec
+from tf_largebatch.records.recipe import LARSSpec
 from tf_largebatch.schedules import trace
+from tf_largebatch.training.build import make_optimizer, make_schedule
 
 IMAGES = 1_281_167
 NAMES = ("goyal_256", "goyal_8k", "goyal_8k_constant_warmup", "goyal_8k_no_warmup")

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_largebatch.batching import BatchPlan
 from tf_largebatch.data.arrays import ArraySource
-from tf_largebatch.distribution.checkpoint import Checkpoints, Progress
-from tf_largebatch.distribution.evaluation import Scores
-from tf_largebatch.distribution.loop import fit
-from tf_largebatch.distribution.step import TrainingStep
-from tf_largebatch.distribution.strategy import make_strategy
 from tf_largebatch.optimizers import MomentumSGD
-from tf_largebatch.recipe import DigitsSpec, ModelSpec, Recipe, SGDSpec, StepsSpec
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.recipe import DigitsSpec, ModelSpec, Recipe, SGDSpec, StepsSpec
 from tf_largebatch.schedules import Steps, trace
+from tf_largebatch.training.checkpoint import Checkpoints, Progress
+from tf_largebatch.training.evaluation import Scores
+from tf_largebatch.training.loop import fit
+from tf_largebatch.training.step import TrainingStep
+from tf_largebatch.training.workers.strategy import make_strategy
 
 EXAMPLES, EPOCHS = 100, 5.0
 FIRST = BatchPlan(global_batch=8, train_examples=EXAMPLES)
@@ -193,7 +193,7 @@ RECIPE = Recipe(
 
 
 def test_the_rate_follows_the_images_and_not_the_updates():
-    from tf_largebatch.build import make_schedule
+    from tf_largebatch.training.build import make_schedule
 
     # 1280 images: 20 updates an epoch to epoch 2, then 10, then 5.
     phases = RECIPE.phases()
@@ -207,7 +207,7 @@ def test_the_rate_follows_the_images_and_not_the_updates():
 
 
 def test_a_growing_recipe_says_so_in_its_plan():
-    from tf_largebatch.plan import Plan
+    from tf_largebatch.records.plan import Plan
 
     plan = Plan(recipe=RECIPE, phases=RECIPE.phases(), scale="miniature", data="-")
     lines = plan.lines()

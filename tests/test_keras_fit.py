@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 from workers import run_workers
 
-from tf_largebatch.distribution.keras_fit import DistributedFit
-from tf_largebatch.distribution.strategy import make_strategy
 from tf_largebatch.models.ghost_batchnorm import GhostBatchNormalization
 from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD
+from tf_largebatch.training.keras_fit import DistributedFit
+from tf_largebatch.training.workers.strategy import make_strategy
 
 BATCH, STEPS, EPOCHS, CLASSES, FEATURES = 16, 10, 2, 5, 6  # 20 updates
 EVALUATED, EVALUATION_BATCH = 449, 64  # 7 batches, and one example that is one worker's alone

@@ -613,7 +613,7 @@ def test_print_shows_what_a_clusters_environment_says(job):
 
 def test_the_launcher_loads_no_framework():
     code = (
-        "import sys, tf_largebatch.launch.__main__;"
+        "import sys, tf_largebatch.training.workers.launch.command;"
         "print(sorted(set(sys.modules) & {'keras', 'tensorflow', 'numpy'}))"
     )
     done = subprocess.run(

@@ -11,11 +11,11 @@ from engine_split import EXAMPLES
 from test_step import BATCH, CLASSES, half, losses, make_step, train
 from workers import run_workers
 
-from tf_largebatch.distribution.checkpoint import Progress
-from tf_largebatch.distribution.evaluation import Scores
-from tf_largebatch.distribution.layer_changes import LayerChanges
-from tf_largebatch.distribution.loop import fit
 from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD
+from tf_largebatch.training.checkpoint import Progress
+from tf_largebatch.training.evaluation import Scores
+from tf_largebatch.training.layer_changes import LayerChanges
+from tf_largebatch.training.loop import fit
 
 SCORES = Scores(loss=1.0, top1_error_pct=50.0, top5_error_pct=10.0, examples=4)
 SPLITS = [(1, None), (1, 6), (2, None), (2, 3)]
@@ -165,9 +165,9 @@ def test_looking_changes_no_bit_of_the_weights(data, look_every):
 
 def look_in_the_loop() -> dict:
     """One worker's run of six updates: what it saw of the layers, by update."""
-    from tf_largebatch.batching import BatchPlan
-    from tf_largebatch.distribution.step import TrainingStep
-    from tf_largebatch.distribution.strategy import make_strategy
+    from tf_largebatch.records.batching import BatchPlan
+    from tf_largebatch.training.step import TrainingStep
+    from tf_largebatch.training.workers.strategy import make_strategy
 
     strategy = make_strategy(None if "TF_CONFIG" in os.environ else 1)
     plan = BatchPlan(global_batch=8, train_examples=24, replicas=strategy.num_replicas_in_sync)

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_largebatch.batching import BatchPlan
-from tf_largebatch.distribution.checkpoint import Checkpoints, Progress
-from tf_largebatch.distribution.evaluation import Scores
-from tf_largebatch.distribution.loop import BLOCK, fit
-from tf_largebatch.distribution.step import TrainingStep
-from tf_largebatch.distribution.strategy import make_strategy
-from tf_largebatch.errors import InputError, NonFiniteError
 from tf_largebatch.optimizers import MomentumSGD
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.errors import InputError, NonFiniteError
 from tf_largebatch.schedules import Steps
+from tf_largebatch.training.checkpoint import Checkpoints, Progress
+from tf_largebatch.training.evaluation import Scores
+from tf_largebatch.training.loop import BLOCK, fit
+from tf_largebatch.training.step import TrainingStep
+from tf_largebatch.training.workers.strategy import make_strategy
 
 SCORES = Scores(loss=1.0, top1_error_pct=50.0, top5_error_pct=10.0, examples=4)
 

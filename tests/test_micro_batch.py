@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import tensorflow as tf
 
-from tf_largebatch import micro_batch
 from tf_largebatch.data import digits
 from tf_largebatch.recipes.goyal_8k import LARGE, RECIPE
+from tf_largebatch.training import micro_batch
 
 
 @pytest.mark.parametrize("limit", [0, 1, 7, 8, 31, 32, 100, 256, 1000])

@@ -1,8 +1,8 @@
 import pytest
 
-from tf_largebatch import overrides
-from tf_largebatch.errors import InputError
 from tf_largebatch.recipes.goyal_8k import RECIPE
+from tf_largebatch.records import overrides
+from tf_largebatch.records.errors import InputError
 
 
 def test_a_setting_changes_one_number_and_is_a_departure():

@@ -11,11 +11,11 @@ import prepare_sources as fake
 import pytest
 import tensorflow as tf
 
-from tf_largebatch.batching import BatchPlan
 from tf_largebatch.data import imagenet
 from tf_largebatch.data.prepare import checks, dealing
 from tf_largebatch.data.prepare.source import Picture, Source
 from tf_largebatch.data.shards import find_shards
+from tf_largebatch.records.batching import BatchPlan
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "imagenet_jpeg"
 WRITERS = {

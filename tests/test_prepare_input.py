@@ -19,7 +19,7 @@ from tf_largebatch.data.prepare.pictures import Header, PictureError, read_heade
 from tf_largebatch.data.prepare.progress import Progress, format_seconds
 from tf_largebatch.data.prepare.source import Picture
 from tf_largebatch.data.shards import find_shards
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data" / "imagenet_jpeg"

@@ -16,7 +16,7 @@ from tf_largebatch.data.prepare import job, pool, shard
 from tf_largebatch.data.prepare.options import Options
 from tf_largebatch.data.prepare.source import Picture
 from tf_largebatch.data.shards import find_shards
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 

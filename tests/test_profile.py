@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 from test_loop import make_step, run
 
-from tf_largebatch import session
-from tf_largebatch.distribution.profile import Profile
-from tf_largebatch.distribution.step import waiting
-from tf_largebatch.errors import InputError
-from tf_largebatch.flags import Parser, span
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.flags import Parser, span
+from tf_largebatch.training import session
+from tf_largebatch.training.profile import Profile
+from tf_largebatch.training.step import waiting
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def sleeping(batches):
 
 
 def test_the_time_in_which_no_data_came_is_counted_and_no_other():
-    from tf_largebatch.distribution.strategy import make_strategy
+    from tf_largebatch.training.workers.strategy import make_strategy
 
     step, updates = make_step(100, 8), 4
     images, labels = tf.zeros([updates + 1, 8, 3]), tf.zeros([updates + 1, 8], tf.int32)

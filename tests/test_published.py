@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from tf_largebatch import published
+from tf_largebatch.records import published
 
 
 def test_every_row_has_a_source_and_its_own_id():

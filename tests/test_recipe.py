@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tf_largebatch import __main__ as command
-from tf_largebatch import overrides
 from tf_largebatch.__main__ import load_recipes, table
-from tf_largebatch.plan import Plan, describe_data
 from tf_largebatch.recipes.goyal_8k import RECIPE
+from tf_largebatch.records import overrides
+from tf_largebatch.records.plan import Plan, describe_data
 
 RECIPES = Path(__file__).parents[1] / "tf_largebatch" / "recipes"
 SOURCE = re.compile(r"§|Table|Fig\.|Eq\.|paper|seed|ours|recall|code:|derived|unknown")

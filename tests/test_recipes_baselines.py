@@ -9,10 +9,10 @@ import itertools
 import numpy as np
 import pytest
 
-from tf_largebatch import published
-from tf_largebatch.build import make_schedule
-from tf_largebatch.recipe import SGDSpec
+from tf_largebatch.records import published
+from tf_largebatch.records.recipe import SGDSpec
 from tf_largebatch.schedules import trace
+from tf_largebatch.training.build import make_schedule
 
 IMAGES = 1_281_167
 

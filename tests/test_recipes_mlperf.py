@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from tf_largebatch import published
-from tf_largebatch.build import make_schedule
-from tf_largebatch.plan import Plan, describe_data
-from tf_largebatch.recipe import SGDSpec
 from tf_largebatch.recipes.mlperf import RECIPE, ROWS
+from tf_largebatch.records import published
+from tf_largebatch.records.plan import Plan, describe_data
+from tf_largebatch.records.recipe import SGDSpec
 from tf_largebatch.schedules import trace
+from tf_largebatch.training.build import make_schedule
 
 IMAGES = 1_281_167
 # row: batch norm, rule, rate, warmup, decay, momentum, epochs of the schedule / at the stop, and

@@ -9,10 +9,10 @@ import importlib
 import numpy as np
 import pytest
 
-from tf_largebatch import published
-from tf_largebatch.build import make_optimizer, make_schedule
-from tf_largebatch.recipe import LAMBSpec, LARSSpec, SGDSpec
+from tf_largebatch.records import published
+from tf_largebatch.records.recipe import LAMBSpec, LARSSpec, SGDSpec
 from tf_largebatch.schedules import trace
+from tf_largebatch.training.build import make_optimizer, make_schedule
 
 IMAGES = 1_281_167
 

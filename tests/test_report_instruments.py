@@ -8,8 +8,8 @@ import json
 import pytest
 from test_report import DIVERGED, Page, plan, result, row, run
 
-from tf_largebatch.instruments import read_findings
-from tf_largebatch.report import refresh, write_report, write_run_reports, write_runs_csv
+from tf_largebatch.review.findings import read_findings
+from tf_largebatch.review.report import refresh, write_report, write_run_reports, write_runs_csv
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

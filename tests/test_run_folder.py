@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from tf_largebatch import run_folder
-from tf_largebatch.errors import InputError
-from tf_largebatch.result import EpochRecord
+from tf_largebatch.records import run_folder
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.result import EpochRecord
 
 IDENTITY = {"recipe": "goyal_8k", "seeds": [0, 1], "epochs": (30.0, 60.0)}
 

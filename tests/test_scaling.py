@@ -1,6 +1,6 @@
 import pytest
 
-from tf_largebatch.scaling import explain_rate, scale_factor, scaled_rate
+from tf_largebatch.records.scaling import explain_rate, scale_factor, scaled_rate
 
 
 @pytest.mark.parametrize(

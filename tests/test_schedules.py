@@ -13,7 +13,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_largebatch.batching import BatchPlan
+from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.schedules import (
     BatchPhases,
     Constant,

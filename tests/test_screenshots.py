@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_report import plan, result, row
 
-from tf_largebatch.report import write_report
+from tf_largebatch.review.report import write_report
 
 TOOL = Path(__file__).parents[1] / "tools" / "screenshots.py"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -4,12 +4,12 @@ import textwrap
 
 import pytest
 
-from tf_largebatch import sources
 from tf_largebatch.__main__ import load_recipes
 from tf_largebatch.recipes import goyal_256, lamb_ladder
+from tf_largebatch.records import sources
 
 BASE = """
-    from tf_largebatch.recipe import Recipe, SGDSpec
+    from tf_largebatch.records.recipe import Recipe, SGDSpec
 
     RECIPE = Recipe(
         name="base",

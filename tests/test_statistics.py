@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_largebatch.batching import BatchPlan
-from tf_largebatch.distribution.statistics import StatisticsStep
-from tf_largebatch.distribution.strategy import make_strategy
 from tf_largebatch.models.ghost_batchnorm import GhostBatchNormalization
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.training.statistics import StatisticsStep
+from tf_largebatch.training.workers.strategy import make_strategy
 
 BATCH, FEATURES, EPSILON = 24, 5, 1e-5
 

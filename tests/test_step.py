@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_largebatch.batching import BatchPlan
-from tf_largebatch.distribution.step import COLUMNS, NOT_INLINED, TrainingStep
-from tf_largebatch.distribution.strategy import make_strategy
 from tf_largebatch.optimizers import MomentumSGD
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.training.step import COLUMNS, NOT_INLINED, TrainingStep
+from tf_largebatch.training.workers.strategy import make_strategy
 
 EXAMPLES, CLASSES, BATCH = 96, 5, 24
 

@@ -6,10 +6,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
-from tf_largebatch.callbacks.dashboards import make_layout
-from tf_largebatch.callbacks.layers import named_tensors
-from tf_largebatch.callbacks.pictures import picture_grid
-from tf_largebatch.callbacks.tensorboard import TensorBoardScalars
+from tf_largebatch.review.tensorboard.dashboards import make_layout
+from tf_largebatch.review.tensorboard.layers import named_tensors
+from tf_largebatch.review.tensorboard.pictures import picture_grid
+from tf_largebatch.review.tensorboard.scalars import TensorBoardScalars
 
 HPARAMS = {"recipe": "goyal_8k", "global_batch": 256, "peak_lr": 3.2, "modified": False}
 

@@ -5,7 +5,7 @@ import pytest
 
 from tf_largebatch.data import digits
 from tf_largebatch.models.fully_connected import make_fully_connected
-from tf_largebatch.trial_training import TrialTraining, next_evaluation
+from tf_largebatch.studies.trial_training import TrialTraining, next_evaluation
 
 
 def network(source, hidden=(), seed=3):
@@ -45,7 +45,7 @@ def by_hand(source, first, batches, rate, momentum):
 
 
 def test_a_trial_is_nesterov_momentum_at_its_own_rate_from_the_same_start():
-    from tf_largebatch.batching import BatchPlan
+    from tf_largebatch.records.batching import BatchPlan
 
     source = digits.load()
     model = network(source)

@@ -14,11 +14,11 @@ from tensorboard.plugins import base_plugin
 from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 
 from tf_largebatch import recipes
-from tf_largebatch.callbacks.tensorboard import TensorBoardScalars
-from tf_largebatch.cli import main
 from tf_largebatch.data.digits import load
-from tf_largebatch.plan import Plan
-from tf_largebatch.watchers import SHOWN, first_images, make_hparams
+from tf_largebatch.records.plan import Plan
+from tf_largebatch.review.tensorboard.scalars import TensorBoardScalars
+from tf_largebatch.training.command import main
+from tf_largebatch.training.watchers import SHOWN, first_images, make_hparams
 
 CONTEXT = RequestContext()
 EXPECTED = {  # the column's type, as TensorBoard knows three
@@ -124,7 +124,7 @@ def test_runs_of_different_recipes_stand_in_one_table(tmp_path):
 
 def test_the_first_images_are_the_first_of_training_as_the_network_takes_them():
     source = load(shift=1, noise=0.3)
-    from tf_largebatch.batching import BatchPlan
+    from tf_largebatch.records.batching import BatchPlan
 
     batch = BatchPlan(global_batch=64, train_examples=source.train_examples)
     trained = next(iter(source.train_batches(batch, seed=5)))[0].numpy()

@@ -6,14 +6,14 @@ import keras
 import pytest
 import tensorflow as tf
 
-from tf_largebatch.batching import BatchPlan
-from tf_largebatch.build import make_loss
-from tf_largebatch.distribution.step import TrainingStep
 from tf_largebatch.models.digits_resnet import make_digits_resnet
 from tf_largebatch.models.stream_dropout import StreamDropout
 from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.specs.model import LossSpec
 from tf_largebatch.schedules import Steps, Warmup
-from tf_largebatch.specs.model import LossSpec
+from tf_largebatch.training.build import make_loss
+from tf_largebatch.training.step import TrainingStep
 
 BATCH = 16
 HOST_ONLY = re.compile(r"PyFunc|String|Decode|Iterator|Unique|Where$|BooleanMask")

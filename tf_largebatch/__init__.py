@@ -3,40 +3,84 @@
     from tf_largebatch import LARS
     model.compile(optimizer=LARS(learning_rate=10.0, weight_decay=1e-4), loss=loss)
 
-`python -m tf_largebatch` lists the recipes of the published systems. Importing this package loads
-no framework; a name loads its module when it is first used.
+`tf-largebatch` lists what the package can do, `tf-largebatch list` the recipes of the published
+systems. Importing this package loads no framework; a name loads its module when it is first used.
 """
 
-import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from tf_largebatch.records import __version__
 
-_PUBLIC = {
-    "LAMB": "tf_largebatch.optimizers",
-    "LARS": "tf_largebatch.optimizers",
-    "MomentumSGD": "tf_largebatch.optimizers",
-    "RMSpropSGD": "tf_largebatch.optimizers",
-    "BatchPhases": "tf_largebatch.schedules",
-    "Constant": "tf_largebatch.schedules",
-    "Cosine": "tf_largebatch.schedules",
-    "Exponential": "tf_largebatch.schedules",
-    "Polynomial": "tf_largebatch.schedules",
-    "Scaled": "tf_largebatch.schedules",
-    "Steps": "tf_largebatch.schedules",
-    "Warmup": "tf_largebatch.schedules",
-    "DistributedFit": "tf_largebatch.distribution.keras_fit",
-    "BatchPlan": "tf_largebatch.batching",
-    "GhostBatchNormalization": "tf_largebatch.models.ghost_batchnorm",
-}
+if TYPE_CHECKING:
+    from tf_largebatch.models.ghost_batchnorm import GhostBatchNormalization
+    from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, RMSpropSGD
+    from tf_largebatch.records.batching import BatchPlan
+    from tf_largebatch.review.tensorboard import NoiseScaleScalars, TensorBoardScalars
+    from tf_largebatch.schedules import (
+        BatchPhases,
+        Constant,
+        Cosine,
+        Exponential,
+        Polynomial,
+        Scaled,
+        Steps,
+        Warmup,
+    )
+    from tf_largebatch.training.keras_fit import DistributedFit
 
-__all__ = ["__version__", *sorted(_PUBLIC)]
+__all__ = [
+    "LAMB",
+    "LARS",
+    "BatchPhases",
+    "BatchPlan",
+    "Constant",
+    "Cosine",
+    "DistributedFit",
+    "Exponential",
+    "GhostBatchNormalization",
+    "MomentumSGD",
+    "NoiseScaleScalars",
+    "Polynomial",
+    "RMSpropSGD",
+    "Scaled",
+    "Steps",
+    "TensorBoardScalars",
+    "Warmup",
+    "__version__",
+]
+
+# Commands under the names that they had: python -m tf_largebatch.launch, diagnose, compare.
+__path__.append(str(Path(__file__).with_name("old_names")))
 
 
 def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    match name:
+        case "LAMB" | "LARS" | "MomentumSGD" | "RMSpropSGD":
+            from tf_largebatch import optimizers as room
+        case (
+            "BatchPhases"
+            | "Constant"
+            | "Cosine"
+            | "Exponential"
+            | "Polynomial"
+            | "Scaled"
+            | "Steps"
+            | "Warmup"
+        ):
+            from tf_largebatch import schedules as room
+        case "DistributedFit":
+            from tf_largebatch.training import keras_fit as room
+        case "BatchPlan":
+            from tf_largebatch.records import batching as room
+        case "GhostBatchNormalization":
+            from tf_largebatch.models import ghost_batchnorm as room
+        case "NoiseScaleScalars" | "TensorBoardScalars":
+            from tf_largebatch.review import tensorboard as room
+        case _:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(room, name)
 
 
 def __dir__():
-    return sorted({*globals(), *_PUBLIC})
+    return sorted({*globals(), *__all__})

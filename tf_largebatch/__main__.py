@@ -6,11 +6,12 @@ import json
 import pkgutil
 from pathlib import Path
 
-from tf_largebatch import published, recipes
-from tf_largebatch.errors import InputError
-from tf_largebatch.flags import Parser
-from tf_largebatch.recipe import Recipe
-from tf_largebatch.result import Result
+from tf_largebatch import recipes
+from tf_largebatch.records import published
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.flags import Parser
+from tf_largebatch.records.recipe import Recipe
+from tf_largebatch.records.result import Result
 
 HEADER = (
     "recipe",

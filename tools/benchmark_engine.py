@@ -66,8 +66,8 @@ def make_step(batch: int, micro_batch: int | None = None, strategy=None):
     import keras
     import tensorflow as tf
 
-    from tf_largebatch.batching import BatchPlan
-    from tf_largebatch.distribution.step import TrainingStep
+    from tf_largebatch.records.batching import BatchPlan
+    from tf_largebatch.training.step import TrainingStep
 
     strategy = strategy or tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
@@ -239,7 +239,7 @@ def print_worker(rounds: int) -> None:
     """In a worker: times updates, then the all-reduce of gradients alone."""
     import tensorflow as tf
 
-    from tf_largebatch.distribution.strategy import make_strategy
+    from tf_largebatch.training.workers.strategy import make_strategy
 
     strategy = make_strategy()
     step, iterator = make_step(WORKERS * WORKER_BATCH, strategy=strategy)
@@ -282,7 +282,7 @@ def run(rounds: int) -> dict:
     import keras
     import tensorflow as tf
 
-    from tf_largebatch import run_folder
+    from tf_largebatch.records import run_folder
 
     tf.get_logger().setLevel("ERROR")
     record = {

@@ -33,13 +33,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_largebatch import run_folder
-from tf_largebatch.batching import BatchPlan
 from tf_largebatch.data import imagenet, order
 from tf_largebatch.data.crops import DRAWS, Crops, crop_box, crop_numbers, training_image
 from tf_largebatch.data.keyed_random import uniforms
 from tf_largebatch.data.records import FAMILIES, make_locator, parse, read
 from tf_largebatch.data.shards import find_shards, index_shards
+from tf_largebatch.records import run_folder
+from tf_largebatch.records.batching import BatchPlan
 
 try:
     import simplejpeg

@@ -26,8 +26,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_largebatch import run_folder
 from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, RMSpropSGD
+from tf_largebatch.records import run_folder
 
 REFERENCE = "keras SGD momentum"
 RESNET50_TENSORS = 161

@@ -33,9 +33,9 @@ def make_step():
     import keras
     import tensorflow as tf
 
-    from tf_largebatch.batching import BatchPlan
-    from tf_largebatch.distribution.step import TrainingStep
     from tf_largebatch.optimizers import LARS
+    from tf_largebatch.records.batching import BatchPlan
+    from tf_largebatch.training.step import TrainingStep
 
     keras.utils.set_random_seed(0)
     layers = [keras.Input(IMAGE)]
@@ -67,10 +67,10 @@ def measure(rounds: int, folder: Path) -> dict:
     import keras
     import tensorflow as tf
 
-    from tf_largebatch.callbacks.tensorboard import TensorBoardScalars
-    from tf_largebatch.distribution import loop
-    from tf_largebatch.distribution.checkpoint import Progress
-    from tf_largebatch.distribution.layer_changes import LayerChanges
+    from tf_largebatch.review.tensorboard.scalars import TensorBoardScalars
+    from tf_largebatch.training import loop
+    from tf_largebatch.training.checkpoint import Progress
+    from tf_largebatch.training.layer_changes import LayerChanges
 
     step, iterator = make_step()
     board = TensorBoardScalars(folder, every=loop.BLOCK, plan_markdown="", hparams={})
@@ -136,7 +136,7 @@ def run(rounds: int) -> dict:
     import keras
     import tensorflow as tf
 
-    from tf_largebatch import run_folder
+    from tf_largebatch.records import run_folder
 
     with tempfile.TemporaryDirectory() as folder:
         result = measure(rounds, Path(folder))

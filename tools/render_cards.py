@@ -17,10 +17,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tf_largebatch import overrides, sources  # noqa: E402
 from tf_largebatch.__main__ import load_recipes, miniature_record  # noqa: E402
-from tf_largebatch.plan import describe_expected  # noqa: E402
-from tf_largebatch.recipe import Recipe  # noqa: E402
+from tf_largebatch.records import overrides, sources  # noqa: E402
+from tf_largebatch.records.plan import describe_expected  # noqa: E402
+from tf_largebatch.records.recipe import Recipe  # noqa: E402
 
 FOLDER = ROOT / "recipes"
 SMOKE = ROOT / "tools" / "records" / "smoke.json"

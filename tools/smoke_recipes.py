@@ -21,9 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tf_largebatch import run_folder  # noqa: E402
 from tf_largebatch.__main__ import load_recipes  # noqa: E402
-from tf_largebatch.recipe import Recipe  # noqa: E402
+from tf_largebatch.records import run_folder  # noqa: E402
+from tf_largebatch.records.recipe import Recipe  # noqa: E402
 
 ERROR_LINES = 5
 

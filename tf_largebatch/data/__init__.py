@@ -1,8 +1,8 @@
 """Data sources: what a training run needs from a data set, one module per data set.
 
 Every source is a pure function of (seed, update): the examples are one endless stream of shuffled
-epochs (see `tf_largebatch.batching`), so any number of workers and any restart see the same global
-batches, and augmentation depends on (seed, epoch, example) alone.
+epochs (see `tf_largebatch.records.batching`), so any number of workers and any restart see the same
+global batches, and augmentation depends on (seed, epoch, example) alone.
 
 Importing this package costs nothing; the modules in it import TensorFlow.
 """
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from tf_largebatch.batching import BatchPlan
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.errors import InputError
 
 if TYPE_CHECKING:
     import tensorflow as tf

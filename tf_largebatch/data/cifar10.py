@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tf_largebatch.data import augment, downloads
 from tf_largebatch.data.arrays import ArraySource, pixel_statistics
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 CLASSES = 10
 _BATCHES = {"train": tuple(f"data_batch_{n}" for n in range(1, 6)), "test": ("test_batch",)}

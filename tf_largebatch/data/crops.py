@@ -31,7 +31,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tf_largebatch.data.color import change_colors
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 ATTEMPTS = 10
 # Per example: an area and an aspect for each attempt, the place (y, x), the mirror.

@@ -12,7 +12,7 @@ import numpy as np
 
 from tf_largebatch.data import augment
 from tf_largebatch.data.arrays import ArraySource
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 TRAIN_EXAMPLES = 1_280
 EVAL_EXAMPLES = 517

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 
 def fetch(name: str) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:

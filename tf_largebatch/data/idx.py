@@ -16,7 +16,7 @@ import numpy as np
 
 from tf_largebatch.data import augment, downloads
 from tf_largebatch.data.arrays import ArraySource, pixel_statistics
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 _OPENERS = {"": open, ".gz": gzip.open, ".xz": lzma.open}
 _PARTS = ("train", "t10k")

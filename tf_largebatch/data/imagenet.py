@@ -20,21 +20,15 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from tf_largebatch.batching import BatchPlan
 from tf_largebatch.data import order
 from tf_largebatch.data.bad_pictures import RECORD_ERRORS, deliver_or_mark, find_unreadable
 from tf_largebatch.data.color import draw_changes
-from tf_largebatch.data.crops import (
-    DRAWS,
-    Crops,
-    crop_numbers,
-    evaluation_image,
-    training_image,
-)
+from tf_largebatch.data.crops import DRAWS, Crops, crop_numbers, evaluation_image, training_image
 from tf_largebatch.data.keyed_random import uniforms
 from tf_largebatch.data.records import KeyFamily, find_family, make_locator, parse, read
 from tf_largebatch.data.shards import ShardIndex, find_shards, index_shards
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.errors import InputError
 
 CLASSES = 1000
 # The customary constants (0.485, 0.456, 0.406), (0.229, 0.224, 0.225) of 1, in units of uint8.

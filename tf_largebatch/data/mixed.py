@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tf_largebatch.batching import BatchPlan
 from tf_largebatch.data import DataSource, mixing, order, randaugment
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.errors import InputError
 
 
 class MixedSource:

@@ -28,7 +28,7 @@ import math
 import tensorflow as tf
 
 from tf_largebatch.data.keyed_random import fold, integers, uniforms
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 # One number per kind of draw, unlike those of the other modules that draw from the same keys.
 _SWITCH, _MIXUP, _CUTMIX, _CENTRE = 32, 33, 34, 35

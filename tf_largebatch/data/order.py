@@ -24,9 +24,9 @@ import math
 
 import tensorflow as tf
 
-from tf_largebatch.batching import BatchPlan
 from tf_largebatch.data import DataSource
 from tf_largebatch.data.keyed_random import fold, mix
+from tf_largebatch.records.batching import BatchPlan
 
 SEED_LIMIT = 2**32
 _ROUNDS = 8

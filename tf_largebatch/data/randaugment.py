@@ -36,7 +36,7 @@ from types import SimpleNamespace
 import tensorflow as tf
 
 from tf_largebatch.data.keyed_random import fold, integers, normals, uniforms
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 # One number per kind of draw, unlike those of the other modules that draw from the same keys.
 _OPERATION, _APPLY, _MAGNITUDE, _SIGN = 48, 49, 50, 51

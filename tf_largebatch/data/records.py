@@ -8,7 +8,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from tf_largebatch.data.shards import FOOTER_BYTES, HEADER_BYTES, ShardIndex
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_largebatch.data.shard_index import load_lengths, save_lengths
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 HEADER_BYTES = 12
 FOOTER_BYTES = 4

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_largebatch.data.records import FAMILIES, KeyFamily
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 _FILE_NAMES = {
     "image/encoded": "{split}-{number:05d}-of-{total:05d}",

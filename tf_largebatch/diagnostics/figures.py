@@ -1,15 +1,13 @@
 """The figures of the instruments, as PNG bytes. matplotlib is imported to draw."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 
 from tf_largebatch.diagnostics.critical_batch import Tradeoff
 from tf_largebatch.diagnostics.layer_ratios import LayerRatio, LogGrowth
+from tf_largebatch.review.figures import COLOURS, finish, make_axes, plain_numbers
 
-# Okabe and Ito's colours, told apart by colour-blind readers; without yellow, pale on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 CONTOURS = 15
 
 
@@ -25,7 +23,7 @@ def draw_steps(
         curves: (label, batches, updates, fit) of each workload.
         goal: what was to be reached, in words.
     """
-    figure, axes = _axes()
+    figure, axes = make_axes()
     for number, (label, batches, steps, fit) in enumerate(curves):
         colour = COLOURS[number % len(COLOURS)]
         order = np.argsort(batches)
@@ -40,14 +38,14 @@ def draw_steps(
                 axes.plot(at, fit.steps(at), "X", color=colour, ms=9, mec="white")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
-    _plain_numbers(axes.xaxis, base=2)
-    _plain_numbers(axes.yaxis, base=2)
-    return _finish(figure, axes, "batch, examples", f"updates to {goal}", legend=True)
+    plain_numbers(axes.xaxis, base=2)
+    plain_numbers(axes.yaxis, base=2)
+    return finish(figure, axes, "batch, examples", f"updates to {goal}", legend=True)
 
 
 def draw_line(places: np.ndarray, curves: dict[str, np.ndarray], xlabel: str) -> bytes:
     """Draws losses on a line; a loss that is not finite is a gap with a cross at the top."""
-    figure, axes = _axes()
+    figure, axes = make_axes()
     for number, (label, losses) in enumerate(curves.items()):
         colour = COLOURS[number % len(COLOURS)]
         axes.plot(places, losses, color=colour, lw=1.6, label=label)
@@ -61,12 +59,12 @@ def draw_line(places: np.ndarray, curves: dict[str, np.ndarray], xlabel: str) ->
             transform=axes.get_xaxis_transform(),
             label=f"{label}: not finite" if len(gaps) else None,
         )
-    return _finish(figure, axes, xlabel, "loss, nats", legend=len(curves) > 1 or _gaps(curves))
+    return finish(figure, axes, xlabel, "loss, nats", legend=len(curves) > 1 or _gaps(curves))
 
 
 def draw_plane(x: np.ndarray, y: np.ndarray, losses: np.ndarray) -> bytes:
     """Draws contours of the loss on a plane, [y, x]; what is not finite is hatched."""
-    figure, axes = _axes((6.4, 5.4))
+    figure, axes = make_axes((6.4, 5.4))
     axes.patch.set(hatch="xx", edgecolor="#999999")
     finite = losses[np.isfinite(losses)]
     if finite.size and finite.min() < finite.max():
@@ -77,22 +75,22 @@ def draw_plane(x: np.ndarray, y: np.ndarray, losses: np.ndarray) -> bytes:
         drawn = axes.contourf(x, y, masked, levels=levels, cmap="viridis")
         figure.colorbar(drawn, ax=axes, label="loss, nats", format="%.3g")
     axes.plot(0, 0, "+", color="white", ms=10)
-    return _finish(figure, axes, "first direction", "second direction", legend=False)
+    return finish(figure, axes, "first direction", "second direction", legend=False)
 
 
 def draw_spectrum(values: np.ndarray, residuals: np.ndarray) -> bytes:
     """Draws eigenvalue estimates with the bounds of their errors."""
-    figure, axes = _axes((5, 3.6))
+    figure, axes = make_axes((5, 3.6))
     ranks = np.arange(1, len(values) + 1)
     axes.errorbar(ranks, values, yerr=residuals, fmt="o", color=COLOURS[0], capsize=3)
     axes.set_xticks(ranks)
-    return _finish(figure, axes, "rank", "eigenvalue of the Hessian", legend=False)
+    return finish(figure, axes, "rank", "eigenvalue of the Hessian", legend=False)
 
 
 def draw_ratios(groups: dict[str, Sequence[LayerRatio]]) -> bytes:
     """Draws |w| / |grad L(w)| of every tensor that has one, a mark for each group of weights."""
     names = [row.name for row in next(iter(groups.values()))]
-    figure, axes = _axes((8, max(3.0, 0.22 * len(names) + 1)))
+    figure, axes = make_axes((8, max(3.0, 0.22 * len(names) + 1)))
     for number, (label, rows) in enumerate(groups.items()):
         points = [(row.ratio, i) for i, row in enumerate(rows) if row.ratio is not None]
         if points:
@@ -100,14 +98,14 @@ def draw_ratios(groups: dict[str, Sequence[LayerRatio]]) -> bytes:
     axes.set_xscale("log")
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.invert_yaxis()
-    return _finish(figure, axes, "weight norm / gradient norm", "", legend=True)
+    return finish(figure, axes, "weight norm / gradient norm", "", legend=True)
 
 
 def draw_growth(
     updates: Sequence[int], distances: Sequence[float], growth: LogGrowth | None
 ) -> bytes:
     """Draws the distance from the first weights against the logarithm of the updates."""
-    figure, axes = _axes()
+    figure, axes = make_axes()
     axes.plot(updates, distances, "o-", color=COLOURS[0], label="measured")
     if growth is not None:
         ends = np.array([min(updates), max(updates)], float)
@@ -115,66 +113,9 @@ def draw_growth(
         label = f"{growth.slope:.3g} log t + {growth.intercept:.3g}"
         axes.plot(ends, fitted, "--", color=COLOURS[1], label=label)
     axes.set_xscale("log")
-    _plain_numbers(axes.xaxis)
-    return _finish(figure, axes, "updates t", "distance from the first weights", legend=True)
-
-
-def draw_noise(
-    places: Sequence[int],
-    scales: Sequence[float],
-    batch: int | None,
-    *,
-    xlabel: str = "examples measured",
-) -> bytes:
-    """Draws B_simple against the examples that it was measured on, and the batch in use.
-
-    Where it could not be told (NaN) the line has a gap.
-
-    Args:
-        places: examples, or updates.
-        scales: B_simple at each.
-        batch: in use.
-        xlabel: what `places` are.
-    """
-    figure, axes = _axes()
-    axes.plot(places, scales, color=COLOURS[0], label="B_simple", marker=".", ms=4)
-    if batch is not None:
-        axes.axhline(batch, color=COLOURS[1], ls="--", lw=1, label=f"batch of the run, {batch:,}")
-    axes.set_yscale("log")
-    _plain_numbers(axes.yaxis)
-    return _finish(figure, axes, xlabel, "examples", legend=True)
-
-
-def _plain_numbers(axis, base: int = 10) -> None:
-    """Writes 256 for 2^8, and 130 for 1.3 x 10^2, on an axis that may span less than a decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    if base == 10:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-    axis.set_minor_formatter(NullFormatter())
+    plain_numbers(axes.xaxis)
+    return finish(figure, axes, "updates t", "distance from the first weights", legend=True)
 
 
 def _gaps(curves: dict[str, np.ndarray]) -> bool:
     return any(np.isnan(losses).any() for losses in curves.values())
-
-
-def _axes(size: tuple[float, float] = (6.4, 4.2)):
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _finish(figure, axes, xlabel: str, ylabel: str, *, legend: bool) -> bytes:
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    if legend and axes.get_legend_handles_labels()[1]:
-        shown = figure.legend(loc="outside lower center", ncols=2, fontsize=9)
-        for text in shown.get_texts():
-            text.set_parse_math(False)  # names are the user's words
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()

@@ -11,12 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_largebatch.batching import BatchPlan
 from tf_largebatch.diagnostics.objective import Batch
-from tf_largebatch.errors import InputError
-from tf_largebatch.run_folder import PLAN
-from tf_largebatch.specs.data import DigitsSpec, ImageNetSpec
-from tf_largebatch.specs.model import LossSpec, ModelSpec
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.run_folder import PLAN
+from tf_largebatch.records.specs.data import DigitsSpec, ImageNetSpec
+from tf_largebatch.records.specs.model import LossSpec, ModelSpec
 
 MODEL = "model.keras"
 NAMED = 12  # runs in an error

@@ -2,41 +2,20 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
 import numpy as np
 
 from tf_largebatch.diagnostics import figures, landscape, sharpness
 from tf_largebatch.diagnostics.hessian import top_eigenvalues
 from tf_largebatch.diagnostics.layer_ratios import fit_log_growth, layer_ratios
-from tf_largebatch.diagnostics.noise_scale import advise, from_two_batches
 from tf_largebatch.diagnostics.objective import Objective
+from tf_largebatch.review.figures import draw_noise
+from tf_largebatch.review.measurement import Measurement
+from tf_largebatch.review.noise_scale import advise, from_two_batches
 
 BETWEEN = (-0.5, 1.5)  # range of the line between two solutions, arXiv:1712.09913
 SEEN = 40  # points of the noise scale's figure
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """What one instrument found.
-
-    Attributes:
-        name: of its files.
-        title: one line.
-        lines: (label, text) of the table.
-        numbers: plain data.
-        arrays: what the figure was drawn from.
-        figure: PNG.
-        scalars: for TensorBoard, by tag.
-    """
-
-    name: str
-    title: str
-    lines: tuple[tuple[str, str], ...]
-    numbers: dict
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    figure: bytes | None = None
-    scalars: dict[str, float] = field(default_factory=dict)
 
 
 def measure_noise_scale(
@@ -80,7 +59,7 @@ def measure_noise_scale(
             "advice": advice,
         },
         arrays={"examples": examples, "small_sq": small, "big_sq": big, "b_simple": scales},
-        figure=figures.draw_noise(examples[show], scales[show], global_batch),
+        figure=draw_noise(examples[show], scales[show], global_batch),
         scalars={"noise/grad_sq": last.grad_sq, "noise/trace": last.trace}
         | {f"noise/{name}": value for name, value in known.items()},
     )

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 Batch = tuple[tf.Tensor, tf.Tensor]
 

@@ -1,7 +1,7 @@
 """What an instrument will take of memory, told before it starts."""
 
-from tf_largebatch.errors import InputError
-from tf_largebatch.memory import available_bytes, gigabytes
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.memory import available_bytes, gigabytes
 
 FLOAT64 = 8
 WORKING_VECTORS = 30  # as long as the weights: scipy's L-BFGS-B keeps 25, and a gradient or two

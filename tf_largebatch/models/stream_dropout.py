@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tf_largebatch import stream_position
+from tf_largebatch.records import stream_position
 
 _PHILOX = 1  # tf.random.Algorithm.PHILOX
 _WORDS = 4  # 32-bit numbers that Philox makes of one counter

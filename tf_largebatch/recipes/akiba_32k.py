@@ -9,15 +9,15 @@ Expect 25.1 % top-1 error after 90 epochs: RMSprop that turns into SGD takes the
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import (
+from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.records.recipe import (
     Expected,
     Miniature,
     MiniatureRow,
     RMSpropSGDSpec,
     StepsSpec,
 )
-from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.training.command import main
 
 RECIPE = dataclasses.replace(
     goyal_8k.RECIPE,  # the paper: the recipe of Goyal et al., but for what follows

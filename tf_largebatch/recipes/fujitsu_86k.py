@@ -9,8 +9,8 @@ Expect 24.02 +- 0.07 % top-1 error in 1,350 updates: complete, and without augme
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import (
+from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.records.recipe import (
     Expected,
     ImageNetSpec,
     LARSSpec,
@@ -21,7 +21,7 @@ from tf_largebatch.recipe import (
     PolynomialSpec,
     Recipe,
 )
-from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.training.command import main
 
 RECIPE = Recipe(
     name="fujitsu_86k",

@@ -9,8 +9,7 @@ Expect 23.74 +- 0.09 % top-1 error after 90 epochs (Table 1, 5 runs); 256 images
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import (
+from tf_largebatch.records.recipe import (
     DigitsSpec,
     Expected,
     ImageNetSpec,
@@ -22,6 +21,7 @@ from tf_largebatch.recipe import (
     SGDSpec,
     StepsSpec,
 )
+from tf_largebatch.training.command import main
 
 RECIPE = Recipe(
     name="goyal_8k",

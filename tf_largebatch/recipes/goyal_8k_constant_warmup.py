@@ -7,9 +7,9 @@ Expect 25.88 +- 0.56 % top-1 error (Table 1, 5 runs): worse than no warmup at al
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import Expected, Miniature, MiniatureRow
 from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.records.recipe import Expected, Miniature, MiniatureRow
+from tf_largebatch.training.command import main
 
 RECIPE = dataclasses.replace(
     goyal_8k.RECIPE,

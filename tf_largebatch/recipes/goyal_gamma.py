@@ -10,9 +10,9 @@ in the last batch norm of every block it is 23.60 and 23.74.
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import Expected, Miniature, MiniatureRow
 from tf_largebatch.recipes import goyal_8k, goyal_256
+from tf_largebatch.records.recipe import Expected, Miniature, MiniatureRow
+from tf_largebatch.training.command import main
 
 MODEL = dataclasses.replace(
     goyal_8k.RECIPE.model,

@@ -10,9 +10,9 @@ Expect at 256 images 23.92 and 23.68 % top-1 error with half and twice the rate;
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import Expected, Miniature, MiniatureRow
 from tf_largebatch.recipes import goyal_8k, goyal_256
+from tf_largebatch.records.recipe import Expected, Miniature, MiniatureRow
+from tf_largebatch.training.command import main
 
 
 def _expected(error, std):

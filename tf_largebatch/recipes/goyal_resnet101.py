@@ -10,9 +10,9 @@ ResNet-50, unchanged.
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import Expected, Miniature
 from tf_largebatch.recipes import goyal_8k, goyal_256
+from tf_largebatch.records.recipe import Expected, Miniature
+from tf_largebatch.training.command import main
 
 MODEL = dataclasses.replace(
     goyal_8k.RECIPE.model,

@@ -10,9 +10,9 @@ the linear rule with gradual warmup has an end.
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import Expected, Miniature, MiniatureRow
 from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.records.recipe import Expected, Miniature, MiniatureRow
+from tf_largebatch.training.command import main
 
 
 def _row(row, batch, warmup, error, std, runs):

@@ -9,8 +9,8 @@ Expect 75.3 % top-1 accuracy (29 hours on 8 GPUs), what large batches were first
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import (
+from tf_largebatch.recipes import goyal_8k, goyal_256
+from tf_largebatch.records.recipe import (
     Expected,
     ImageNetSpec,
     Miniature,
@@ -20,7 +20,7 @@ from tf_largebatch.recipe import (
     SGDSpec,
     StepsSpec,
 )
-from tf_largebatch.recipes import goyal_8k, goyal_256
+from tf_largebatch.training.command import main
 
 RECIPE = Recipe(
     name="he_256",

@@ -10,8 +10,8 @@ rate (lb-lr), 54.92 with ghost batch norm (lb-lr-gbn) and 59.5 with as many upda
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import (
+from tf_largebatch.recipes import goyal_8k, you_alexnet
+from tf_largebatch.records.recipe import (
     Expected,
     Miniature,
     MiniatureRow,
@@ -20,7 +20,7 @@ from tf_largebatch.recipe import (
     SGDSpec,
     StepsSpec,
 )
-from tf_largebatch.recipes import goyal_8k, you_alexnet
+from tf_largebatch.training.command import main
 
 NOTES = (
     "of the paper's rows only AlexNet is here; the others are on MNIST and CIFAR",

@@ -9,8 +9,8 @@ Expect 41.3 % top-1 error after 95 epochs (four minutes on 1,024 P40).
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import (
+from tf_largebatch.recipes import jia_64k
+from tf_largebatch.records.recipe import (
     Expected,
     ImageNetSpec,
     LARSSpec,
@@ -21,7 +21,7 @@ from tf_largebatch.recipe import (
     Recipe,
     SGDSpec,
 )
-from tf_largebatch.recipes import jia_64k
+from tf_largebatch.training.command import main
 
 RECIPE = Recipe(
     name="jia_alexnet_64k",

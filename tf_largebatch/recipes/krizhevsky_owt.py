@@ -10,8 +10,8 @@ first published linear rule.
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import (
+from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.records.recipe import (
     Expected,
     ImageNetSpec,
     Miniature,
@@ -21,7 +21,7 @@ from tf_largebatch.recipe import (
     SGDSpec,
     StepsSpec,
 )
-from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.training.command import main
 
 
 def _row(row, batch, error):

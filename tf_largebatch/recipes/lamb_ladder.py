@@ -10,8 +10,8 @@ rate and the warmup of every batch.
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import (
+from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.records.recipe import (
     Expected,
     LAMBSpec,
     Miniature,
@@ -20,7 +20,7 @@ from tf_largebatch.recipe import (
     PolynomialSpec,
     Recipe,
 )
-from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.training.command import main
 
 LARGEST = 32768  # [recall] the table of untuned LAMB
 

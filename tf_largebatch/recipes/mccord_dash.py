@@ -10,8 +10,8 @@ Expect, from its curves, the best of 0, 5, 10 and 20 epochs to be 5 at 7,680 ima
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import (
+from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.records.recipe import (
     ImageNetSpec,
     Miniature,
     MiniatureRow,
@@ -20,7 +20,7 @@ from tf_largebatch.recipe import (
     SGDSpec,
     StepsSpec,
 )
-from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.training.command import main
 
 
 def _key(batch, warmup, scaling):

@@ -9,9 +9,9 @@ arXiv:1811.05233. Expect 24.85 % top-1 error (recalled): the largest batches of 
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import Expected, Miniature, MiniatureRow
 from tf_largebatch.recipes import mikami_55k
+from tf_largebatch.records.recipe import Expected, Miniature, MiniatureRow
+from tf_largebatch.training.command import main
 
 RECIPE = dataclasses.replace(
     mikami_55k.RECIPE,

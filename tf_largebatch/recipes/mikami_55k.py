@@ -9,8 +9,8 @@ Expect 24.71 % top-1 error in 2,086 updates (122 s on 3,456 V100).
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import (
+from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.records.recipe import (
     Expected,
     ImageNetSpec,
     LARSSpec,
@@ -21,7 +21,7 @@ from tf_largebatch.recipe import (
     PolynomialSpec,
     Recipe,
 )
-from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.training.command import main
 
 RECIPE = Recipe(
     name="mikami_55k",

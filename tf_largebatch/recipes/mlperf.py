@@ -10,9 +10,9 @@ submitter, round and batch:
 
 import dataclasses
 
-from tf_largebatch import published
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import (
+from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.records import published
+from tf_largebatch.records.recipe import (
     Expected,
     ImageNetSpec,
     LARSSpec,
@@ -24,7 +24,7 @@ from tf_largebatch.recipe import (
     Recipe,
     SGDSpec,
 )
-from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.training.command import main
 
 DATA = ImageNetSpec(
     image_size=224,  # [code: v0.7 Google JAX mlperf_input_pipeline.py]

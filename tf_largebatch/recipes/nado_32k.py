@@ -9,8 +9,8 @@ Expect 24.07 % top-1 error with Nesterov momentum and 24.03 % with LARS, both in
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import (
+from tf_largebatch.recipes import goyal_8k, mlperf
+from tf_largebatch.records.recipe import (
     Expected,
     LARSSpec,
     LossSpec,
@@ -21,7 +21,7 @@ from tf_largebatch.recipe import (
     Recipe,
     SGDSpec,
 )
-from tf_largebatch.recipes import goyal_8k, mlperf
+from tf_largebatch.training.command import main
 
 LARS = Recipe(
     name="nado_32k",

@@ -9,9 +9,9 @@ arXiv:1711.00489. Expect 23.9 % top-1 error: a growing batch replaces half of a 
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import Expected, Miniature, MiniatureRow, StepsSpec
 from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.records.recipe import Expected, Miniature, MiniatureRow, StepsSpec
+from tf_largebatch.training.command import main
 
 RECIPE = dataclasses.replace(
     goyal_8k.RECIPE,  # the paper: the recipe of Goyal et al., but for what follows

@@ -9,8 +9,8 @@ Expect 23 % top-1 error in fewer than 2,500 updates with momentum 0.975 (abstrac
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import (
+from tf_largebatch.recipes import goyal_8k, smith_16k
+from tf_largebatch.records.recipe import (
     Expected,
     ImageNetSpec,
     Miniature,
@@ -20,7 +20,7 @@ from tf_largebatch.recipe import (
     SGDSpec,
     StepsSpec,
 )
-from tf_largebatch.recipes import goyal_8k, smith_16k
+from tf_largebatch.training.command import main
 
 SLOW = Recipe(
     name="smith_inception",

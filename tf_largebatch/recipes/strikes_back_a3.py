@@ -9,8 +9,8 @@ arXiv:2110.00476. Expect 21.9 % top-1 error after 100 epochs on 160 px, tested a
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import (
+from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.records.recipe import (
     CosineSpec,
     Expected,
     ImageNetSpec,
@@ -21,7 +21,7 @@ from tf_largebatch.recipe import (
     ModelSpec,
     Recipe,
 )
-from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.training.command import main
 
 RECIPE = Recipe(
     name="strikes_back_a3",

@@ -10,8 +10,8 @@ hyperparameters: those of the same team's MLPerf submission (`fujitsu_86k`) stan
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import (
+from tf_largebatch.recipes import fujitsu_86k, goyal_8k
+from tf_largebatch.records.recipe import (
     Expected,
     ImageNetSpec,
     LARSSpec,
@@ -22,7 +22,7 @@ from tf_largebatch.recipe import (
     PolynomialSpec,
     Recipe,
 )
-from tf_largebatch.recipes import fujitsu_86k, goyal_8k
+from tf_largebatch.training.command import main
 
 RECIPE = Recipe(
     name="yamazaki_81k",

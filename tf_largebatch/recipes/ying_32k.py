@@ -9,8 +9,8 @@ Expect 23.7 % top-1 error in 3,519 updates: LARS, and batch norm over groups of 
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import (
+from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.records.recipe import (
     Expected,
     ImageNetSpec,
     LARSSpec,
@@ -21,7 +21,7 @@ from tf_largebatch.recipe import (
     PolynomialSpec,
     Recipe,
 )
-from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.training.command import main
 
 RECIPE = Recipe(
     name="ying_32k",

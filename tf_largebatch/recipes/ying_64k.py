@@ -9,9 +9,9 @@ Expect 24.8 % top-1 error after 90 epochs, 1.1 points above that of 32,768 image
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import Expected, Miniature, MiniatureRow
 from tf_largebatch.recipes import ying_32k
+from tf_largebatch.records.recipe import Expected, Miniature, MiniatureRow
+from tf_largebatch.training.command import main
 
 RECIPE = dataclasses.replace(
     ying_32k.RECIPE,

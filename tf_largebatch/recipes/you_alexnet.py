@@ -10,8 +10,8 @@ and 58.3 % with LARS at 4,096 and 8,192.
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import (
+from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.records.recipe import (
     Expected,
     ImageNetSpec,
     LARSSpec,
@@ -22,7 +22,7 @@ from tf_largebatch.recipe import (
     Recipe,
     SGDSpec,
 )
-from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.training.command import main
 
 NOTES = (
     "the crop is not published: 227 pixels at random from a picture whose shorter side is 256, a "

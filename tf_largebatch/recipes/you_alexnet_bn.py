@@ -10,9 +10,9 @@ Expect 60.2, 58.9 and 58.0 % top-1 accuracy with SGD at 512, 4,096 and 8,192 ima
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import Expected, Miniature, MiniatureRow, ModelSpec
 from tf_largebatch.recipes import goyal_8k, you_alexnet
+from tf_largebatch.records.recipe import Expected, Miniature, MiniatureRow, ModelSpec
+from tf_largebatch.training.command import main
 
 NOTES = (
     you_alexnet.NOTES[0],  # ours: the crop

@@ -10,9 +10,9 @@ Expect 74.9 % top-1 accuracy after 64 epochs (2,503 updates: 14 minutes on 2,048
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import Expected, Miniature, MiniatureRow
 from tf_largebatch.recipes import goyal_8k, you_resnet50
+from tf_largebatch.records.recipe import Expected, Miniature, MiniatureRow
+from tf_largebatch.training.command import main
 
 NINETY = dataclasses.replace(
     you_resnet50.LARS_32K,

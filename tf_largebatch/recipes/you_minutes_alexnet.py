@@ -9,9 +9,9 @@ Expect 58.6 % top-1 accuracy after 100 epochs (11 minutes on 1,024 processors).
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import Expected, Miniature
 from tf_largebatch.recipes import you_alexnet, you_alexnet_bn
+from tf_largebatch.records.recipe import Expected, Miniature
+from tf_largebatch.training.command import main
 
 RECIPE = dataclasses.replace(
     you_alexnet_bn.LARS_32K,

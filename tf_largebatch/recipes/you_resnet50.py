@@ -12,8 +12,8 @@ The rows that begin with "later-" are the rates of a later manuscript of the sam
 
 import dataclasses
 
-from tf_largebatch.cli import main
-from tf_largebatch.recipe import (
+from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.records.recipe import (
     Expected,
     ImageNetSpec,
     LARSSpec,
@@ -24,7 +24,7 @@ from tf_largebatch.recipe import (
     Recipe,
     SGDSpec,
 )
-from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.training.command import main
 
 NOTES = (
     "the crop is not published: 224 pixels at random from a picture whose shorter side is 256, a "

@@ -6,8 +6,8 @@ from fractions import Fraction
 import keras
 from keras import ops
 
-from tf_largebatch.batching import BatchPlan
-from tf_largebatch.scaling import scale_factor
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.scaling import scale_factor
 from tf_largebatch.schedules.arguments import (
     check_count,
     check_rate,

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from tf_largebatch.batching import BatchPlan
+from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.schedules.arguments import (
     check_count,
     check_end_rate,

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from tf_largebatch.batching import BatchPlan
+from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.schedules.arguments import (
     check_positive,
     check_rate,

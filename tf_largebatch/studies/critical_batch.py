@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tf_largebatch import run_folder
-from tf_largebatch.errors import InputError
-from tf_largebatch.flags import LARGEST_SEED, Parser, number
-from tf_largebatch.quiet import import_tensorflow
+from tf_largebatch.records import run_folder
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.flags import LARGEST_SEED, Parser, number
+from tf_largebatch.records.quiet import import_tensorflow
 from tf_largebatch.studies.steps_record import FILES, PAGE, Tried, conclude
 
 BATCHES = tuple(2**i for i in range(3, 11))  # powers of two, as the paper's
@@ -205,7 +205,7 @@ def _make_train(batch: int, settings: dict) -> Callable:
     """Compiles the training of one batch."""
     from tf_largebatch.data import digits
     from tf_largebatch.models.fully_connected import make_fully_connected
-    from tf_largebatch.trial_training import TrialTraining
+    from tf_largebatch.studies.trial_training import TrialTraining
 
     source = digits.load()
     model = make_fully_connected(

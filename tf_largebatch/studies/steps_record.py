@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tf_largebatch import run_folder
-from tf_largebatch.errors import InputError
-from tf_largebatch.page import flatten, write_page
+from tf_largebatch.records import run_folder
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.review.page import flatten, write_page
 
 FIGURE, PAGE, ROWS, TRIAL_ROWS = "steps.png", "report.html", "rows.csv", "trials.csv"
 FILES = {

@@ -14,8 +14,8 @@ from tf_largebatch.data.prepare.job import LABEL_MAP, MANIFEST, Job
 from tf_largebatch.data.prepare.layouts import LAYOUTS, open_source, recognise
 from tf_largebatch.data.prepare.options import Options
 from tf_largebatch.data.prepare.progress import Progress, format_seconds
-from tf_largebatch.errors import InputError, StoppedError
-from tf_largebatch.flags import Parser, number
+from tf_largebatch.records.errors import InputError, StoppedError
+from tf_largebatch.records.flags import Parser, number
 
 WRONG_INPUT = 2
 MOST_PROCESSES = 16  # each holds a TensorFlow

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tf_largebatch.data.prepare.source import WNID, Source
 from tf_largebatch.data.prepare.tars import TRAIN_TAR, VALIDATION_TAR
-from tf_largebatch.datasets import DATASETS
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.datasets import DATASETS
+from tf_largebatch.records.errors import InputError
 
 # As image-net.org states them beside the downloads; torchvision's `ImageNet` has the same.
 PUBLISHED_MD5 = {

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from itertools import pairwise
 
 from tf_largebatch.data.prepare.source import Picture
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 
 def deal(

@@ -22,7 +22,7 @@ from tf_largebatch.data.prepare.source import (
     is_picture,
     rank_classes,
 )
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 VALIDATION_FOLDERS = ("val", "validation")
 _KAGGLE_PLACES = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")

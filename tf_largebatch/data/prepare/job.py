@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from tf_largebatch import __version__
 from tf_largebatch.data.prepare.dealing import deal
 from tf_largebatch.data.prepare.labels import label_map
 from tf_largebatch.data.prepare.options import Options
@@ -25,7 +24,8 @@ from tf_largebatch.data.prepare.pool import spread
 from tf_largebatch.data.prepare.progress import Progress
 from tf_largebatch.data.prepare.shard import DRAFT, Shard, make_shard
 from tf_largebatch.data.prepare.source import SPLITS, Source
-from tf_largebatch.errors import InputError
+from tf_largebatch.records import __version__
+from tf_largebatch.records.errors import InputError
 
 MANIFEST, LABEL_MAP, PARTIAL = "dataset.json", "labels.txt", ".partial"
 _IDENTITY = "identity.json"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tf_largebatch.data.prepare import folders, tars, tfds
 from tf_largebatch.data.prepare.source import Source
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 LAYOUTS = ("tars", "imagefolder", "kaggle", "tfds")
 _FORMS = (

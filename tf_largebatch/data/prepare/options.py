@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from tf_largebatch.data.prepare.source import SPLITS
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 
 def spread(function: Callable, tasks: Iterable, *, processes: int) -> Iterator:

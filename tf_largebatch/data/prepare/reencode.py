@@ -2,7 +2,7 @@
 
 from tf_largebatch.data.prepare.options import Options
 from tf_largebatch.data.prepare.pictures import Header, PictureError, read_header
-from tf_largebatch.quiet import import_tensorflow
+from tf_largebatch.records.quiet import import_tensorflow
 
 
 def is_wanted(header: Header, options: Options) -> bool:

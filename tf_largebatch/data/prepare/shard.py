@@ -12,8 +12,8 @@ from tf_largebatch.data.prepare.pictures import PictureError, read_header
 from tf_largebatch.data.prepare.reencode import decode, is_wanted, reencode
 from tf_largebatch.data.prepare.source import Picture
 from tf_largebatch.data.prepare.tfds import read_record
-from tf_largebatch.errors import InputError
-from tf_largebatch.quiet import import_tensorflow
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.quiet import import_tensorflow
 
 DRAFT = ".draft"  # the end of a name whose content is not whole
 

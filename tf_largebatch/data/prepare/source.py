@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 SPLITS = ("train", "validation")
 WNID = re.compile(r"n\d{8}")

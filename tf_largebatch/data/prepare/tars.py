@@ -18,7 +18,7 @@ from tf_largebatch.data.prepare.source import (
     is_picture,
     rank_classes,
 )
-from tf_largebatch.errors import InputError
+from tf_largebatch.records.errors import InputError
 
 TRAIN_TAR, VALIDATION_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tf_largebatch.data.prepare.source import Picture, Source, check_class_of, rank_classes
-from tf_largebatch.errors import InputError
-from tf_largebatch.quiet import import_tensorflow
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.quiet import import_tensorflow
 
 LABELS = "label.labels.txt"  # where TensorFlow Datasets notes the class of every number
 _SHARD = re.compile(r".+-train\.tfrecord-\d+-of-\d+")

@@ -1,0 +1,280 @@
+"""Instruments on a finished run: `python -m tf_largebatch.diagnose RUN --noise-scale --landscape`.
+
+Answers `--help` and refuses wrong input without importing TensorFlow where it can.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.flags import LARGEST_SEED, Parser, number
+from tf_largebatch.records.quiet import import_tensorflow
+from tf_largebatch.review.findings import FOLDER
+
+NOT_FINITE = 3  # exit status where an instrument met no finite number
+AT_MOST = 4096  # images, unless --images says otherwise
+DEFAULT = ("noise_scale", "layers")
+INSTRUMENTS = {
+    "noise_scale": "gradient noise scale B_simple, and what it says about the batch",
+    "sharpness": "Keskar's sharpness, in the full space and on a random manifold",
+    "hessian": "largest eigenvalues of the Hessian",
+    "landscape": "loss along one and over two filter-normalised random directions",
+    "layers": "weight norm over gradient norm by layer, at the first weights and the last",
+    "drift": "distance from the first weights at every checkpoint that is kept",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits: 0 done, 2 wrong input, 3 nothing finite was measured."""
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    try:
+        status = _run(arguments)
+    except InputError as error:
+        parser.error(str(error))
+    except ArithmeticError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        status = NOT_FINITE
+    sys.exit(status)
+
+
+def make_parser() -> Parser:
+    """Returns the flags."""
+    parser = Parser(
+        prog="python -m tf_largebatch.diagnose",
+        description="Measures the model of a finished run on its training images, without "
+        f"augmentation. Writes arrays, figures, a page and TensorBoard events to RUN/{FOLDER}.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder with its model.keras")
+    what = parser.add_argument_group("instruments (default: --noise-scale --layers)")
+    for name, text in INSTRUMENTS.items():
+        what.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=text)
+    what.add_argument(
+        "--interpolate",
+        type=Path,
+        metavar="RUN2",
+        help="loss between this run's model (0) and another's of the same network (1), with "
+        "batch-norm statistics interpolated and recomputed",
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder of ImageNet shards, where the run had one"
+    )
+    data.add_argument(
+        "--images",
+        type=number(int, 1),
+        metavar="N",
+        help="training images to measure on (default: all, 4096 at most)",
+    )
+    data.add_argument(
+        "--micro-batch",
+        type=number(int, 1),
+        default=256,
+        metavar="N",
+        help="images per forward pass, and per group of batch norm in --layers and recomputed "
+        "statistics (default: %(default)s)",
+    )
+    fine = parser.add_argument_group("settings of the instruments")
+    fine.add_argument(
+        "--noise-batch",
+        type=number(int, 1),
+        default=16,
+        metavar="N",
+        help="images behind each gradient of the noise scale; 1 takes every example by itself "
+        "(default: %(default)s)",
+    )
+    fine.add_argument(
+        "--eigenvalues", type=number(int, 1), default=5, metavar="K", help="(default: %(default)s)"
+    )
+    fine.add_argument(
+        "--products",
+        type=number(int, 1),
+        default=60,
+        metavar="M",
+        help="Hessian-vector products at most (default: %(default)s)",
+    )
+    fine.add_argument(
+        "--directions",
+        type=number(int, 1),
+        default=100,
+        metavar="P",
+        help="random directions of the manifold of --sharpness; each takes 8 bytes a weight "
+        "(default: %(default)s, the paper's)",
+    )
+    fine.add_argument(
+        "--points",
+        type=number(int, 3),
+        default=51,
+        metavar="P",
+        help="points of a line; a plane has half of them on each side (default: %(default)s)",
+    )
+    fine.add_argument(
+        "--seed",
+        type=number(int, 0, LARGEST_SEED),
+        default=0,
+        metavar="N",
+        help="of directions and starts (default: 0)",
+    )
+    return parser
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Setting:
+    """What an instrument may need."""
+
+    arguments: argparse.Namespace
+    run: object
+    other: object
+    source: object
+    objective: object
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.eigenvalues > arguments.products:
+        raise InputError(
+            f"--products must be at least --eigenvalues ({arguments.eigenvalues}). Received: "
+            f"{arguments.products}"
+        )
+    if not arguments.run.is_dir():
+        raise InputError(f"RUN must be the folder of a run. Received: {arguments.run}")
+    wanted = [name for name in INSTRUMENTS if getattr(arguments, name)]
+    wanted += ["interpolate"] * (arguments.interpolate is not None)
+    import_tensorflow()
+    from tf_largebatch.diagnostics.finished_run import open_run
+    from tf_largebatch.diagnostics.progress import show_progress
+    from tf_largebatch.review import report
+    from tf_largebatch.review.measurement import write_measurements
+    from tf_largebatch.review.training_noise import keep_noise
+
+    run = open_run(arguments.run)
+    other = open_run(arguments.interpolate) if arguments.interpolate else None
+    with show_progress() as progress:
+        progress.start("images")
+        setting = _prepare(arguments, wanted or DEFAULT, run, other, progress.advance)
+        found = []
+        for name in wanted or DEFAULT:
+            progress.start(name.replace("_", " "))
+            try:
+                found += _measure(name, setting)
+            except ValueError as error:
+                raise InputError(str(error)) from None
+    images = setting.objective.examples
+    facts = {
+        "images": images,
+        "weights": int(setting.objective.vector.size),
+        "updates": run.updates,
+        "global batch": run.global_batch,
+        "seed": arguments.seed,
+    }
+    folder = run.folder / FOLDER
+    write_measurements(found, folder, step=run.updates, facts=facts)
+    keep_noise(run.folder, global_batch=run.global_batch)
+    pages = [report.write_instruments_page(run.folder), *report.refresh(run.folder)]
+    lines = [line for one in found for line in one.lines]
+    width = max(len(label) for label, _ in lines)
+    print("\n".join(f"{label:<{width}}  {text}" for label, text in lines))
+    print(f"{images:,} training images without augmentation")
+    print("\n".join(f"page: {page}" for page in pages))
+    return 0
+
+
+def _prepare(arguments, wanted, run, other, after_batch) -> _Setting:
+    import numpy as np
+
+    from tf_largebatch.diagnostics.finished_run import read_images
+    from tf_largebatch.diagnostics.objective import Objective
+    from tf_largebatch.diagnostics.requirements import check_memory
+    from tf_largebatch.training.build import make_loss, make_source
+
+    # One epoch, of which the last one is plain.
+    source = make_source(run.data, arguments.data or run.images_folder, epochs=1.0)
+    batches = read_images(
+        source, arguments.images, at_most=AT_MOST, micro_batch=arguments.micro_batch
+    )
+    model = run.load_model()
+    check_memory(
+        wanted,
+        weights=sum(int(np.prod(v.shape)) for v in model.trainable_variables),
+        products=arguments.products,
+        directions=arguments.directions,
+        image_bytes=sum(images.numpy().nbytes for images, _ in batches),
+    )
+    objective = Objective(model, make_loss(run.loss), batches, after_batch=after_batch)
+    return _Setting(arguments=arguments, run=run, other=other, source=source, objective=objective)
+
+
+def _measure(name: str, setting: _Setting) -> list:
+    from tf_largebatch.diagnostics import measurements as m
+
+    arguments, run, objective = setting.arguments, setting.run, setting.objective
+    seed, points = arguments.seed, arguments.points
+    match name:
+        case "noise_scale":
+            batches = {"global_batch": run.global_batch, "updates": run.updates}
+            return [m.measure_noise_scale(objective, micro_batch=arguments.noise_batch, **batches)]
+        case "sharpness":
+            return [m.measure_sharpness(objective, manifold=arguments.directions, seed=seed)]
+        case "hessian":
+            count, products = arguments.eigenvalues, arguments.products
+            return [m.measure_hessian(objective, count=count, products=products, seed=seed)]
+        case "landscape":
+            side = points // 2 | 1  # odd, so that the solution itself is a point
+            return [
+                m.measure_line(objective, points=points, seed=seed),
+                m.measure_plane(objective, points=side, seed=seed),
+            ]
+        case "layers":
+            solutions = {"first": _first_weights(setting), "last": objective.vector}
+            return [m.measure_layers(objective, solutions)]
+        case "drift":
+            kept = run.checkpoint_weights()
+            later = {update: objective.flat(weights) for update, weights in kept.items()}
+            later[run.updates] = objective.vector
+            return [m.measure_drift(_first_weights(setting), later)]
+        case "interpolate":
+            return [_between(setting)]
+    raise ValueError(f"`name` must be an instrument. Received: {name!r}")
+
+
+def _first_weights(setting: _Setting):
+    """The weights that the run started from, made again from its seed."""
+    from tf_largebatch.training.build import make_model
+
+    run, objective = setting.run, setting.objective
+    if run.seed is None:
+        raise InputError(f"{run.folder} has no seed.json: its first weights are not known")
+    model = make_model(run, setting.source, run.seed)  # asks a recipe for its `model` alone
+    _check_same_network(model, objective, run.folder)
+    return objective.flat([v.numpy() for v in model.trainable_variables])
+
+
+def _between(setting: _Setting):
+    from tf_largebatch.diagnostics.measurements import measure_between
+
+    objective, folders = setting.objective, (setting.run.folder, setting.other.folder)
+    model = setting.other.load_model()
+    _check_same_network(model, objective, folders[1])
+    weights = objective.flat([v.numpy() for v in model.trainable_variables])
+    state = [v.numpy() for v in model.non_trainable_variables]
+    names = tuple(folder.resolve().name for folder in folders)
+    if names[0] == names[1]:  # two seeds of two rows
+        names = tuple("/".join(folder.resolve().parts[-2:]) for folder in folders)
+    return measure_between(
+        objective, (weights, state), points=setting.arguments.points, names=names
+    )
+
+
+def _check_same_network(model, objective, folder: Path) -> None:
+    shapes = [tuple(v.shape) for v in model.trainable_variables]
+    if shapes != objective.shapes:
+        raise InputError(
+            f"the network must be the one of RUN. Received: {folder}, with {len(shapes)} tensors "
+            f"of other shapes than the {len(objective.shapes)} there"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""Training in step on several devices: the strategy, one update, the loop, checkpoints."""

@@ -1,0 +1,1 @@
+"""Modules that `python -m tf_largebatch.NAME` finds under the names of before; see `__init__`."""

@@ -1,0 +1,248 @@
+"""What a run is about to do, as labelled lines: printed by `--plan`, and kept as `plan.json`.
+
+Standard library only: a plan answers before a framework could be imported.
+"""
+
+import dataclasses
+import importlib.util
+from dataclasses import dataclass
+
+from tf_largebatch.records import architectures, sources
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.datasets import DATASETS
+from tf_largebatch.records.recipe import (
+    Expected,
+    ImageNetSpec,
+    LAMBSpec,
+    LARSSpec,
+    Recipe,
+    RMSpropSGDSpec,
+)
+from tf_largebatch.records.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One resolved run.
+
+    Attributes:
+        recipe: with every departure applied.
+        phases: how an update is split; more than one where the batch changes during training.
+        scale: "full", "miniature" or "smoke".
+        settings: how this machine runs it.
+        data: where the images come from, in words.
+        departures: changes to the published set-up, in words.
+    """
+
+    recipe: Recipe
+    phases: tuple[BatchPlan, ...]
+    scale: str
+    settings: Settings = Settings()
+    data: str
+    departures: tuple[str, ...] = ()
+
+    @property
+    def updates(self) -> int:
+        """Updates of the whole run."""
+        return self.updates_at(self.recipe.epochs)
+
+    def updates_at(self, epoch: float) -> int:
+        """Returns the number of the first update at or after `epoch`."""
+        return [p for p in self.phases if p.start_epoch <= epoch][-1].updates_at(epoch)
+
+    def epoch_at(self, update: int) -> float:
+        """Returns the fractional epoch at which `update` starts."""
+        return self.phase_at(update).epoch_at(update)
+
+    @property
+    def batch(self) -> BatchPlan:
+        """The first phase."""
+        return self.phases[0]
+
+    def phase_at(self, update: int) -> BatchPlan:
+        """Returns how `update` is split."""
+        return [p for p in self.phases if p.start_update <= max(update, 0)][-1]
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Returns (label, text) pairs in reading order."""
+        recipe, batch = self.recipe, self.batch
+        lines = [
+            ("recipe", f"{recipe.label} ({recipe.paper}), {self.scale}"),
+            ("data", self.data),
+            ("model", _model_line(recipe)),
+            ("global batch", str(batch)),
+            ("batch norm", _batch_norm_line(recipe, batch)),
+            ("learning rate", recipe.rate_arithmetic),
+        ]
+        events = [
+            (epoch, f"{rate:.6g} ({what})")
+            for epoch, rate, what in recipe.schedule.milestones(recipe.peak_rate, recipe.epochs)
+        ]
+        events += [
+            (epoch, f"global batch {phase}")
+            for (epoch, _), phase in zip(recipe.growth, self.phases[1:], strict=True)
+        ]
+        for epoch, what in sorted(events, key=lambda event: event[0]):
+            lines.append((f"  epoch {epoch:g}", f"update {self.updates_at(epoch):,}: {what}"))
+        lines += [
+            (f"  epoch {recipe.epochs:g}", f"update {self.updates:,}: the end"),
+            ("updates", f"{self.updates:,} ({self._per_epoch()} an epoch)"),
+            ("loss", _loss_line(recipe)),
+            ("optimizer", _optimizer_line(recipe)),
+            ("exempt tensors", _exempt_line(recipe)),
+            ("precision", _published(self.settings.precision, recipe.precision)),
+            ("communication", _communication_line(self.settings, recipe, batch)),
+            ("checkpoints", self.settings.checkpoints),
+            ("published", describe_expected(recipe.expected)),
+            *([("numbers", sources.count(found))] if (found := self._sources()) else []),
+        ]
+        lines += [("note", note) for note in recipe.notes]
+        lines += [("modified", change) for change in self.departures]
+        return lines
+
+    def _sources(self) -> dict[str, sources.Source]:
+        """Where the recipe's numbers come from; nothing for one that no module states."""
+        if self.scale != "full" or importlib.util.find_spec(self._module) is None:
+            return {}
+        return sources.read_recipe(self.recipe)
+
+    @property
+    def _module(self) -> str:
+        return sources.PACKAGE + self.recipe.name
+
+    def _per_epoch(self) -> str:
+        return ", then ".join(f"{float(p.updates_per_epoch):.2f}" for p in self.phases)
+
+    def text(self) -> str:
+        """Returns the lines as an aligned table."""
+        lines = self.lines()
+        width = max(len(label) for label, _ in lines)
+        return "\n".join(f"{label:<{width}}  {text}" for label, text in lines)
+
+    def markdown(self) -> str:
+        """Returns the lines as a Markdown table."""
+        rows = [f"| {label.strip()} | {text} |" for label, text in self.lines()]
+        return "\n".join(["| | |", "|---|---|", *rows])
+
+    def to_json(self) -> dict:
+        """Returns plain data: the lines, and the records they were made of."""
+        return {
+            "rows": [[label.strip(), text] for label, text in self.lines()],
+            "recipe": dataclasses.asdict(self.recipe),
+            "batch": {**dataclasses.asdict(self.batch), "start_epoch": 0},
+            "growth": [
+                [float(p.start_epoch), p.start_update, p.global_batch] for p in self.phases[1:]
+            ],
+            "accumulation": self.batch.accumulation,
+            "peak_rate": self.recipe.peak_rate,
+            "updates": self.updates,
+            "scale": self.scale,
+            "settings": dataclasses.asdict(self.settings),
+            "departures": list(self.departures),
+        }
+
+
+def describe_data(recipe: Recipe) -> str:
+    """Returns the recipe's data set in words, from its published size."""
+    facts = DATASETS[recipe.data.name]
+    return (
+        f"{facts.title}: {facts.train_examples:,} training and {facts.eval_examples:,} "
+        f"evaluation images, {facts.classes} classes"
+    )
+
+
+def describe_expected(expected: Expected | None) -> str:
+    """Returns a published result in words."""
+    if expected is None:
+        return "nothing for this set-up"
+    std = "" if expected.std_pct is None else f" +- {expected.std_pct:g}"
+    runs = "" if expected.runs is None else f", {expected.runs} runs"
+    top1 = 100 - expected.top1_error_pct
+    return f"{expected.top1_error_pct:g}{std} % error (top-1 {top1:.2f} %; {expected.source}{runs})"
+
+
+def _published(here: str, published: str) -> str:
+    return here if here == published else f"{here} (published: {published})"
+
+
+def _communication_line(settings: Settings, recipe: Recipe, batch: BatchPlan) -> str:
+    if batch.replicas == 1:
+        return "nowhere: one replica"
+    wire = _published(settings.wire, recipe.wire)
+    return f"as {wire}, {settings.pack_mb} MiB at a time, summed over {batch.replicas} replicas"
+
+
+def _model_line(recipe: Recipe) -> str:
+    facts = architectures.get(recipe.model.architecture)
+    size = ""
+    if isinstance(recipe.data, ImageNetSpec):
+        size = f" at {recipe.data.image_size} px"
+        if recipe.data.eval_image_size is not None:
+            size += f", tested at {recipe.data.eval_image_size} px"
+    return (
+        f"{facts.name}{size}, {facts.parameters:,} weights, last gamma {recipe.model.last_gamma:g}"
+    )
+
+
+def _loss_line(recipe: Recipe) -> str:
+    loss = recipe.loss
+    kind = {"softmax": "cross-entropy", "sigmoid": "binary cross-entropy of each class"}[loss.kind]
+    return kind + (f", label smoothing {loss.label_smoothing:g}" if loss.label_smoothing else "")
+
+
+def _batch_norm_line(recipe: Recipe, batch: BatchPlan) -> str:
+    if not architectures.get(recipe.model.architecture).norm_tensors:
+        return "none in this network"
+    shared = recipe.model.bn_batch or batch.micro_batch
+    groups = batch.micro_batch // shared
+    how = f"statistics of {shared} images"
+    replicas = recipe.bn_replicas(batch)
+    if replicas > 1:
+        how += f" (over groups of {replicas} replicas)"
+    if groups > 1:
+        how += f" ({groups} groups in each micro-batch)"
+    images = recipe.model.bn_recompute_images
+    kept = f"running decay {recipe.model.bn_decay:g}"
+    if images:
+        kept = f"recomputed for evaluation from {images:,} images"
+    elif not recipe.model.bn_decay:
+        kept = "evaluation with those of the last update"
+    return f"{how}, {kept}, epsilon {recipe.model.bn_epsilon:g}"
+
+
+def _optimizer_line(recipe: Recipe) -> str:
+    spec = recipe.optimizer
+    if isinstance(spec, LAMBSpec):
+        clip = "" if spec.clip_norm is None else f", gradient norm at most {spec.clip_norm:g}"
+        return (
+            f"LAMB, betas {spec.beta_1:g} and {spec.beta_2:g}, epsilon {spec.epsilon:g}, weight "
+            f"decay {spec.weight_decay:g}{clip}"
+        )
+    if isinstance(spec, RMSpropSGDSpec):
+        return (
+            f"RMSprop (rate {spec.rmsprop_rate:g}) turning into SGD at epoch "
+            f"{spec.center_epochs:g} over {spec.period_epochs:g}, momentum {spec.momentum:g}, "
+            f"weight decay {spec.weight_decay:g}"
+        )
+    nesterov = "Nesterov " if spec.nesterov else ""
+    common = f"{nesterov}momentum {spec.momentum:g}, weight decay {spec.weight_decay:g}"
+    if isinstance(spec, LARSSpec):
+        return (
+            f"LARS, {common}, trust coefficient {spec.trust_coefficient:g}, "
+            f"rate {spec.momentum_placement} the velocity, decay in the norm: {spec.decay_in_norm}"
+        )
+    return f"SGD, {common} inside the gradient, rate outside the velocity"
+
+
+def _exempt_line(recipe: Recipe) -> str:
+    facts = architectures.get(recipe.model.architecture)
+    ratio = isinstance(recipe.optimizer, LARSSpec | LAMBSpec)
+    what = "decay and ratio" if ratio else "decay"
+    if recipe.optimizer.exempt_rank_below < 2:
+        return f"none: {what} on all {facts.tensors} tensors"
+    if recipe.optimizer.exempt_rank_below > 2:
+        return f"no {what} below rank {recipe.optimizer.exempt_rank_below}"
+    return (
+        f"no {what} on {facts.rank_le_1_tensors} of {facts.tensors} tensors "
+        f"({facts.norm_tensors} batch norm, {facts.bias_tensors} bias)"
+    )

@@ -1,0 +1,290 @@
+"""Frozen records of a published training set-up: every number that a paper states, and no code.
+
+A `Recipe` checks itself when it is made; siblings are made with `dataclasses.replace`. What a
+record means in TensorFlow is decided in `train.py` alone. Standard library only.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.datasets import DATASETS
+from tf_largebatch.records.scaling import RULES, explain_rate, scaled_rate
+from tf_largebatch.records.settings import PRECISIONS
+from tf_largebatch.records.specs.checks import check
+from tf_largebatch.records.specs.data import DigitsSpec, ImageNetSpec
+from tf_largebatch.records.specs.model import LossSpec, ModelSpec
+from tf_largebatch.records.specs.optimizer import (
+    LAMBSpec,
+    LARSSpec,
+    OptimizerSpec,
+    RMSpropSGDSpec,
+    SGDSpec,
+)
+from tf_largebatch.records.specs.schedule import CosineSpec, PolynomialSpec, ScheduleSpec, StepsSpec
+
+MICRO_BATCH = 64  # of ImageNet images, where batch norm does not decide
+
+__all__ = [
+    "CosineSpec",
+    "DigitsSpec",
+    "Expected",
+    "ImageNetSpec",
+    "LAMBSpec",
+    "LARSSpec",
+    "LossSpec",
+    "Miniature",
+    "MiniatureRow",
+    "ModelSpec",
+    "PolynomialSpec",
+    "RMSpropSGDSpec",
+    "Recipe",
+    "SGDSpec",
+    "StepsSpec",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What the paper reports for a recipe.
+
+    Attributes:
+        top1_error_pct: validation error in percent, by the paper's own rule.
+        std_pct: deviation over its runs, or None where it gives none.
+        runs: number of runs behind it.
+        source: table or section.
+    """
+
+    top1_error_pct: float
+    std_pct: float | None = None
+    runs: int | None = None
+    source: str
+
+    def __post_init__(self):
+        check(
+            0 <= self.top1_error_pct <= 100,
+            "expected.top1_error_pct",
+            "in 0..100",
+            self.top1_error_pct,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One row of one table: everything that decides a result.
+
+    Attributes:
+        name: the module's name.
+        row: which one, in a module that states a family of recipes.
+        title: one line.
+        paper: arXiv number and table.
+        data: the data set and its augmentation.
+        model: the network.
+        global_batch: images per update over all replicas.
+        epochs: length of training.
+        reference_rate: the rate at `reference_batch`.
+        reference_batch: the batch at which the reference rate holds.
+        scaling: "linear", "sqrt" or "none" (see `scaling.py`).
+        optimizer: the update rule.
+        schedule: the course of the rate.
+        loss: what is minimised.
+        growth: (epoch, global batch) of every later phase of a batch that changes; the rate follows
+            the images seen, and is scaled to the first batch.
+        precision: of the forward and backward pass, as published.
+        wire: type in which gradients travel between devices, as published.
+        whole_epochs: round the updates of each epoch up (see `batching.py`).
+        expected: the published result.
+        notes: where this code must differ from the paper, or cannot know; printed at every start.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    name: str
+    row: str | None = None
+    title: str
+    paper: str
+    data: ImageNetSpec | DigitsSpec
+    model: ModelSpec
+    global_batch: int
+    epochs: float
+    reference_rate: float
+    reference_batch: int
+    scaling: Literal["linear", "sqrt", "none"] = "linear"
+    optimizer: OptimizerSpec
+    schedule: ScheduleSpec
+    loss: LossSpec = LossSpec()
+    growth: tuple[tuple[float, int], ...] = ()
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    wire: Literal["float32", "bfloat16", "float16"] = "float32"
+    whole_epochs: bool = False
+    expected: Expected | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        check(self.global_batch >= 1, "global_batch", "at least 1", self.global_batch)
+        check(self.epochs > 0, "epochs", "above 0", self.epochs)
+        check(self.reference_rate > 0, "reference_rate", "above 0", self.reference_rate)
+        check(self.reference_batch >= 1, "reference_batch", "at least 1", self.reference_batch)
+        for name in ("precision", "wire"):
+            value = getattr(self, name)
+            check(value in PRECISIONS, name, f"one of {', '.join(PRECISIONS)}", value)
+        check(self.scaling in RULES, "scaling", f"one of {', '.join(RULES)}", self.scaling)
+        self.schedule.check_epochs(self.epochs)
+        plain = self.data.plain_last_epochs
+        check(plain <= self.epochs, "data.plain_last_epochs", f"at most {self.epochs:g}", plain)
+        starts = [0.0, *(epoch for epoch, _ in self.growth), self.epochs]
+        check(
+            all(a < b for a, b in zip(starts, starts[1:], strict=False)),
+            "growth",
+            f"at rising epochs within 0 to {self.epochs:g}",
+            self.growth,
+        )
+        check(
+            not (self.growth and self.whole_epochs),
+            "growth",
+            "empty with whole_epochs",
+            self.growth,
+        )
+        check(all(batch >= 1 for _, batch in self.growth), "growth", "of batches >= 1", self.growth)
+
+    @property
+    def label(self) -> str:
+        """The name, with the row of a family."""
+        return self.name if self.row is None else f"{self.name}, {self.row}"
+
+    @property
+    def peak_rate(self) -> float:
+        """The reference rate, scaled to the global batch."""
+        return scaled_rate(
+            self.scaling, self.reference_rate, self.global_batch, self.reference_batch
+        )
+
+    @property
+    def rate_arithmetic(self) -> str:
+        """The same as text: `3.2 = 0.1 x 8192 / 256 (linear)`."""
+        return explain_rate(
+            self.scaling, self.reference_rate, self.global_batch, self.reference_batch
+        )
+
+    @property
+    def updates(self) -> int:
+        """Updates of the whole training on one device, at the data set's published size."""
+        return self.phases()[-1].updates_at(self.epochs)
+
+    def batch_plan(
+        self,
+        *,
+        replicas: int = 1,
+        micro_batch: int | None = None,
+        train_examples: int | None = None,
+    ) -> BatchPlan:
+        """Returns the plan of one update on this many replicas.
+
+        Args:
+            replicas: devices that train in step.
+            micro_batch: examples per replica per forward pass; None takes the batch-norm batch
+                on ImageNet (always right, and small) and the whole replica batch on small images.
+            train_examples: of the data at hand; None takes the data set's published size.
+
+        Raises:
+            ValueError: sizes that do not divide, or that would change the batch-norm batch.
+        """
+        return self.phases(
+            replicas=replicas, micro_batch=micro_batch, train_examples=train_examples
+        )[0]
+
+    def phases(
+        self,
+        *,
+        replicas: int = 1,
+        micro_batch: int | None = None,
+        train_examples: int | None = None,
+    ) -> tuple[BatchPlan, ...]:
+        """Returns the plans of all phases of the batch, in order; one where it does not change.
+
+        Args and errors as for `batch_plan`.
+        """
+        plan = BatchPlan(
+            global_batch=self.global_batch,
+            train_examples=train_examples or DATASETS[self.data.name].train_examples,
+            replicas=replicas,
+            micro_batch=self._micro_batch(self.global_batch, replicas, micro_batch),
+            whole_epochs=self.whole_epochs,
+        )
+        plans = [plan]
+        for epoch, batch in self.growth:
+            micro = self._micro_batch(batch, replicas, micro_batch)
+            plans.append(plans[-1].followed_by(epoch, batch, micro))
+        groups = {self._checked_bn_replicas(plan) for plan in plans}
+        if len(groups) > 1:
+            raise ValueError(
+                f"batch norm must be shared by as many replicas in every phase. Received: {groups} "
+                f"for batches {[p.global_batch for p in plans]}. Use fewer replicas."
+            )
+        return tuple(plans)
+
+    def _micro_batch(self, global_batch: int, replicas: int, wanted: int | None) -> int | None:
+        """The default on ImageNet is the batch-norm batch, or what nearly every device can hold."""
+        if wanted is not None or not isinstance(self.data, ImageNetSpec):
+            return wanted
+        replica_batch = global_batch // replicas
+        if self.model.bn_batch is not None:
+            return min(self.model.bn_batch, replica_batch)
+        return max(d for d in range(1, MICRO_BATCH + 1) if replica_batch % d == 0)
+
+    def _checked_bn_replicas(self, plan: BatchPlan) -> int:
+        bn_batch = self.model.bn_batch
+        replicas = self.bn_replicas(plan)
+        if bn_batch is None or plan.micro_batch % bn_batch == 0 or replicas > 1:
+            return replicas
+        raise ValueError(
+            f"`micro_batch` must be a multiple of the batch-norm batch of {bn_batch}, or a part of "
+            f"it that whole groups of replicas make up. Received: micro_batch={plan.micro_batch} "
+            f"({plan}). Use fewer replicas or another --micro-batch."
+        )
+
+    def bn_replicas(self, plan: BatchPlan) -> int:
+        """Returns how many replicas share batch-norm statistics, 1 if each has its own.
+
+        Several share them where a replica's part of an update is smaller than the batch-norm
+        batch: consecutive replicas hold consecutive images, so a group holds one batch-norm batch.
+        """
+        bn_batch = self.model.bn_batch or 0
+        group = bn_batch // plan.micro_batch
+        whole = bn_batch % plan.micro_batch == 0 and plan.accumulation == 1
+        return group if whole and group > 1 and plan.replicas % group == 0 else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniatureRow:
+    """One run of a miniature, and the row of the paper that it mirrors.
+
+    Attributes:
+        label: a few words, unique in the miniature.
+        shows: what to look for.
+        recipe: the row's own recipe, at the miniature's scale.
+        published: the paper's result for the mirrored row, at the paper's scale.
+    """
+
+    label: str
+    shows: str
+    recipe: Recipe
+    published: Expected | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Miniature:
+    """The same experiment on data and a network that fit a laptop, with the paper's ratio kept.
+
+    Attributes:
+        contrast: what the paper's rows and these have in common, in one sentence.
+        rows: run in this order.
+    """
+
+    contrast: str
+    rows: tuple[MiniatureRow, ...]
+
+    def __post_init__(self):
+        labels = [row.label for row in self.rows]
+        check(len(set(labels)) == len(labels), "rows", "labelled uniquely", labels)

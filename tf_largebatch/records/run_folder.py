@@ -1,0 +1,196 @@
+"""One folder per run: who owns it, files that are whole or absent, and where it was run.
+
+    plan.json  result.json  metrics.csv  report.html  curves.png  rates.png  rows.csv
+    model.keras  checkpoints/
+    train/  validation/     (TensorBoard)
+
+Standard library only.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.result import EpochRecord
+
+PLAN, RESULT, METRICS = "plan.json", "result.json", "metrics.csv"
+STAMP = "TF_LARGEBATCH_STAMP"  # set by the launcher: restarts find the same folder
+PACKAGES = ("tf-largebatch", "tensorflow", "keras", "numpy", "tensorboard")
+
+
+def default_folder(name: str) -> Path:
+    """Returns `runs/<name>-<date>-<time>`, a folder that does not exist yet.
+
+    Under `tf_largebatch.launch` it is the same one for every restart of the workers.
+    """
+    if os.environ.get(STAMP):
+        return Path("runs") / f"{name}-{os.environ[STAMP]}"
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = Path("runs") / f"{name}-{stamp}"
+    number = 2
+    while folder.exists():
+        folder = Path("runs") / f"{name}-{stamp}-{number}"
+        number += 1
+    return folder
+
+
+def claim(folder: Path, identity: dict) -> bool:
+    """Makes the folder this run's own, or recognises it as this run's from before.
+
+    Args:
+        folder: created with its parents where it is missing.
+        identity: what makes two runs the same one (recipe, seeds, precision, ...), plain data.
+
+    Returns:
+        Whether the folder held this run already, so that it is continued.
+
+    Raises:
+        InputError: not a folder, not writable, another run's, or holding files of no run.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"--run-dir must be a folder that can be written to. Received: {folder} "
+            f"({error.strerror or error})"
+        ) from None
+    identity = json.loads(json.dumps(identity))
+    mark = folder / "run.json"
+    if mark.exists():
+        try:
+            owner = json.loads(mark.read_text(encoding="utf-8"))
+        except ValueError:
+            raise InputError(
+                f"{mark} is damaged. Remove the folder or choose another --run-dir"
+            ) from None
+        if owner == identity:
+            return True
+        differs = [k for k in identity if owner.get(k) != identity[k]]
+        what = ", ".join(f"{k}: {_brief(owner.get(k))} there" for k in differs[:3])
+        raise InputError(
+            f"--run-dir {folder} belongs to another run ({what or 'another version'}). "
+            "Choose another folder"
+        )
+    others = sorted(p.name for p in folder.iterdir())
+    if others:
+        raise InputError(
+            f"--run-dir must be an empty folder or one of this run. Received: {folder}, which "
+            f"holds {others[0]}"
+        )
+    write_json(mark, identity)
+    return False
+
+
+def release(folder: Path) -> None:
+    """Gives up a claimed folder in which nothing was written yet; another is left alone."""
+    if [path.name for path in folder.iterdir()] == ["run.json"]:
+        (folder / "run.json").unlink()
+        folder.rmdir()
+
+
+def fingerprint(data: object) -> str:
+    """Returns 16 hexadecimal digits of plain data, equal where the data is."""
+    text = json.dumps(data, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _brief(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes the file whole or not at all: to a neighbour, then renamed."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def write_json(path: Path, data: object) -> None:
+    """Writes plain data as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_metrics(path: Path, records: list[EpochRecord]) -> None:
+    """Writes one line per epoch, with the fields of `EpochRecord` as header."""
+    part = path.with_name(path.name + ".part")
+    names = [f.name for f in dataclasses.fields(EpochRecord)]
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(dataclasses.asdict(r) for r in records)
+    os.replace(part, path)
+
+
+def read_metrics(path: Path) -> list[EpochRecord]:
+    """Reads what `write_metrics` wrote; an absent file holds no epochs."""
+    if not path.exists():
+        return []
+    kinds = {f.name: f.type for f in dataclasses.fields(EpochRecord)}
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            EpochRecord(**{name: kinds[name](value) for name, value in line.items()})
+            for line in csv.DictReader(file)
+        ]
+
+
+def environment() -> dict:
+    """Returns versions, hardware and commit as plain data, without importing a framework."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "versions": versions,
+        "commit": _commit(),
+        "command": " ".join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def processor() -> str:
+    """Returns the name of the CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the source, with `+` where files differ from it; None outside a checkout."""
+    source = Path(__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(source), *arguments], capture_output=True, text=True, timeout=10
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        if not git("ls-files", "__init__.py"):
+            return None
+        commit = git("rev-parse", "--short=12", "HEAD")
+        return commit + ("+" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.TimeoutExpired):
+        return None

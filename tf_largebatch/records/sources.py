@@ -1,0 +1,201 @@
+"""Where each number of a recipe comes from: the comment on its line, read from the module's text.
+
+A recipe module states every number with its source on the same line. Its confidence is part of it:
+
+    # §5.1, # Table 2     the paper
+    # [code: repo file]   read in a public implementation or result log of the authors or MLPerf
+    # [seed]              a slide or poster
+    # [derived] ...       arithmetic from such numbers
+    # [recall] ...        from memory, not verified
+    # [unknown] ...       the paper does not say; the value is a choice
+    # ours ...            our own
+
+What a module takes over from another with `dataclasses.replace` is looked up there; where that
+states another paper's recipe, its "§5.1" becomes "taken from arXiv:1706.02677: §5.1".
+"""
+
+import ast
+import dataclasses
+import functools
+import importlib
+import importlib.util
+import io
+import tokenize
+from collections import Counter
+from pathlib import Path
+
+from tf_largebatch.records.recipe import Recipe
+
+PACKAGE = "tf_largebatch.recipes."
+KINDS = {
+    "[recall": "recalled",
+    "[unknown": "not published",
+    "[derived": "derived",
+    "taken from": "another paper's",
+    "[code": "read in code",
+    "[seed": "slides",
+    "ours": "ours",
+}
+PUBLISHED = "published"
+ORDER = (
+    PUBLISHED,
+    "read in code",
+    "slides",
+    "derived",
+    "another paper's",
+    "recalled",
+    "not published",
+    "ours",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The comment behind one number.
+
+    Attributes:
+        text: the comment.
+        module: whose line it is.
+    """
+
+    text: str
+    module: str
+
+    @property
+    def kind(self) -> str:
+        """One of `ORDER`: by the weakest of the tags in the comment."""
+        found = [kind for tag, kind in KINDS.items() if self.text.find(tag) >= 0]
+        return max(found, key=ORDER.index) if found else PUBLISHED
+
+
+def read(module: str, name: str = "RECIPE", row: str | None = None) -> dict[str, Source]:
+    """Returns the source of every field that the recipe of a module states: dotted name -> source.
+
+    Args:
+        module: full name of the module.
+        name: of the recipe in it, or of a dictionary of recipes.
+        row: key in that dictionary.
+    """
+    node: ast.expr = ast.Name(name)
+    if row is not None:
+        node = ast.Subscript(node, ast.Constant(row))
+    return _Module.load(module).sources(node)
+
+
+def read_recipe(recipe: Recipe) -> dict[str, Source]:
+    """The same for a recipe, found by its name and row.
+
+    What another paper publishes is not this one's: such a source says whose it is.
+    """
+    name = "RECIPE" if recipe.row is None else "ROWS"
+    found = read(PACKAGE + recipe.name, name, recipe.row)
+    return {field: _cited(source, recipe) for field, source in found.items()}
+
+
+def _cited(source: Source, recipe: Recipe) -> Source:
+    if source.module == PACKAGE + recipe.name or source.text.startswith(("ours", "[unknown")):
+        return source
+    paper = importlib.import_module(source.module).RECIPE.paper
+    if paper == recipe.paper:
+        return source
+    return dataclasses.replace(source, text=f"taken from {paper}: {source.text}")
+
+
+def count(found: dict[str, Source]) -> str:
+    """Returns how many numbers are of which kind, in words."""
+    numbers = Counter(source.kind for source in found.values())
+    return ", ".join(f"{numbers[kind]} {kind}" for kind in ORDER if numbers[kind])
+
+
+class _Module:
+    """One module's text: its comments, its names, and what they are made of."""
+
+    def __init__(self, name: str):
+        self.name = name
+        text = Path(importlib.util.find_spec(name).origin).read_text(encoding="utf-8")
+        self._comments = {
+            token.start[0]: token.string.lstrip("# ")
+            for token in tokenize.generate_tokens(io.StringIO(text).readline)
+            if token.type == tokenize.COMMENT
+        }
+        self._values: dict[str, ast.expr] = {}
+        self._functions: dict[str, ast.expr] = {}
+        self._modules: dict[str, str] = {}
+        self._imported: dict[str, tuple[str, str]] = {}
+        for statement in ast.parse(text).body:
+            self._note(statement)
+
+    @staticmethod
+    @functools.cache
+    def load(name: str) -> "_Module":
+        return _Module(name)
+
+    def _note(self, statement: ast.stmt) -> None:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                self._values[name] = value
+            case ast.FunctionDef(name=name, body=[*_, ast.Return(value=value)]):
+                self._functions[name] = value
+            case ast.ImportFrom(module="tf_largebatch.recipes", names=names):
+                for alias in names:
+                    own = alias.asname or alias.name
+                    self._modules[own] = f"tf_largebatch.recipes.{alias.name}"
+            case ast.ImportFrom(module=str(module), names=names) if module.startswith(
+                "tf_largebatch.recipes."
+            ):
+                for alias in names:
+                    self._imported[alias.asname or alias.name] = (module, alias.name)
+
+    def sources(self, node: ast.expr) -> dict[str, Source]:
+        """The fields of the record that an expression makes; none where it makes no record."""
+        match node:
+            case ast.Name(id=name) if name in self._imported:
+                module, original = self._imported[name]
+                return _Module.load(module).sources(ast.Name(original))
+            case ast.Name(id=name) if name in self._values:
+                return self.sources(self._values[name])
+            case ast.Attribute(value=ast.Name(id=alias), attr=attr) if alias in self._modules:
+                return _Module.load(self._modules[alias]).sources(ast.Name(attr))
+            case ast.Attribute(value=value, attr=attr):
+                start = attr + "."
+                whole = self.sources(value)
+                return {k.removeprefix(start): s for k, s in whole.items() if k.startswith(start)}
+            case ast.Subscript(value=value, slice=key):
+                return self._row(value, key)
+            case ast.Call(func=ast.Name(id=name)) if name in self._functions:
+                return self.sources(self._functions[name])
+            case ast.Call(func=function, args=arguments, keywords=keywords):
+                replaces = getattr(function, "attr", getattr(function, "id", "")) == "replace"
+                found = dict(self.sources(arguments[0])) if replaces and arguments else {}
+                for keyword in keywords:
+                    self._set(found, keyword)
+                return found
+        return {}
+
+    def _row(self, value: ast.expr, key: ast.expr) -> dict[str, Source]:
+        """The record behind a key of a dictionary, written out or made by a comprehension."""
+        match value:
+            case ast.Name(id=name) if name in self._values:
+                return self._row(self._values[name], key)
+            case ast.Attribute(value=ast.Name(id=alias), attr=attr) if alias in self._modules:
+                return _Module.load(self._modules[alias])._row(ast.Name(attr), key)
+            case ast.Dict(keys=keys, values=values):
+                wanted = ast.unparse(key)
+                for own, record in zip(keys, values, strict=True):
+                    if own is not None and ast.unparse(own) == wanted:
+                        return self.sources(record)
+            case ast.DictComp(value=record):
+                return self.sources(record)
+        return {}
+
+    def _set(self, found: dict[str, Source], keyword: ast.keyword) -> None:
+        name = keyword.arg
+        if name is None:
+            return
+        for old in [k for k in found if k == name or k.startswith(name + ".")]:
+            del found[old]
+        parts = self.sources(keyword.value)
+        found |= {f"{name}.{part}": source for part, source in parts.items()}
+        comment = self._comments.get(keyword.value.end_lineno)
+        if not parts and comment:
+            found[name] = Source(comment, self.name)

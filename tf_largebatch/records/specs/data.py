@@ -1,0 +1,121 @@
+"""Data sets and what is done to their images."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tf_largebatch.records.specs.checks import check, check_at_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageNetSpec:
+    """ImageNet from TFRecord shards, cropped at random for training (recipes differ in the ranges).
+
+    Attributes:
+        name: always "imagenet2012".
+        image_size: side of the square the model sees, pixels.
+        min_area, max_area: range of the crop's share of the picture's area.
+        min_aspect, max_aspect: range of the crop's width / height.
+        interpolation: of both crops.
+        color_jitter: brightness, contrast and saturation change by up to this share, in random
+            order; 0 for none.
+        lighting_std: deviation of the noise along the principal axes of ImageNet's colours
+            (Krizhevsky et al. 2012); 0 for none.
+        eval_crop: "short_side" resizes the shorter side to `eval_short_side` and cuts the centre;
+            "square" cuts the central square of image_size / eval_short_side of the shorter side and
+            resizes that (MLPerf).
+        eval_image_size: side of the square at evaluation where it is another one, pixels.
+        eval_short_side: shorter side before the central crop at evaluation, pixels.
+        plain_last_epochs: train on the evaluation crop for this many last epochs.
+        randaugment_magnitude: 0 to 10; 0 for none (Cubuk et al. 2019, arXiv:1909.13719).
+        mixup_alpha: of the Beta distribution; 0 for none (Zhang et al. 2017, arXiv:1710.09412).
+        cutmix_alpha: the same (Yun et al. 2019, arXiv:1905.04899).
+    """
+
+    name: Literal["imagenet2012"] = "imagenet2012"
+    image_size: int = 224
+    min_area: float = 0.08
+    max_area: float = 1.0
+    min_aspect: float = 3 / 4
+    max_aspect: float = 4 / 3
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    color_jitter: float = 0.0
+    lighting_std: float = 0.0
+    eval_crop: Literal["short_side", "square"] = "short_side"
+    eval_image_size: int | None = None
+    eval_short_side: int = 256
+    plain_last_epochs: float = 0.0
+    randaugment_magnitude: float = 0.0
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+
+    def __post_init__(self):
+        check(self.image_size >= 32, "data.image_size", "at least 32", self.image_size)
+        check(0 < self.min_area <= self.max_area, "data.min_area", "in (0, max]", self.min_area)
+        check(self.max_area <= 1, "data.max_area", "at most 1", self.max_area)
+        check(
+            0 < self.min_aspect <= self.max_aspect,
+            "data.min_aspect",
+            "in (0, data.max_aspect]",
+            self.min_aspect,
+        )
+        eval_size = self.eval_image_size or self.image_size
+        check(eval_size >= 32, "data.eval_image_size", "at least 32", eval_size)
+        check(
+            self.eval_short_side >= eval_size,
+            "data.eval_short_side",
+            f"at least the side of the square at evaluation ({eval_size})",
+            self.eval_short_side,
+        )
+        check(
+            self.eval_image_size is None or not self.plain_last_epochs,
+            "data.plain_last_epochs",
+            "0 where evaluation has a size of its own",
+            self.plain_last_epochs,
+        )
+        check_at_least(
+            0,
+            data_color_jitter=self.color_jitter,
+            data_lighting_std=self.lighting_std,
+            data_plain_last_epochs=self.plain_last_epochs,
+            data_randaugment_magnitude=self.randaugment_magnitude,
+            data_mixup_alpha=self.mixup_alpha,
+            data_cutmix_alpha=self.cutmix_alpha,
+        )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether training images are mixed, so that labels are probabilities."""
+        return self.mixup_alpha > 0 or self.cutmix_alpha > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitsSpec:
+    """scikit-learn's handwritten digits: 1797 real images of 8 x 8 that need no download.
+
+    Attributes:
+        name: always "digits".
+        shift: largest shift of a training image along each axis, pixels.
+        noise: standard deviation of the Gaussian noise on training images, of pixels in 0..1.
+        plain_last_epochs: train without both for this many last epochs.
+        mixup_alpha: of the Beta distribution; 0 for none.
+    """
+
+    name: Literal["digits"] = "digits"
+    shift: int = 1
+    noise: float = 0.3
+    plain_last_epochs: float = 0.0
+    mixup_alpha: float = 0.0
+
+    def __post_init__(self):
+        check(0 <= self.shift <= 7, "data.shift", "in 0..7", self.shift)
+        check_at_least(
+            0,
+            data_noise=self.noise,
+            data_plain_last_epochs=self.plain_last_epochs,
+            data_mixup_alpha=self.mixup_alpha,
+        )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether training images are mixed, so that labels are probabilities."""
+        return self.mixup_alpha > 0

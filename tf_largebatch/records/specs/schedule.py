@@ -1,0 +1,237 @@
+"""Courses of the rate, in epochs."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from tf_largebatch.records.specs.checks import check, check_at_least
+
+Milestone = tuple[float, float, str]  # epoch, rate, what happens there
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupSpec:
+    """A warmup to the peak rate; the base of every course.
+
+    Attributes:
+        warmup_epochs: 0 for none.
+        warmup_start_rate: the rate of the first update.
+        warmup_shape: "linear" rises at every update, "quadratic" and "power" slowly first;
+            "constant" stays at the start rate.
+        warmup_power: with the shape "power".
+    """
+
+    warmup_epochs: float = 0.0
+    warmup_start_rate: float = 0.0
+    warmup_shape: Literal["linear", "quadratic", "power", "cosine", "constant"] = "linear"
+    warmup_power: float | None = None
+
+    def __post_init__(self):
+        check_at_least(
+            0,
+            schedule_warmup_epochs=self.warmup_epochs,
+            schedule_warmup_start_rate=self.warmup_start_rate,
+        )
+        check(
+            (self.warmup_power is None) == (self.warmup_shape != "power"),
+            "schedule.warmup_power",
+            'given with the shape "power", and only then',
+            self.warmup_power,
+        )
+
+    def stretched(self, factor: float):
+        """Returns the same course in `factor` times the epochs."""
+        return dataclasses.replace(self, warmup_epochs=factor * self.warmup_epochs)
+
+    def check_epochs(self, epochs: float) -> None:
+        """Checks that the course ends within `epochs`."""
+        last = self.last_epoch
+        check(last <= epochs, "epochs", f"at least the schedule's last change ({last:g})", epochs)
+
+    @property
+    def last_epoch(self) -> float:
+        """Where the course changes last, as far as it states it."""
+        return self.warmup_epochs
+
+    def milestones(self, peak_rate: float, epochs: float) -> list[Milestone]:
+        """Returns where the rate changes its course.
+
+        Args:
+            peak_rate: the rate after the warmup.
+            epochs: length of the training.
+        """
+        if not self.warmup_epochs:
+            return [(0.0, peak_rate, "no warmup")]
+        shapes = {"linear": "rises with every update", "constant": "waits"}
+        how = shapes.get(self.warmup_shape, f"rises with every update, {self.warmup_shape}")
+        return [
+            (0.0, self.warmup_start_rate, f"warmup starts: {how}"),
+            (self.warmup_epochs, self._after_warmup(peak_rate, epochs), "warmup ends"),
+        ]
+
+    def _after_warmup(self, peak_rate: float, epochs: float) -> float:
+        return peak_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepsSpec(WarmupSpec):
+    """The peak rate, changed at each of `drop_epochs`.
+
+    Attributes:
+        drop_epochs: epochs since the start of training, rising.
+        drop_factor: by which each of them multiplies the rate, in (0, 1].
+        drop_shares: in its place: the share of the peak rate from each of them on.
+    """
+
+    drop_epochs: tuple[float, ...]
+    drop_factor: float = 0.1
+    drop_shares: tuple[float, ...] | None = None
+
+    def __post_init__(self):
+        rising = all(a < b for a, b in zip(self.drop_epochs, self.drop_epochs[1:], strict=False))
+        check(
+            rising and all(e > 0 for e in self.drop_epochs),
+            "schedule.drop_epochs",
+            "rising and above 0",
+            self.drop_epochs,
+        )
+        check(0 < self.drop_factor <= 1, "schedule.drop_factor", "in (0, 1]", self.drop_factor)
+        check(
+            self.drop_shares is None or len(self.drop_shares) == len(self.drop_epochs),
+            "schedule.drop_shares",
+            "one for each of schedule.drop_epochs",
+            self.drop_shares,
+        )
+        super().__post_init__()
+        if self.drop_epochs:
+            check(
+                self.warmup_epochs <= self.drop_epochs[0],
+                "schedule.warmup_epochs",
+                f"at most the first drop ({self.drop_epochs[0]:g})",
+                self.warmup_epochs,
+            )
+
+    def stretched(self, factor: float) -> "StepsSpec":
+        """Returns the same course in `factor` times the epochs."""
+        drops = tuple(factor * epoch for epoch in self.drop_epochs)
+        warmup = factor * self.warmup_epochs
+        return dataclasses.replace(self, warmup_epochs=warmup, drop_epochs=drops)
+
+    @property
+    def last_epoch(self) -> float:
+        """The last drop."""
+        return max(self.warmup_epochs, *self.drop_epochs, 0.0)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The share of the peak rate from each drop on."""
+        if self.drop_shares is not None:
+            return self.drop_shares
+        return tuple(self.drop_factor ** (n + 1) for n in range(len(self.drop_epochs)))
+
+    def milestones(self, peak_rate: float, epochs: float) -> list[Milestone]:
+        """Returns the warmup and the drops."""
+        points = super().milestones(peak_rate, epochs)
+        for epoch, share in zip(self.drop_epochs, self.shares, strict=True):
+            what = f"x {self.drop_factor:g}" if self.drop_shares is None else f"peak x {share:g}"
+            points.append((epoch, peak_rate * share, what))
+        return points
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolynomialSpec(WarmupSpec):
+    """A polynomial fall from the peak rate.
+
+        rate = end + (peak - end) (1 - t / D)^power
+
+    Attributes:
+        power: above 0; 1 is a straight line.
+        end_rate: of the last update.
+        end_epoch: where it is reached; None for the end of training.
+        whole_run: t counts from the first update, under the warmup too, after which the rate jumps
+            down (You et al. 2017, arXiv:1708.03888); else from the end of the warmup.
+        extra_updates: added to D; 1 in Google's MLPerf code.
+    """
+
+    power: float = 2.0
+    end_rate: float = 0.0
+    end_epoch: float | None = None
+    whole_run: bool = False
+    extra_updates: int = 0
+
+    def __post_init__(self):
+        check(self.power > 0, "schedule.power", "above 0", self.power)
+        check_at_least(
+            0, schedule_end_rate=self.end_rate, schedule_extra_updates=self.extra_updates
+        )
+        super().__post_init__()
+        check(
+            self.end_epoch is None or self.end_epoch > self.warmup_epochs,
+            "schedule.end_epoch",
+            f"after the warmup ({self.warmup_epochs:g})",
+            self.end_epoch,
+        )
+
+    def check_epochs(self, epochs: float) -> None:
+        """Checks that there is a fall, and that it ends within `epochs`."""
+        super().check_epochs(epochs)
+        check(
+            self.warmup_epochs < epochs,
+            "schedule.warmup_epochs",
+            f"below epochs ({epochs:g})",
+            self.warmup_epochs,
+        )
+
+    def stretched(self, factor: float) -> "PolynomialSpec":
+        """Returns the same course in `factor` times the epochs."""
+        end = None if self.end_epoch is None else factor * self.end_epoch
+        warmup = factor * self.warmup_epochs
+        return dataclasses.replace(self, warmup_epochs=warmup, end_epoch=end)
+
+    @property
+    def last_epoch(self) -> float:
+        """The end of the fall, where it is stated."""
+        return self.end_epoch or self.warmup_epochs
+
+    def _after_warmup(self, peak_rate: float, epochs: float) -> float:
+        if not self.whole_run:
+            return peak_rate
+        left = 1.0 - self.warmup_epochs / (self.end_epoch or epochs)
+        return self.end_rate + (peak_rate - self.end_rate) * left**self.power
+
+    def milestones(self, peak_rate: float, epochs: float) -> list[Milestone]:
+        """Returns the warmup, the middle of the fall and its end."""
+        points = super().milestones(peak_rate, epochs)
+        end = self.end_epoch or epochs
+        begin = 0.0 if self.whole_run else self.warmup_epochs
+        middle = max((begin + end) / 2, self.warmup_epochs)
+        left = (end - middle) / (end - begin)
+        rate = self.end_rate + (peak_rate - self.end_rate) * left**self.power
+        points.append((middle, rate, f"on a polynomial of power {self.power:g}"))
+        if self.end_epoch is not None:
+            points.append((end, self.end_rate, "stays there"))
+        return points
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineSpec(WarmupSpec):
+    """Half a cosine from the end of the warmup to the end of training (arXiv:1608.03983).
+
+    Attributes:
+        end_rate: of the last update.
+    """
+
+    end_rate: float = 0.0
+
+    def __post_init__(self):
+        check_at_least(0, schedule_end_rate=self.end_rate)
+        super().__post_init__()
+
+    def milestones(self, peak_rate: float, epochs: float) -> list[Milestone]:
+        """Returns the warmup and the middle of the fall."""
+        middle = (self.warmup_epochs + epochs) / 2
+        rate = (peak_rate + self.end_rate) / 2
+        return [*super().milestones(peak_rate, epochs), (middle, rate, "on a cosine")]
+
+
+ScheduleSpec = StepsSpec | PolynomialSpec | CosineSpec

@@ -1,0 +1,105 @@
+"""Runs side by side: `python -m tf_largebatch.compare RUN RUN ...`.
+
+Answers `--help` and refuses wrong input without importing a framework; it never needs TensorFlow.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tf_largebatch.records import run_folder
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.flags import Parser
+from tf_largebatch.review import comparison, comparison_tables
+
+PAGE, FIGURE = "comparison.html", "comparison.png"
+ROWS, EPOCHS = "comparison.csv", "comparison_epochs.csv"
+FILES = {ROWS: "the table", EPOCHS: "every epoch of every run", FIGURE: "the figure"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits: 0 done, 2 wrong input."""
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    try:
+        _run(arguments)
+    except InputError as error:
+        parser.error(str(error))
+    sys.exit(0)
+
+
+def make_parser() -> Parser:
+    """Returns the flags."""
+    parser = Parser(
+        prog="python -m tf_largebatch.compare",
+        description="Sets finished runs side by side, of any recipes, scales and seeds: one page "
+        "that needs no network, with table, curves, what differs in their plans, and "
+        "environments; the table and the curves also as CSV. Runs that differ in their seed "
+        "alone become one line with mean and deviation. The first RUN is what the others are set "
+        "against.",
+        epilog="example: python -m tf_largebatch.compare runs/goyal_8k-mini-A runs/lamb-mini-B",
+    )
+    parser.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="folder of a command (all its rows), of one row, or of one run: FOLDER/<row>/seed-<n>",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where comparison.{html,csv,png} and comparison_epochs.csv are written, made where "
+        "it is missing (default: a new folder runs/comparison-...)",
+    )
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    entries = comparison.read_entries(arguments.runs)
+    folder = arguments.out or run_folder.default_folder("comparison")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(entries, folder)
+    except OSError as error:
+        raise InputError(
+            f"--out must be a folder that can be written to. Received: {folder} "
+            f"({error.strerror or error})"
+        ) from None
+    print("\n".join(comparison_tables.say(entries)))
+    for name in (PAGE, *FILES):
+        print(f"{name:<22} {folder / name}")
+
+
+def _write(entries: list[comparison.Entry], folder: Path) -> None:
+    from tf_largebatch.review import curves
+    from tf_largebatch.review.page import compare_plans, flatten, split_shared, write_page
+
+    comparison_tables.write_csv(entries, folder / ROWS)
+    comparison_tables.write_epochs_csv(entries, folder / EPOCHS)
+    named = [(entry.label, entry.row, entry.train_examples) for entry in entries]
+    picture = curves.draw_comparison(named, folder / FIGURE)
+    plans, differing = compare_plans([entry.plan for entry in entries])
+    environments = [list(flatten(entry.result.environment)) for entry in entries]
+    alike, environment = split_shared(environments)
+    write_page(
+        "comparison.html.j2",
+        folder / PAGE,
+        entries=entries,
+        verdict=comparison_tables.say(entries),
+        header=comparison_tables.HEADER,
+        rows=[(curves.colour(i), c) for i, c in enumerate(comparison_tables.table(entries))],
+        picture=picture,
+        departures=comparison_tables.departures(entries),
+        differing=differing,
+        shared=plans,
+        environment=environment,
+        alike=alike,
+        files=list(FILES.items()),
+    )
+
+
+if __name__ == "__main__":
+    main()

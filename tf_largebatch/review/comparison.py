@@ -1,0 +1,203 @@
+"""Several runs side by side: read from their folders, one entry per recipe, seeds together.
+
+Standard library only.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tf_largebatch.records.datasets import DATASETS
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.result import Result, RowResult, SeedResult
+from tf_largebatch.records.run_folder import PLAN, RESULT
+from tf_largebatch.review.page import flatten
+
+SEED = "seed.json"  # of a run that ended
+DEEP = 2  # a run of a table lies this far below its command's folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One recipe's runs.
+
+    Attributes:
+        label: its name in the comparison.
+        result: of the command that ran it, with this row alone.
+        plan: its `plan.json`; without one, what its result says of the recipe.
+        folders: of its runs.
+    """
+
+    label: str
+    result: Result
+    plan: dict
+    folders: tuple[Path, ...]
+
+    @property
+    def row(self) -> RowResult:
+        """The row with all its seeds."""
+        return self.result.rows[0]
+
+    @property
+    def data(self) -> str:
+        """Name of the data set; generated images are another one."""
+        name = self.row.recipe["data"]["name"]
+        return "generated images" if self.result.scale == "smoke" else name
+
+    @property
+    def train_examples(self) -> int:
+        """Images of an epoch."""
+        there = self.plan.get("batch", {}).get("train_examples")
+        return int(there or DATASETS[self.row.recipe["data"]["name"]].train_examples)
+
+
+def read_entries(folders: Sequence[Path]) -> list[Entry]:
+    """Reads run folders; runs that differ in their seed alone become one entry.
+
+    Args:
+        folders: each of a command (all its rows), of one row, or of one run of a table.
+
+    Returns:
+        In the order of the folders, with labels that differ.
+
+    Raises:
+        InputError: a folder of no run, of one that has not ended, or with damaged records; the
+            same run twice.
+    """
+    entries: list[Entry] = []
+    for folder in folders:
+        for entry in _read(folder):
+            _add(entries, entry)
+    return _name_apart(entries)
+
+
+def _read(folder: Path) -> list[Entry]:
+    if not folder.is_dir():
+        raise InputError(f"RUN must be the folder of a run. Received: {folder}, which is none")
+    try:
+        if (folder / RESULT).exists():
+            whole = Result.from_json(_json(folder / RESULT))
+            return [_entry(whole, row, row.runs, folder) for row in whole.rows]
+        if (folder / SEED).exists():
+            return [_read_one(folder)]
+        if seeds := sorted(folder.glob(f"*/{SEED}")):  # a row of a table
+            return [_read_one(seed.parent) for seed in seeds]
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"RUN must have records that can be read. Received: {folder}, damaged or of another "
+            f"version ({type(error).__name__}: {str(error).splitlines()[0][:120]})"
+        ) from None
+    if (folder / PLAN).exists() or (folder / "run.json").exists():
+        raise InputError(
+            f"RUN must have ended. Received: {folder}, which has no {RESULT} yet. Continue it with "
+            "the same command and --run-dir"
+        )
+    raise InputError(
+        f"RUN must be the folder of a run. Received: {folder}, which has neither {RESULT} nor "
+        f"{PLAN}"
+    )
+
+
+def _read_one(folder: Path) -> Entry:
+    """One run of a table: its own records, and its command's for the name of its row."""
+    place = folder.resolve()
+    run = SeedResult.from_json(_json(folder / SEED))
+    for above in list(place.parents)[:DEEP]:
+        if not (above / RESULT).exists():
+            continue
+        whole = Result.from_json(_json(above / RESULT))
+        for row in whole.rows:
+            for own in row.runs:
+                if (above / own.folder).resolve() == place:
+                    return _entry(whole, row, (own,), above)
+    plan = _json(folder / PLAN)
+    recipe = plan["recipe"]
+    row = RowResult(
+        label=str(recipe["label"]) if recipe.get("label") else place.parent.name,
+        recipe=recipe,
+        global_batch=recipe["global_batch"],
+        peak_rate=plan["peak_rate"],
+        updates=plan["updates"],
+        runs=(dataclasses.replace(run, folder="."),),
+    )
+    alone = Result(
+        recipe=recipe["name"],
+        title=recipe["title"],
+        paper=recipe["paper"],
+        scale=plan["scale"],
+        departures=tuple(plan["departures"]),
+        rows=(row,),
+    )
+    return Entry(label=place.parent.name, result=alone, plan=plan, folders=(folder,))
+
+
+def _entry(whole: Result, row: RowResult, runs: Sequence[SeedResult], folder: Path) -> Entry:
+    if not runs:
+        raise InputError(f"RUN must hold a run that was made. Received: {folder}, no {row.label}")
+    row = dataclasses.replace(row, runs=tuple(runs))
+    return Entry(
+        label=row.label,
+        result=dataclasses.replace(whole, rows=(row,)),
+        plan=_plan(row, [folder / run.folder for run in runs]),
+        folders=tuple(folder / run.folder for run in runs),
+    )
+
+
+def _plan(row: RowResult, folders: Sequence[Path]) -> dict:
+    """The plan of a row; where only a result was kept, its recipe as labelled lines."""
+    for folder in folders:
+        if (folder / PLAN).exists():
+            return _json(folder / PLAN)
+    return {"rows": list(flatten(row.recipe))}
+
+
+def _json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _identity(entry: Entry) -> str:
+    """Equal for runs that differ in nothing but their seed and machine."""
+    settings = entry.plan.get("settings", {})
+    row, result = entry.row, entry.result
+    what = (row.label, row.recipe, result.scale, entry.train_examples, result.departures)
+    return json.dumps([*what, settings.get("precision"), settings.get("wire")], sort_keys=True)
+
+
+def _add(entries: list[Entry], new: Entry) -> None:
+    """Appends the entry, or joins its seeds to one that is there."""
+    places = {folder.resolve() for entry in entries for folder in entry.folders}
+    for folder in new.folders:
+        if folder.resolve() in places:
+            raise InputError(f"each RUN must be given once. Received: {folder} twice")
+    for number, old in enumerate(entries):
+        seeds = {run.seed for run in old.row.runs}
+        if _identity(old) == _identity(new) and not seeds & {r.seed for r in new.row.runs}:
+            row = dataclasses.replace(old.row, runs=old.row.runs + new.row.runs)
+            joined = dataclasses.replace(old.result, rows=(row,))
+            folders = old.folders + new.folders
+            entries[number] = dataclasses.replace(old, result=joined, folders=folders)
+            return
+    entries.append(new)
+
+
+def _name_apart(entries: list[Entry]) -> list[Entry]:
+    """Gives entries of one name what tells them apart: the recipe, then the folder."""
+    for more in (lambda e: e.result.recipe, lambda e: _command(e).name, lambda e: str(_command(e))):
+        labels = [entry.label for entry in entries]
+        entries = [
+            dataclasses.replace(e, label=f"{more(e)}: {e.label}")
+            if labels.count(e.label) > 1
+            else e
+            for e in entries
+        ]
+    return entries
+
+
+def _command(entry: Entry) -> Path:
+    """The folder of the command that ran an entry."""
+    first = entry.folders[0].resolve()
+    return first if (first / RESULT).exists() else first.parent.parent

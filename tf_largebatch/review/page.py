@@ -1,0 +1,92 @@
+"""What the HTML pages share: their templates, and records as text."""
+
+import base64
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tf_largebatch.records.run_folder import write_text
+from tf_largebatch.review.tables import MISSING, is_finite
+
+
+def write_page(template: str, path: Path, **values) -> Path:
+    """Renders a template to one file that needs no network, whole or not at all.
+
+    Args:
+        template: its name in `templates/`.
+        path: of the page.
+        **values: its variables; all it names must be there.
+
+    Returns:
+        The path.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    templates = FileSystemLoader(Path(__file__).with_name("templates"))
+    environment = Environment(autoescape=True, loader=templates, undefined=StrictUndefined)
+    environment.filters["png"] = embed
+    write_text(path, environment.get_template(template).render(**values))
+    return path
+
+
+def embed(picture: bytes) -> str:
+    """Returns a PNG as a `data:` address."""
+    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+
+
+def compare_plans(plans: Sequence[dict]) -> tuple[list, list]:
+    """Splits plans into labels that say the same in every row and labels that do not.
+
+    Args:
+        plans: the `plan.json` of each row.
+
+    Returns:
+        [(label, text)] and [(label, [text of each row])], in the order of first appearance.
+    """
+    return split_shared([[(label, plain(text)) for label, text in plan["rows"]] for plan in plans])
+
+
+def split_shared(columns: Sequence[Sequence[tuple[str, str]]]) -> tuple[list, list]:
+    """Splits lists of (label, text) into what is the same in all of them and what is not.
+
+    A label that comes several times in one list keeps all its texts, one a line.
+
+    Returns:
+        [(label, text)] and [(label, [text of each list])], in the order of first appearance.
+    """
+    texts: dict[str, list[list[str]]] = {}
+    for number, pairs in enumerate(columns):
+        for label, text in pairs:
+            column = texts.setdefault(str(label).strip(), [[] for _ in columns])
+            column[number].append(text)
+    joined = {label: ["\n".join(t) or MISSING for t in column] for label, column in texts.items()}
+    shared = [(label, c[0]) for label, c in joined.items() if len(set(c)) == 1]
+    return shared, [(label, c) for label, c in joined.items() if len(set(c)) > 1]
+
+
+def flatten(values: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields (dotted name, text) for every leaf of nested dicts."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", plain(value)
+
+
+def plain(value: object) -> str:
+    """Returns a value as text; one that is missing or not finite is a dash."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return MISSING
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value))
+    return str(value)
+
+
+def duration_text(seconds: float) -> str:
+    """Returns a time in words."""
+    if not is_finite(seconds):
+        return MISSING
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{seconds / 60:.1f} min"

@@ -1,0 +1,185 @@
+"""The report of a run: one HTML page that needs no network, with results next to the paper's."""
+
+import csv
+import dataclasses
+import io
+import json
+from pathlib import Path
+from urllib.parse import quote
+
+from tf_largebatch.records.result import Result, RowResult, SeedResult
+from tf_largebatch.records.run_folder import METRICS, PLAN, RESULT, write_text
+from tf_largebatch.review.curves import colour, draw_curves
+from tf_largebatch.review.findings import FOLDER, Finding, read_findings, write_findings_csv
+from tf_largebatch.review.page import compare_plans, duration_text, flatten, write_page
+from tf_largebatch.review.tables import (
+    is_finite,
+    number_text,
+    scale_text,
+    table,
+    text_table,
+    verdict,
+    write_rows_csv,
+)
+
+__all__ = ["draw_curves", "refresh", "text_table", "write_report", "write_rows_csv"]
+
+REPORT, CURVES, RATES, ROWS = "report.html", "curves.png", "rates.png", "rows.csv"
+RUNS, INSTRUMENTS = "runs.csv", "instruments.csv"
+FILES = {  # in reading order; the report names those that are there
+    RESULT: "every number of this page",
+    ROWS: "the table",
+    RUNS: "each run",
+    INSTRUMENTS: "what the instruments found",
+    PLAN: "what was run",
+    METRICS: "one line per epoch",
+    CURVES: "the figure",
+    RATES: "the figure of the rates",
+    "model.keras": "the trained model",
+}
+DEEP = 2  # a run of a table lies this far below its command's folder: <row>/seed-<n>
+
+
+def write_report(result: Result, plans: list[dict], folder: Path) -> Path:
+    """Writes `report.html`, one file that needs no network, and the figure `curves.png` in it.
+
+    What instruments left in the runs' folders is shown with its figures. Write the folder's other
+    files first: the page shows `rates.png` and names those that are there.
+
+    Args:
+        result: what was found.
+        plans: the `plan.json` of each row, in the order of the rows.
+        folder: an existing run folder.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: not one plan per row.
+    """
+    if len(plans) != len(result.rows):
+        raise ValueError(
+            f"`plans` must hold one plan per row ({len(result.rows)}). Received: {len(plans)} plans"
+        )
+    picture = draw_curves(result, folder / CURVES)
+    rates = folder / RATES
+    header, cells = table(result)
+    shared, differing = compare_plans(plans)
+    found = _read_instruments(result, folder)
+    if found:
+        write_findings_csv(found, folder / INSTRUMENTS)
+    return write_page(
+        "report.html.j2",
+        folder / REPORT,
+        result=result,
+        scale=scale_text(result),
+        verdict=verdict(result),
+        header=header,
+        rows=[(colour(i), line) for i, line in enumerate(cells)],
+        runs=[(row.label, *_run_cells(run)) for row in result.rows for run in row.runs],
+        picture=picture,
+        rates=rates.read_bytes() if rates.exists() else None,
+        found=found,
+        shared=shared,
+        differing=differing,
+        environment=list(flatten(result.environment)),
+        files=[(name, what) for name, what in FILES.items() if (folder / name).exists()],
+        wall_time=duration_text(result.wall_seconds),
+    )
+
+
+def write_run_reports(result: Result, plans: list[dict], folder: Path) -> None:
+    """Writes the report of each single run into its own folder, below that of the command.
+
+    Args:
+        result: of the command.
+        plans: as for `write_report`.
+        folder: of the command.
+    """
+    for row, plan in zip(result.rows, plans, strict=True):
+        for run in row.runs:
+            if run.folder != ".":
+                _write_run_report(result, row, run, plan, folder)
+
+
+def write_runs_csv(result: Result, path: Path) -> None:
+    """Writes one line per run; a missing number is an empty field."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("row", "seed", "error_pct", "epochs", "diverged_at", "wall_seconds", "folder"))
+    for row in result.rows:
+        for run in row.runs:
+            error = run.top1_error_pct if is_finite(run.top1_error_pct) else None
+            line = (row.label, run.seed, error, len(run.epochs), run.diverged_at)
+            writer.writerow((*line, run.wall_seconds, run.folder))
+    write_text(path, out.getvalue())
+
+
+def write_instruments_page(run: Path) -> Path:
+    """Writes the page of a run's instruments alone, next to their files."""
+    path = run / FOLDER / REPORT
+    return write_page("diagnostics.html.j2", path, name=run.name, findings=read_findings(run))
+
+
+def refresh(run: Path) -> list[Path]:
+    """Writes the reports that show a run once more, after an instrument measured it.
+
+    Args:
+        run: the folder of one run.
+
+    Returns:
+        The pages: the run's own, and that of the command which ran it among others. None for a
+        run whose command has not ended; its report will have what was measured.
+    """
+    run = run.resolve()
+    for folder in [run, *run.parents][: DEEP + 1]:
+        if not (folder / RESULT).exists():
+            continue
+        result = Result.from_json(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+        plans = [_read_plan(row, folder) for row in result.rows]
+        for row, plan in zip(result.rows, plans, strict=True):
+            for one in row.runs:
+                if (folder / one.folder).resolve() == run:
+                    own = [_write_run_report(result, row, one, plan, folder)] * (folder != run)
+                    return [*own, write_report(result, plans, folder)]
+    return []
+
+
+def _write_run_report(
+    result: Result, row: RowResult, run: SeedResult, plan: dict, folder: Path
+) -> Path:
+    own = dataclasses.replace(
+        result,
+        rows=(dataclasses.replace(row, runs=(dataclasses.replace(run, folder="."),)),),
+        wall_seconds=run.wall_seconds,
+    )
+    return write_report(own, [plan], folder / run.folder)
+
+
+def _read_plan(row: RowResult, folder: Path) -> dict:
+    """The plan of a row, which all its runs have; an empty one where the folder is gone."""
+    paths = [folder / run.folder / PLAN for run in row.runs]
+    kept = next((path for path in paths if path.exists()), None)
+    return {"rows": []} if kept is None else json.loads(kept.read_text(encoding="utf-8"))
+
+
+def _read_instruments(result: Result, folder: Path) -> list[tuple[str, list[Finding]]]:
+    """(run, findings) of every run that was measured; a single run needs no name."""
+    single = sum(len(row.runs) for row in result.rows) == 1
+    found = []
+    for row in result.rows:
+        for run in row.runs:
+            if findings := read_findings(folder / run.folder):
+                found.append(("" if single else f"{row.label}, seed {run.seed}", findings))
+    return found
+
+
+def _run_cells(run: SeedResult) -> tuple[str, str, str, str, str, str]:
+    """Seed, error, epochs, wall time, folder and its link, as text."""
+    error = number_text(run.top1_error_pct)
+    if run.diverged_at is not None:
+        error = f"diverged at update {run.diverged_at:,}"
+    # Quoted with the colon, so that no folder's name can be read as a scheme.
+    link = quote(run.folder)
+    time = duration_text(run.wall_seconds)
+    return str(run.seed), error, str(len(run.epochs)), time, run.folder, link

@@ -1,0 +1,96 @@
+"""The gradient noise scale while a model trains, from gradients that are there anyway."""
+
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tf_largebatch.review.noise_scale import (
+    DECAY,
+    WARM_ESTIMATES,
+    NoiseScale,
+    advise,
+    from_two_batches,
+)
+
+NEEDED = ("grad_norm", "micro_grad_norm", "micro_batch", "global_batch")
+
+
+class NoiseScaleScalars(keras.callbacks.Callback):
+    """Writes B_simple of a run to TensorBoard: no extra forward pass.
+
+    Reads from the logs of every update `grad_norm` (of the global batch's mean gradient),
+    `micro_grad_norm` (root mean square of the norms of the micro-batches' mean gradients),
+    `micro_batch` and `global_batch`; the micro-batches of all replicas are the small batches of
+    `from_two_batches`. The averages start anew where the batch changes, since the rate does too.
+
+    Tags, every `every` updates: `noise/grad_sq` and `noise/trace` (averages), and
+    `noise/b_simple` where they give one and enough updates are in them.
+
+    Args:
+        folder: for its events, best one of its own: of two files that grow in one folder,
+            TensorBoard follows the newer alone.
+        every: updates per point, >= 1.
+        decay: of the averages per update, in [0, 1).
+
+    Attributes:
+        scale: the running estimate.
+
+    Raises:
+        ValueError: a number out of range; from the first update on, an update of a single
+            micro-batch, or logs without these values.
+    """
+
+    def __init__(self, folder: Path, *, every: int, decay: float = DECAY):
+        super().__init__()
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(
+                f"`every` must be a whole number of at least 1. Received: every={every!r}"
+            )
+        self._folder, self._every, self._decay = Path(folder), every, decay
+        self.scale = NoiseScale(decay)
+        self._updates, self._global_batch, self._writer = 0, None, None
+
+    def on_train_begin(self, logs=None):
+        """Opens the writer."""
+        self._writer = tf.summary.create_file_writer(str(self._folder))
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Adds one update."""
+        missing = [name for name in NEEDED if name not in (logs or {})]
+        if missing:
+            raise ValueError(
+                f"`logs` must have {', '.join(NEEDED)}. Received: no {missing[0]}. Train with "
+                "this package's loop"
+            )
+        if logs["global_batch"] != self._global_batch:
+            self._global_batch, self.scale = int(logs["global_batch"]), NoiseScale(self._decay)
+        self.scale.add(
+            from_two_batches(
+                logs["micro_grad_norm"] ** 2,
+                logs["grad_norm"] ** 2,
+                small_batch=int(logs["micro_batch"]),
+                big_batch=self._global_batch,
+            )
+        )
+        self._updates = batch + 1
+        if self._updates % self._every == 0:
+            self._write()
+
+    def on_train_end(self, logs=None):
+        """Closes the file."""
+        self._writer.close()
+
+    def advice(self) -> str:
+        """Says what was measured, in a sentence."""
+        return advise(self.scale.average, global_batch=self._global_batch, updates=self._updates)
+
+    def _write(self):
+        average = self.scale.average
+        if average is None:
+            return
+        with self._writer.as_default(step=self._updates):
+            tf.summary.scalar("noise/grad_sq", average.grad_sq)
+            tf.summary.scalar("noise/trace", average.trace)
+            if average.b_simple is not None and self.scale.count >= WARM_ESTIMATES:
+                tf.summary.scalar("noise/b_simple", average.b_simple)

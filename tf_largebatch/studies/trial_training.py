@@ -1,0 +1,94 @@
+"""One network trained again and again at one batch, with other rates and momenta: compiled once."""
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_largebatch.optimizers import MomentumSGD
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.specs.model import LossSpec
+from tf_largebatch.training.build import make_loss
+from tf_largebatch.training.step import COLUMNS, TrainingStep
+
+EVERY_UPDATE = 32  # evaluate after each of the first updates, then at every GROWTH-th part more
+GROWTH = 1.03
+
+
+class TrialTraining:
+    """Trains a network on one device with Nesterov momentum at a constant rate.
+
+    Every trial starts from the weights that the model came with. Rate and momentum are variables
+    of one compiled step.
+
+    Args:
+        model: built; its output are logits.
+        source: a data source (see `tf_largebatch.data`).
+        global_batch: examples per update.
+    """
+
+    def __init__(self, model: keras.Model, source, *, global_batch: int):
+        self._model, self._source = model, source
+        self._strategy = tf.distribute.get_strategy()
+        self._plan = BatchPlan(global_batch=global_batch, train_examples=source.train_examples)
+        # Any rate and momentum: each trial sets its own.
+        self._optimizer = MomentumSGD(0.1, momentum=0.9, nesterov=True)
+        self._momentum = tf.Variable(0.9, trainable=False)
+        self._optimizer.momentum = self._momentum
+        self._step = TrainingStep(
+            self._model,
+            self._optimizer,
+            loss=make_loss(LossSpec()),
+            plan=self._plan,
+            strategy=self._strategy,
+        )
+        images, labels, _ = next(iter(source.eval_batches(source.eval_examples)))
+        self._error = tf.function(lambda: _error_pct(model(images, training=False), labels))
+        self._first = self._model.get_weights()
+
+    def curve(
+        self, *, rate: float, momentum: float, seed: int, updates: int
+    ) -> Iterator[tuple[int, float]]:
+        """Trains anew and yields (updates done, validation error in percent) as it goes.
+
+        Evaluation is after every update at first and after every 3 % more updates later: no number
+        of updates is known more exactly than that. A loss that is not finite ends it with NaN.
+
+        Args:
+            rate: > 0.
+            momentum: in [0, 1).
+            seed: of order and augmentation.
+            updates: at most this many.
+        """
+        self._reset(rate, momentum)
+        batches = iter(self._source.train_batches(self._plan, seed=seed))
+        done = 0
+        while done < updates:
+            pause = min(next_evaluation(done), updates)
+            rows = self._step.run(batches, tf.constant(pause - done)).numpy()
+            done = pause
+            if not np.all(np.isfinite(rows[:, COLUMNS.index("loss")])):
+                yield done, float("nan")
+                return
+            yield done, float(self._error())
+
+    def _reset(self, rate: float, momentum: float) -> None:
+        self._model.set_weights(self._first)
+        for variable in self._optimizer.variables:
+            variable.assign(tf.zeros_like(variable))
+        self._optimizer.learning_rate = rate
+        self._momentum.assign(momentum)
+
+
+def next_evaluation(done: int) -> int:
+    """Returns the update after which to evaluate next."""
+    return done + 1 if done < EVERY_UPDATE else max(done + 1, round(done * GROWTH))
+
+
+def _error_pct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Share of wrong answers; a row that is not finite is wrong."""
+    right = (tf.argmax(logits, axis=-1, output_type=tf.int32) == labels) & tf.reduce_all(
+        tf.math.is_finite(logits), axis=-1
+    )
+    return 100.0 * (1.0 - tf.reduce_mean(tf.cast(right, tf.float32)))

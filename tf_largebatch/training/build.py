@@ -1,0 +1,247 @@
+"""What a recipe's records mean in TensorFlow: data, network, schedule, update rule, loss."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tf_largebatch.data import digits, imagenet
+from tf_largebatch.data.mixed import MixedSource
+from tf_largebatch.models.alexnet import make_alexnet, make_alexnet_bn, make_alexnet_owt
+from tf_largebatch.models.digits_resnet import make_digits_resnet
+from tf_largebatch.models.inception_resnet import make_inception_resnet_v2
+from tf_largebatch.models.resnet import make_resnet
+from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, RMSpropSGD
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.recipe import Recipe
+from tf_largebatch.records.specs.data import DigitsSpec, ImageNetSpec
+from tf_largebatch.records.specs.model import LossSpec
+from tf_largebatch.records.specs.optimizer import LAMBSpec, LARSSpec, RMSpropSGDSpec, SGDSpec
+from tf_largebatch.records.specs.schedule import CosineSpec, PolynomialSpec, StepsSpec
+from tf_largebatch.schedules import BatchPhases, Cosine, Polynomial, Steps, Warmup
+
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+
+
+def make_source(
+    spec: ImageNetSpec | DigitsSpec,
+    folder: Path | None,
+    *,
+    epochs: float,
+    skip_unreadable: bool = False,
+):
+    """Opens the recipe's data.
+
+    Args:
+        spec: which, and how images are augmented.
+        folder: of ImageNet.
+        epochs: length of the training: the last ones may be without augmentation.
+        skip_unreadable: mark images that cannot be read instead of stopping.
+
+    Raises:
+        InputError: no folder where one is needed, or a folder that cannot be used.
+    """
+    plain_from = epochs - spec.plain_last_epochs if spec.plain_last_epochs else None
+    match spec:
+        case DigitsSpec():
+            source = digits.load(
+                shift=spec.shift,
+                noise=spec.noise,
+                plain_from_epoch=math.inf if plain_from is None else plain_from,
+            )
+            magnitude = cutmix = 0.0
+        case ImageNetSpec():
+            if folder is None:
+                raise InputError("--data must name a folder of ImageNet TFRecord shards")
+            source = imagenet.open_folder(
+                folder,
+                image_size=spec.image_size,
+                area=(spec.min_area, spec.max_area),
+                aspect=(spec.min_aspect, spec.max_aspect),
+                interpolation=spec.interpolation,
+                color_jitter=spec.color_jitter,
+                lighting_std=spec.lighting_std,
+                eval_crop=spec.eval_crop,
+                eval_image_size=spec.eval_image_size,
+                eval_short_side=spec.eval_short_side,
+                plain_from_epoch=None if plain_from is None else math.ceil(plain_from),
+                skip_unreadable=skip_unreadable,
+            )
+            magnitude, cutmix = spec.randaugment_magnitude, spec.cutmix_alpha
+    if not (spec.mixes or magnitude):
+        return source
+    return MixedSource(
+        source,
+        randaugment_magnitude=magnitude,
+        mixup_alpha=spec.mixup_alpha,
+        cutmix_alpha=cutmix,
+    )
+
+
+def make_model(recipe: Recipe, source, seed: int, *, bn_replicas: int = 1) -> keras.Model:
+    """Builds the recipe's network for the source's images; its output are logits.
+
+    Args:
+        recipe: gives the network.
+        source: gives the images' shape and scale.
+        seed: of the weights.
+        bn_replicas: replicas that share batch-norm statistics (see `Recipe.bn_replicas`).
+    """
+    spec = recipe.model
+    sizes = {source.image_shape, source.eval_image_shape}
+    common = {
+        "image_shape": (None, None, source.image_shape[2]) if len(sizes) > 1 else sizes.pop(),
+        "classes": source.classes,
+        "pixel_mean": source.pixel_mean,
+        "pixel_std": source.pixel_std,
+        "seed": seed,
+    }
+    norm = {
+        "bn_decay": spec.bn_decay,
+        "bn_epsilon": spec.bn_epsilon,
+        "bn_batch": spec.bn_batch if bn_replicas == 1 else None,
+        "bn_replica_group": bn_replicas,
+    }
+    head = {"head_std": spec.head_std}
+    residual = {**common, **norm, **head, "last_gamma": spec.last_gamma}
+    # The published AlexNet takes pixels of 0 to 255 less their mean; its first weights suit them.
+    dense = {**common, **head, "dropout": spec.dropout, "pixel_std": 1.0}
+    match spec.architecture:
+        case "resnet50":
+            return make_resnet(50, **residual)
+        case "resnet101":
+            return make_resnet(101, **residual)
+        case "resnet152":
+            return make_resnet(152, **residual)
+        case "digits_resnet":
+            return make_digits_resnet(**residual)
+        case "alexnet":
+            return make_alexnet(**dense)
+        case "alexnet_owt":
+            return make_alexnet_owt(**dense)
+        case "alexnet_bn":
+            return make_alexnet_bn(**dense, **norm)
+        case "alexnet_bn_pool5":
+            return make_alexnet_bn(**dense, **norm, pool5_norm=True, name=spec.architecture)
+        case "inception_resnet_v2":
+            return make_inception_resnet_v2(**common, **norm)
+    raise ValueError(f"`architecture` must be known. Received: {spec.architecture!r}")
+
+
+def make_schedule(recipe: Recipe, phases: tuple[BatchPlan, ...]) -> Schedule:
+    """Builds the course of the rate, in updates; where the batch changes, it follows the images."""
+    if len(phases) == 1:
+        return _course(recipe, phases[0])
+    starts = [plan.start_update for plan in phases] + [phases[-1].updates_at(recipe.epochs)]
+    # A batch of 1 counts images where updates are counted.
+    images = BatchPlan(global_batch=1, train_examples=phases[0].train_examples)
+    return BatchPhases(
+        [plan.global_batch for plan in phases],
+        [max(b - a, 1) for a, b in zip(starts, starts[1:], strict=False)],
+        [1.0] * len(phases),
+        over_images=_course(recipe, images),
+    )
+
+
+def _course(recipe: Recipe, plan: BatchPlan) -> Schedule:
+    """The warmup and what follows it, in updates of one batch."""
+    spec, peak = recipe.schedule, recipe.peak_rate
+    match spec:
+        case StepsSpec():
+            course = Steps.from_epochs(
+                peak, spec.drop_epochs, rates=[peak * share for share in spec.shares], plan=plan
+            )
+        case PolynomialSpec():
+            course = Polynomial.from_epochs(
+                peak,
+                spec.end_rate,
+                spec.power,
+                0 if spec.whole_run else spec.warmup_epochs,
+                end_epoch=recipe.epochs if spec.end_epoch is None else spec.end_epoch,
+                plan=plan,
+                extra_updates=spec.extra_updates,
+            )
+        case CosineSpec():
+            course = Cosine.from_epochs(
+                peak, spec.end_rate, spec.warmup_epochs, end_epoch=recipe.epochs, plan=plan
+            )
+    if not spec.warmup_epochs:
+        return course
+    return Warmup.from_epochs(
+        course,
+        spec.warmup_epochs,
+        spec.warmup_start_rate,
+        spec.warmup_shape,
+        plan=plan,
+        power=spec.warmup_power,
+        peak=peak,
+    )
+
+
+def make_optimizer(recipe: Recipe, phases: tuple[BatchPlan, ...]) -> keras.optimizers.Optimizer:
+    """Builds the update rule with its schedule."""
+    spec, schedule = recipe.optimizer, make_schedule(recipe, phases)
+    common = {"weight_decay": spec.weight_decay, "exclude_rank_below": spec.exempt_rank_below}
+    match spec:
+        case SGDSpec():
+            return MomentumSGD(schedule, momentum=spec.momentum, nesterov=spec.nesterov, **common)
+        case LARSSpec():
+            return LARS(
+                schedule,
+                momentum=spec.momentum,
+                nesterov=spec.nesterov,
+                trust_coefficient=spec.trust_coefficient,
+                epsilon=spec.epsilon,
+                momentum_placement=spec.momentum_placement,
+                decay_in_norm=spec.decay_in_norm,
+                record_trust_ratio=True,
+                **common,
+            )
+        case LAMBSpec():
+            return LAMB(
+                schedule,
+                beta_1=spec.beta_1,
+                beta_2=spec.beta_2,
+                epsilon=spec.epsilon,
+                bias_correction=spec.bias_correction,
+                global_clipnorm=spec.clip_norm,
+                record_trust_ratio=True,
+                **common,
+            )
+        case RMSpropSGDSpec():
+            per_epoch = float(phases[0].updates_per_epoch)
+            return RMSpropSGD(
+                schedule,
+                center_updates=spec.center_epochs * per_epoch,
+                period_updates=spec.period_epochs * per_epoch,
+                rmsprop_learning_rate=spec.rmsprop_rate,
+                momentum=spec.momentum,
+                rho=spec.rho,
+                epsilon=spec.epsilon,
+                **common,
+            )
+
+
+def make_loss(spec: LossSpec) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Returns (labels, logits [n, classes]) -> losses [n], nats.
+
+    Labels are int32 [n], with -1 for an image that could not be read, or float32 [n, classes] of
+    mixed images, with zeros for that. Such an image's loss is 0.
+    """
+    tau = spec.label_smoothing
+
+    def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        classes = logits.shape[-1]
+        hard = not labels.dtype.is_floating
+        targets = tf.one_hot(labels, classes) if hard else labels  # -1 gives zeros
+        read = tf.reduce_sum(targets, axis=-1)
+        targets = (1.0 - tau) * targets + (tau / classes) * read[:, tf.newaxis]
+        if spec.kind == "softmax":
+            return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+        each = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
+        return tf.where(read > 0, tf.reduce_sum(each, axis=-1), 0.0)
+
+    return loss

@@ -1,0 +1,109 @@
+"""The largest micro-batch that fits a device, found by trying (`--micro-batch auto`)."""
+
+import gc
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.recipe import Recipe
+from tf_largebatch.training.build import make_loss, make_model, make_optimizer
+from tf_largebatch.training.step import TrainingStep
+from tf_largebatch.training.train import POLICIES
+from tf_largebatch.training.workers.team import Team
+
+
+def find(recipe: Recipe, source, team: Team, *, precision: str) -> int | None:
+    """Returns the largest micro-batch that fits the GPU of every worker.
+
+    None without a GPU: main memory is not what limits there, and the default of
+    `Recipe.batch_plan` holds.
+
+    Args:
+        recipe: what to train.
+        source: gives the images' shape.
+        team: the workers; all must ask.
+        precision: of the forward and backward pass.
+
+    Raises:
+        InputError: not even the smallest fits.
+    """
+    if not tf.config.list_logical_devices("GPU"):
+        return None
+
+    def fits(micro_batch: int) -> bool:
+        return _fits(recipe, source, micro_batch, precision)
+
+    sizes = candidates(recipe, team.replicas, source.train_examples)
+    found = team.least(largest(sizes, fits) or 0)
+    if not found:
+        raise InputError(
+            f"--micro-batch auto must find a size that fits the GPU. Received: {sizes[0]} does not "
+            "fit. Use more or larger devices, or --precision bfloat16"
+        )
+    return found
+
+
+def candidates(recipe: Recipe, replicas: int, train_examples: int) -> list[int]:
+    """Returns the micro-batches that the recipe allows on so many replicas, rising."""
+    allowed = []
+    for size in range(1, recipe.global_batch // replicas + 1):
+        if recipe.global_batch // replicas % size:
+            continue
+        try:
+            recipe.batch_plan(replicas=replicas, micro_batch=size, train_examples=train_examples)
+        except ValueError:  # it would change the batch-norm batch
+            continue
+        allowed.append(size)
+    return allowed
+
+
+def largest(sizes: Sequence[int], fits: Callable[[int], bool]) -> int | None:
+    """Returns the largest of rising sizes that fits, by bisection; None if none does.
+
+    Args:
+        sizes: rising; whatever is larger than one that does not fit does not fit either.
+        fits: tries one.
+    """
+    low, high = 0, len(sizes)  # below low all fit, from high on none
+    while low < high:
+        middle = (low + high) // 2
+        if fits(sizes[middle]):
+            low = middle + 1
+        else:
+            high = middle
+    return sizes[low - 1] if low else None
+
+
+def _fits(recipe: Recipe, source, micro_batch: int, precision: str) -> bool:
+    """Runs two updates of two micro-steps on one device, on images of zeros.
+
+    Two micro-steps, so that the sum of the gradients is there beside the gradients of one.
+    """
+    plan = BatchPlan(
+        global_batch=2 * micro_batch, train_examples=source.train_examples, micro_batch=micro_batch
+    )
+    keras.config.set_dtype_policy(POLICIES[precision])
+    images = tf.zeros([2 * micro_batch, *source.image_shape], tf.uint8)
+    labels = tf.zeros([2 * micro_batch], tf.int32)
+    try:
+        model = make_model(recipe, source, 0)
+        step = TrainingStep(
+            model,
+            make_optimizer(recipe, (plan,)),
+            loss=make_loss(recipe.loss),
+            plan=plan,
+            strategy=tf.distribute.get_strategy(),
+            scale_loss=precision == "float16",
+        )
+        batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
+        step.run(iter(batches), tf.constant(2)).numpy()
+        return True
+    except tf.errors.ResourceExhaustedError:
+        return False
+    finally:
+        model = step = None
+        keras.backend.clear_session()
+        gc.collect()

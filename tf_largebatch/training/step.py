@@ -1,0 +1,355 @@
+"""One update of the weights, the same on one device and on many.
+
+    micro-steps without communication -> one packed all-reduce -> unscale -> finite check
+    -> clipping, decay, LARS or LAMB, update (all in the optimizer)
+
+The loss is the sum over examples divided by the *global* batch (arXiv:1706.02677 §3), and the
+all-reduce sums, so the gradient is that of the whole batch however it was split over replicas and
+micro-batches. Batch-norm statistics and every other floating state that the forward pass moves are
+taken at the start of the update, moved by each micro-step on its own, and averaged over micro-steps
+and replicas: they move once per update whatever the accumulation, and agree on every replica.
+
+Forward and backward are one pure function of tensors (`Model.stateless_call`), so nothing but the
+optimizer writes variables inside the loop. Keras's random layers (seed generators) draw other
+numbers in every micro-step of every replica; `models.stream_dropout` draws what the example's place
+in the stream says, whatever the split.
+
+A label of -1, or a row of zeros where labels are probabilities, marks an image that could not be
+read: it adds nothing to the loss, counts as wrong, and is counted.
+
+In float16 the loss is scaled up before the backward pass and the reduced gradient down again, in
+float32. An overflow on any replica makes the sum not finite on all of them, so all skip the same
+update and halve the scale; after `GROWTH_UPDATES` updates without one it doubles. Keras's own
+`LossScaleOptimizer` checks each replica's gradient before the sum: there, one replica's overflow
+ends in NaN or in a deadlock.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+
+import keras
+import tensorflow as tf
+
+from tf_largebatch.records import stream_position
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.settings import Settings
+
+# The columns of what `TrainingStep.run` returns, one row per update.
+COLUMNS = (
+    "loss",
+    "accuracy",
+    "learning_rate",
+    "grad_norm",
+    "loss_scale",
+    "first_bad_tensor",
+    "unread",
+    "micro_grad_norm",
+)
+
+GOLDEN = 0x9E3779B9  # odd, so that no two pieces of an update share a seed
+
+# For the body of the inner loop. Where memory is short, TensorFlow's graph optimizer sums three and
+# more tensors in a temporary variable. In a loop within a loop, the turn that only finds the inner
+# one at its end makes the variable too, never frees it, and the next call of the whole ends in
+# AlreadyExistsError. Inside a function that stays one there is no such turn.
+NOT_INLINED = {"autograph": False, "experimental_attributes": {"_noinline": True}}
+
+FIRST_SCALE, LEAST_SCALE, GROWTH_UPDATES = 2.0**15, 1.0, 2000
+
+
+class TrainingStep:
+    """Runs updates of a model on the replicas of a strategy.
+
+    Args:
+        model: built inside the strategy's scope; its output are logits, shape [batch, classes].
+        optimizer: a Keras optimizer, made in the scope. Its `apply` sees gradients that are
+            already summed over replicas, so clipping acts on the gradient of the global batch.
+        loss: (labels [n] or [n, classes], logits [n, classes]) -> losses [n], without reduction; 0
+            for a label of -1.
+        plan: how the global batch is split.
+        strategy: the strategy in whose scope model and optimizer were made.
+        scale_loss: for float16; see above.
+        seed: of the random layers.
+        wire_dtype: "bfloat16" or "float16" sends the gradients in half the bytes; sums lose digits.
+        pack_bytes: of the gradients sent at a time.
+
+    Attributes:
+        variables: what a checkpoint must hold besides model and optimizer.
+        run: (iterator, updates) -> rows. Runs `updates` updates (a scalar tensor, so that another
+            number does not retrace) on what a distributed data set yields; float32
+            [updates, len(COLUMNS)]: per update the mean loss and accuracy of the global batch
+            before it, the rate used, the norm of the reduced gradient, the loss scale, and the
+            index of the first variable whose gradient is not finite, -1 if all are or if the
+            update was skipped to lower the scale, the number of images that were not read, and the
+            root mean square of the norms of the micro-batches' own mean gradients, over micro-steps
+            and replicas: with `grad_norm` it gives the gradient noise scale.
+        run_timed: the same, and the seconds for which these updates waited for data, float64. An
+            update that is done before the next batch is there waits until then. It counts as done
+            when its loss and gradient are known on the host, some of the optimizer's work before.
+        weight_norm: () -> the 2-norm of all trainable weights together, a float32 scalar.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+        plan: BatchPlan,
+        strategy: tf.distribute.Strategy,
+        scale_loss: bool = False,
+        seed: int = 0,
+        wire_dtype: str | None = None,
+        pack_bytes: int = Settings.pack_mb << 20,
+    ):
+        self.model, self.optimizer, self.loss = model, optimizer, loss
+        self.plan, self.strategy = plan, strategy
+        self.wire_dtype, self.pack_bytes = wire_dtype, pack_bytes
+        self.variables = []
+        self._seed = seed
+        self._generators = [
+            i
+            for i, variable in enumerate(model.non_trainable_variables)
+            if variable.path.endswith("seed_generator_state")
+        ]
+        with strategy.scope():
+            optimizer.build(model.trainable_variables)
+            if scale_loss:
+                self._scale = keras.Variable(FIRST_SCALE, dtype="float32", trainable=False)
+                self._good = keras.Variable(0.0, dtype="float32", trainable=False)
+                self.variables = [self._scale.value, self._good.value]
+        # The base class would sum over replicas a second time (private, checked by a test).
+        optimizer._all_reduce_sum_gradients = list
+        self._compile()
+        self.weight_norm = tf.function(self._weight_norm)
+
+    def for_plan(self, plan: BatchPlan) -> "TrainingStep":
+        """Returns the step of another batch over the same model, optimizer and loss scale."""
+        other = copy.copy(self)
+        other.plan = plan
+        other._compile()
+        return other
+
+    def _compile(self) -> None:
+        self.run_timed = tf.function(self._run)
+        self.run = tf.function(lambda iterator, updates: self._run(iterator, updates)[0])
+
+    def _run(self, iterator: Iterator, updates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        rows = tf.TensorArray(tf.float32, size=updates, element_shape=[len(COLUMNS)])
+
+        # An explicit loop: AutoGraph does not convert a Python one on Python 3.13.
+        def body(i, rows, done, waited):
+            batch = next(iterator)
+            ready = _time_after(tf.nest.flatten(batch, expand_composites=True))
+            row = self.strategy.run(self._update, args=batch)
+            row = self.strategy.experimental_local_results(row)[0]
+            with tf.device("CPU:0"):  # an accelerator's row arrives only when it is computed
+                now = _time_after([tf.identity(row)])
+            return i + 1, rows.write(i, row), now, waited + waiting(done, ready)
+
+        start = (tf.constant(0), rows, tf.timestamp(), tf.zeros([], tf.float64))
+        _, rows, _, waited = tf.while_loop(lambda i, *_: i < updates, body, start)
+        return rows.stack(), waited
+
+    def _weight_norm(self) -> tf.Tensor:
+        return _norm([tf.cast(v.value, tf.float32) for v in self.model.trainable_variables])
+
+    def _update(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        scale = tf.convert_to_tensor(self._scale.value) if self.variables else tf.constant(1.0)
+        gradients, state, totals = self._accumulate(images, labels, scale)
+        gradients, state, totals = self._reduce(gradients, state, totals)
+        loss, correct, unread, micro_squares = tf.unstack(totals)
+        if self.variables:
+            gradients = [g / tf.cast(scale, g.dtype) for g in gradients]
+
+        rate = tf.cast(self.optimizer.learning_rate, tf.float32)
+        squares = tf.stack([2.0 * tf.nn.l2_loss(tf.cast(g, tf.float32)) for g in gradients])
+        bad = tf.logical_not(tf.math.is_finite(squares))
+        first_bad = tf.where(tf.reduce_any(bad), tf.argmax(bad, output_type=tf.int32), -1)
+        if self.variables:
+            finite = first_bad < 0
+            self._apply_if(finite, gradients, state)
+            self._adjust_scale(finite)
+            first_bad = tf.where(scale > LEAST_SCALE, -1, first_bad)
+        else:
+            self._apply(gradients, state)
+        norm = tf.sqrt(tf.reduce_sum(squares))
+        accuracy = correct / self.plan.global_batch
+        first_bad = tf.cast(first_bad, tf.float32)
+        # A micro-step's gradient is b / B of the mean gradient of its b images.
+        pieces = self.plan.accumulation * self.plan.replicas
+        micro_norm = pieces * tf.sqrt(micro_squares / pieces) / scale
+        return tf.stack([loss, accuracy, rate, norm, scale, first_bad, unread, micro_norm])
+
+    def _apply(self, gradients: list[tf.Tensor], state: list[tf.Tensor]) -> None:
+        """Updates the weights, and writes the state that the forward pass moved."""
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+        for variable, value in zip(self.model.non_trainable_variables, state, strict=True):
+            variable.assign(value)
+
+    def _apply_if(self, finite: tf.Tensor, gradients, state) -> None:
+        """The same if `finite`, and nothing otherwise.
+
+        Everything is updated and then put back: the optimizer merges replicas, which TensorFlow
+        forbids inside a condition.
+        """
+        variables = [
+            *self.model.trainable_variables,
+            *self.model.non_trainable_variables,
+            *self.optimizer.variables,
+        ]
+        before = [tf.identity(v.value) for v in variables]
+        self._apply(gradients, state)
+        for variable, old in zip(variables, before, strict=True):
+            variable.assign(tf.where(finite, tf.convert_to_tensor(variable.value), old))
+
+    def _adjust_scale(self, finite: tf.Tensor) -> None:
+        scale, good = (tf.convert_to_tensor(v) for v in self.variables)
+        good = tf.where(finite, good + 1.0, 0.0)
+        grow = good >= GROWTH_UPDATES
+        higher = tf.where(grow, 2.0 * scale, scale)
+        lower = tf.maximum(0.5 * scale, LEAST_SCALE)
+        self._scale.assign(tf.where(finite, higher, lower))
+        self._good.assign(tf.where(grow, 0.0, good))
+
+    def _reduce(self, gradients, state, totals):
+        """Sums over replicas, packed; averages the floating state."""
+        floats = [i for i, s in enumerate(state) if s.dtype.is_floating]
+        sent = [totals, *(state[i] for i in floats), *self._to_wire(gradients)]
+        totals, *sent = self._sum_over_replicas(sent)
+        share = self.plan.accumulation * self.plan.replicas
+        for i, total in zip(floats, sent, strict=False):
+            state[i] = total / tf.cast(share, total.dtype)
+        received = sent[len(floats) :]
+        reduced = [tf.cast(r, g.dtype) for r, g in zip(received, gradients, strict=True)]
+        return reduced, state, totals
+
+    def _sum_over_replicas(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        """One all-reduce for each dtype: TensorFlow packs tensors by joining them."""
+        context = tf.distribute.get_replica_context()
+        if context.num_replicas_in_sync == 1:
+            return tensors
+        options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=self.pack_bytes)
+        summed = list(tensors)
+        for dtype in dict.fromkeys(t.dtype for t in tensors):
+            places = [i for i, t in enumerate(tensors) if t.dtype == dtype]
+            group = [tensors[i] for i in places]
+            group = context.all_reduce(tf.distribute.ReduceOp.SUM, group, options=options)
+            for i, total in zip(places, group, strict=True):
+                summed[i] = total
+        return summed
+
+    def _to_wire(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        if self.wire_dtype is None:
+            return gradients
+        return [tf.cast(g, self.wire_dtype) for g in gradients]
+
+    def _accumulate(self, images: tf.Tensor, labels: tf.Tensor, scale: tf.Tensor):
+        """Sums gradient, state and totals over this replica's micro-steps."""
+        trainable = [tf.convert_to_tensor(v.value) for v in self.model.trainable_variables]
+        state = [tf.convert_to_tensor(v.value) for v in self.model.non_trainable_variables]
+        steps, size = self.plan.accumulation, self.plan.micro_batch
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        update = tf.cast(tf.convert_to_tensor(self.optimizer.iterations.value), tf.int64)
+
+        def micro_step(step, images, labels):
+            # Counted over all replicas: the pieces of one update, in the order of the stream.
+            piece = replica * steps + step
+            first = self.plan.position_at(update) + tf.cast(piece, tf.int64) * size
+            with stream_position.standing_at(stream_position.Position(self._seed, first)):
+                return self._micro_step(trainable, state, piece, images, labels, scale)
+
+        if steps == 1:
+            return micro_step(0, images, labels)
+
+        micro_step = tf.function(micro_step, **NOT_INLINED)
+
+        def body(step, sums):
+            x, y = (take_rows(rows, step * size, size) for rows in (images, labels))
+            return step + 1, tf.nest.map_structure(_add_or_take, sums, micro_step(step, x, y))
+
+        zeros = (
+            [tf.zeros_like(t) for t in trainable],
+            [tf.zeros_like(s) for s in state],
+            tf.zeros([4]),
+        )
+        _, sums = tf.while_loop(
+            lambda step, _: step < steps,
+            body,
+            (tf.constant(0), zeros),
+            parallel_iterations=1,  # micro-batches are there to save memory
+        )
+        return sums
+
+    def _micro_step(self, trainable, state, piece, images, labels, scale):
+        """One forward and backward: (scaled gradients, new state, totals).
+
+        The totals are the loss, the correct answers, the unread images and the gradient's square.
+        """
+        with tf.GradientTape() as tape:
+            tape.watch(trainable)
+            logits, new_state = self.model.stateless_call(
+                trainable, self._spread_generators(state, piece), images, training=True
+            )
+            logits = tf.cast(logits, tf.float32)
+            loss = tf.reduce_sum(self.loss(labels, logits)) / self.plan.global_batch
+            scaled = loss * scale
+        gradients = tape.gradient(
+            scaled, trainable, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        new_state = [tf.convert_to_tensor(s) for s in new_state]
+        for i in self._generators:  # the seed as it was, the count as it is now
+            new_state[i] = tf.stack([state[i][0], new_state[i][1]])
+        answers = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        if labels.dtype.is_floating:  # probabilities, as mixed images have
+            true = tf.argmax(labels, axis=-1, output_type=tf.int32)
+            unread = tf.reduce_sum(labels, axis=-1) <= 0
+        else:
+            true, unread = tf.cast(labels, tf.int32), labels < 0
+        correct = (answers == true) & ~unread
+        counts = [tf.reduce_sum(tf.cast(rows, tf.float32)) for rows in (correct, unread)]
+        square = tf.add_n([2.0 * tf.nn.l2_loss(tf.cast(g, tf.float32)) for g in gradients])
+        return list(gradients), new_state, tf.stack([loss, *counts, square])
+
+    def _spread_generators(self, state: list[tf.Tensor], piece) -> list[tf.Tensor]:
+        """Gives each piece of an update its own seed, the first one the generator's own.
+
+        Keras would draw the same mask on every replica and in every micro-step.
+        """
+        spread = list(state)
+        for i in self._generators:
+            seed = state[i][0] + tf.cast(piece, state[i].dtype) * tf.constant(
+                GOLDEN, state[i].dtype
+            )
+            spread[i] = tf.stack([seed, state[i][1]])
+        return spread
+
+
+def waiting(done: tf.Tensor, ready: tf.Tensor) -> tf.Tensor:
+    """Seconds between the end of an update and the next batch; 0 where that was there before."""
+    return tf.maximum(ready - done, 0.0)
+
+
+def _time_after(tensors: list[tf.Tensor]) -> tf.Tensor:
+    """The time, in seconds, at which all of these are there."""
+    with tf.control_dependencies(tensors):
+        return tf.timestamp()
+
+
+def take_rows(tensor: tf.Tensor, first: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns rows first, ..., first + size - 1; their number is static, as XLA needs it.
+
+    `tensor[first : first + size]` has a dynamic number of rows, which XLA refuses.
+    """
+    begin = tf.concat([[first], tf.zeros([tensor.shape.rank - 1], tf.int32)], axis=0)
+    return tf.slice(tensor, begin, [size, *tensor.shape[1:]])
+
+
+def _add_or_take(total: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
+    """Adds floating state; takes the newest of the rest (counters, generator states)."""
+    return total + new if new.dtype.is_floating else new
+
+
+def _norm(tensors: list[tf.Tensor]) -> tf.Tensor:
+    """2-norm over all elements; `l2_loss` makes no temporary, and is half the sum of squares."""
+    return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(t) for t in tensors]))

@@ -1,0 +1,89 @@
+"""What watches a run while it trains, made from its plan."""
+
+import functools
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.plan import Plan
+from tf_largebatch.records.specs.optimizer import LAMBSpec, LARSSpec
+from tf_largebatch.review.progress import TrainingProgress
+from tf_largebatch.review.tensorboard.dashboards import make_layout
+from tf_largebatch.review.tensorboard.noise import NoiseScaleScalars
+from tf_largebatch.review.tensorboard.scalars import TensorBoardScalars
+from tf_largebatch.training.checkpoint import Progress
+from tf_largebatch.training.loop import BLOCK
+
+if TYPE_CHECKING:
+    from tf_largebatch.training.train import Job
+
+SHOWN = 10  # training images that are read for TensorBoard
+
+
+def make_watchers(job: "Job", progress: Progress) -> list[keras.callbacks.Callback]:
+    """Returns what watches the run: progress on the terminal, everything else in TensorBoard.
+
+    The gradient noise scale only where an update has several micro-batches to compare.
+    """
+    plan, recipe, done = job.plan, job.plan.recipe, progress.update
+    noise = all(phase.accumulation * phase.replicas > 1 for phase in plan.phases)
+    layout = make_layout(
+        adapts=isinstance(recipe.optimizer, LARSSpec | LAMBSpec),
+        noise=noise,
+        grows=len(plan.phases) > 1,
+    )
+    watchers = [
+        TrainingProgress(job.label, updates=plan.updates, epochs=recipe.epochs, done=done),
+        TensorBoardScalars(
+            job.folder,
+            every=BLOCK,
+            plan_markdown=plan.markdown(),
+            hparams=make_hparams(plan, job.seed),
+            first_update=done,
+            first_epoch=progress.records[-1].epoch if progress.records else 0,
+            departures=plan.departures,
+            inputs=lambda: first_images(job.source, job.seed),
+            layout=layout,
+            # A miniature is another experiment: its error cannot be held against the paper's.
+            published=(recipe.epochs, recipe.expected.top1_error_pct)
+            if plan.scale == "full" and recipe.expected
+            else None,
+        ),
+    ]
+    if noise:
+        watchers.append(NoiseScaleScalars(job.folder / "noise", every=BLOCK))
+    return watchers
+
+
+def make_hparams(plan: Plan, seed: int) -> dict[str, bool | float | str]:
+    """Returns the columns of TensorBoard's table of runs: the same for every recipe."""
+    recipe = plan.recipe
+    return {
+        "recipe": recipe.name,
+        "optimizer": type(recipe.optimizer).__name__.removesuffix("Spec"),
+        "label_smoothing": recipe.loss.label_smoothing,
+        "global_batch": recipe.global_batch,
+        "micro_batch": plan.batch.micro_batch,
+        "peak_lr": recipe.peak_rate,
+        "scaling": recipe.scaling,
+        "warmup_epochs": recipe.schedule.warmup_epochs,
+        "weight_decay": recipe.optimizer.weight_decay,
+        "bn_batch": recipe.model.bn_batch or plan.batch.micro_batch,
+        "precision": plan.settings.precision,
+        "wire": plan.settings.wire,
+        "seed": seed,
+        "modified": bool(plan.departures),
+    }
+
+
+@functools.lru_cache(maxsize=1)
+def first_images(source, seed: int) -> np.ndarray:
+    """Reads a run's first training images once more: [n, height, width, channels].
+
+    The rows of a command share their source: a pipeline of its own for each would take seconds.
+    """
+    # A batch of their own: the first update's would be read whole. Even, for sources that mix.
+    batch = BatchPlan(global_batch=SHOWN, train_examples=source.train_examples)
+    return next(iter(source.train_batches(batch, seed=seed).take(1)))[0].numpy()

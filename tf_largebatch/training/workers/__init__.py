@@ -1,0 +1,1 @@
+"""The processes that train one model together: who they are, how they start, agree and end."""

@@ -1,0 +1,43 @@
+"""A polite end: SIGTERM and Ctrl-C ask for a last checkpoint, and training stops after it."""
+
+import signal
+import threading
+from types import FrameType
+
+from tf_largebatch.training.workers.team import Team
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopNotice:
+    """Remembers a signal until the loop asks; a context manager around training.
+
+    The second signal acts as it always did, so that a run which hangs can still be ended.
+    """
+
+    def __init__(self):
+        self.received: signal.Signals | None = None
+        self._before: dict = {}
+
+    def __enter__(self) -> "StopNotice":
+        # Python delivers signals to the main thread only, and lets no other set a handler.
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        self._restore()
+
+    def agreed(self, team: Team) -> signal.Signals | None:
+        """Returns the signal that any worker received; every worker must ask at the same update."""
+        number = team.any(self.received or 0)
+        return signal.Signals(number) if number else None

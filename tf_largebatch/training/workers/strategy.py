@@ -1,0 +1,132 @@
+"""Which devices train, and the `tf.distribute` strategy over them."""
+
+import functools
+import os
+
+import tensorflow as tf
+
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.settings import JOIN_TIMEOUT, WORKER_TIMEOUT
+from tf_largebatch.training.workers import cluster
+from tf_largebatch.training.workers.absence import meet
+
+
+# One object per process and size: a second MirroredStrategy over the same devices numbers its
+# collectives from the start again, and TensorFlow then mixes them up with the first one's.
+@functools.cache
+def make_strategy(
+    replicas: int | None = None,
+    *,
+    tpu: str | None = None,
+    worker_timeout: int = WORKER_TIMEOUT,
+    join_timeout: int = JOIN_TIMEOUT,
+) -> tf.distribute.Strategy:
+    """Returns the strategy over the workers of the environment, or over local devices.
+
+    `TPUStrategy` where a TPU is named, `MultiWorkerMirroredStrategy` where `cluster.resolve` finds
+    several workers, `MirroredStrategy` over several local devices, the default strategy for one.
+
+    On a machine without a GPU, more than one replica makes that many virtual CPU devices: they
+    share the cores and speed nothing up, but run exactly what several GPUs would.
+
+    Args:
+        replicas: devices to use; None takes every GPU, or one CPU, or the TPU's cores.
+        tpu: name of a TPU, "local" on a TPU machine.
+        worker_timeout: seconds of silence after which a worker counts as gone.
+        join_timeout: seconds for all workers to be there.
+
+    Raises:
+        InputError: fewer devices than asked for, no such TPU, a port in use, a worker missing, or
+            TensorFlow already holds the CPU as one device.
+    """
+    if tpu is not None:
+        return _connect_tpu(tpu, replicas)
+    workers = cluster.resolve()
+    if workers is not None and workers.size > 1:
+        return _join(workers, replicas, worker_timeout, join_timeout)
+    gpus = tf.config.list_physical_devices("GPU")
+    wanted = replicas or max(len(gpus), 1)
+    if wanted == 1:
+        return tf.distribute.get_strategy()
+    if gpus:
+        if wanted > len(gpus):
+            raise InputError(
+                f"--replicas must be at most the number of GPUs ({len(gpus)}). "
+                f"Received: --replicas {wanted}"
+            )
+        return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(wanted)])
+    _split_cpu(wanted)
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(wanted)])
+
+
+def _connect_tpu(name: str, replicas: int | None) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        strategy = tf.distribute.TPUStrategy(resolver)
+    # Without a TPU build: NotFoundError (no such op); elsewhere what the name resolution raises.
+    except (tf.errors.OpError, ValueError, RuntimeError, OSError, ImportError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise InputError(
+            f"--tpu must name a TPU that this machine reaches and TensorFlow is built for. "
+            f"Received: --tpu {name} ({reason})"
+        ) from None
+    found = strategy.num_replicas_in_sync
+    if replicas is not None and replicas != found:
+        raise InputError(
+            f"--replicas must be the TPU's cores ({found}), or be left out. Received: --replicas "
+            f"{replicas}"
+        )
+    return strategy
+
+
+def _join(
+    workers: cluster.Cluster, replicas: int | None, worker_timeout: int, join_timeout: int
+) -> tf.distribute.Strategy:
+    """Waits for the other workers and returns the strategy over all of them."""
+    cluster.require_free_port(workers)
+    os.environ[cluster.TF_CONFIG] = workers.to_tf_config()
+    _configure_failure_detection(workers, worker_timeout, join_timeout)
+    meet(workers, join_timeout)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    found = strategy.num_replicas_in_sync
+    if replicas is not None and replicas != found:
+        raise InputError(
+            f"--replicas must be the devices of all workers ({found}), or be left out. "
+            f"Received: --replicas {replicas}"
+        )
+    return strategy
+
+
+def _configure_failure_detection(
+    workers: cluster.Cluster, worker_timeout: int, join_timeout: int
+) -> None:
+    """Says how long to wait for a silent worker, and for one that never registers."""
+    from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+    from tensorflow.python.eager import context
+
+    job = coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=workers.size)
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader="/job:worker/replica:0/task:0",
+        heartbeat_timeout_in_ms=1000 * worker_timeout,
+        cluster_register_timeout_in_ms=1000 * join_timeout,
+        coordinated_jobs=[job],
+    )
+
+
+def _split_cpu(devices: int) -> None:
+    """Makes the CPU look like several devices; possible only before TensorFlow uses it."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    configuration = tf.config.get_logical_device_configuration(cpu) or []
+    if len(configuration) >= devices:
+        return
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * devices
+        )
+    except RuntimeError as error:
+        raise InputError(
+            f"--replicas {devices} must be set before TensorFlow starts. Received: {error}"
+        ) from None

@@ -1,0 +1,80 @@
+"""The workers of one run: who is the chief, and how they agree before anything is trained."""
+
+import tensorflow as tf
+
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.training.workers import cluster
+from tf_largebatch.training.workers.strategy import make_strategy
+
+MESSAGE_BYTES = 2048  # of each worker's part in an exchange; a longer text is cut
+
+
+class Team:
+    """Every process that trains this run; alone, a team of one that exchanges nothing.
+
+    Making it starts the strategy, which waits until all workers are there. Whatever is exchanged
+    must be exchanged by every worker at the same point.
+
+    Args:
+        replicas: devices that train in step; None takes what is there (see `make_strategy`).
+        options: further arguments of `make_strategy`.
+
+    Attributes:
+        strategy: the strategy over all workers.
+        chief: whether this process writes what is written once.
+    """
+
+    def __init__(self, replicas: int | None = None, **options):
+        workers = cluster.resolve()
+        self._size = 1 if workers is None else workers.size
+        self.chief = workers is None or workers.is_chief
+        self.strategy = make_strategy(replicas, **options)
+        cluster.report_ready()
+
+    @property
+    def replicas(self) -> int:
+        """Devices of all workers together."""
+        return self.strategy.num_replicas_in_sync
+
+    def exchange(self, text: str) -> list[str]:
+        """Returns every worker's text, by rank."""
+        if self._size == 1:
+            return [text]
+        data = text.encode()[:MESSAGE_BYTES].ljust(MESSAGE_BYTES, b"\0")
+        mine = tf.constant([list(data)], tf.int32)
+        per_replica = self.strategy.run(lambda: tf.identity(mine))
+        rows = self.strategy.gather(per_replica, axis=0).numpy()
+        # A worker with several devices sent its text from each of them.
+        rows = rows[:: len(rows) // self._size]
+        return [bytes(row.tolist()).rstrip(b"\0").decode(errors="replace") for row in rows]
+
+    def least(self, number: int) -> int:
+        """Returns the smallest number of all workers."""
+        return min(int(text) for text in self.exchange(str(number)))
+
+    def any(self, number: int) -> int:
+        """Returns the largest number of all workers: 0 where each has 0."""
+        return max(int(text) for text in self.exchange(str(number)))
+
+    def agree(self, what: str, value: str, *, problem: Exception | None = None) -> None:
+        """Goes on only if no worker has a problem and all have the same value.
+
+        Args:
+            what: named where the values differ.
+            value: text to compare, short.
+            problem: this worker's, if it has one.
+
+        Raises:
+            InputError: on every worker, with the first problem and the worker that has it.
+        """
+        mine = f"!{problem}" if problem else value
+        texts = self.exchange(mine)
+        for rank, text in enumerate(texts):
+            if text.startswith("!"):
+                raise InputError(text[1:] if self._size == 1 else f"worker {rank}: {text[1:]}")
+        for rank, text in enumerate(texts):
+            if text != texts[0]:
+                raise InputError(
+                    f"{what} must be the same on all workers. Received: {texts[0]} on worker 0, "
+                    f"{text} on worker {rank}"
+                )
