@@ -51,14 +51,10 @@ CHILD = """
 @pytest.fixture
 def modules(tmp_path, monkeypatch):
     """Two recipe modules of this test's own."""
-    import tf_largebatch.recipes
-
     for name, text in (("test_base", BASE), ("test_child", CHILD.format(base="test_base"))):
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
-    monkeypatch.setattr(
-        tf_largebatch.recipes, "__path__", [*tf_largebatch.recipes.__path__, str(tmp_path)]
-    )
-    return "tf_largebatch.recipes.test_base", "tf_largebatch.recipes.test_child"
+    monkeypatch.setattr(sources, "FOLDER", tmp_path)
+    return "test_base", "test_child"
 
 
 def kinds(found):

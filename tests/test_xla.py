@@ -10,7 +10,7 @@ from tf_largebatch.models.digits_resnet import make_digits_resnet
 from tf_largebatch.models.stream_dropout import StreamDropout
 from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD
 from tf_largebatch.records.batching import BatchPlan
-from tf_largebatch.records.specs.model import LossSpec
+from tf_largebatch.records.model_spec import LossSpec
 from tf_largebatch.schedules import Steps, Warmup
 from tf_largebatch.training.build import make_loss
 from tf_largebatch.training.step import TrainingStep

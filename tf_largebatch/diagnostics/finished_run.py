@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from tf_largebatch.diagnostics.objective import Batch
 from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.data_spec import DigitsSpec, ImageNetSpec
 from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.model_spec import LossSpec, ModelSpec
 from tf_largebatch.records.run_folder import PLAN
-from tf_largebatch.records.specs.data import DigitsSpec, ImageNetSpec
-from tf_largebatch.records.specs.model import LossSpec, ModelSpec
 
 MODEL = "model.keras"
 NAMED = 12  # runs in an error

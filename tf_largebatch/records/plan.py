@@ -4,7 +4,6 @@ Standard library only: a plan answers before a framework could be imported.
 """
 
 import dataclasses
-import importlib.util
 from dataclasses import dataclass
 
 from tf_largebatch.records import architectures, sources
@@ -101,14 +100,8 @@ class Plan:
         return lines
 
     def _sources(self) -> dict[str, sources.Source]:
-        """Where the recipe's numbers come from; nothing for one that no module states."""
-        if self.scale != "full" or importlib.util.find_spec(self._module) is None:
-            return {}
-        return sources.read_recipe(self.recipe)
-
-    @property
-    def _module(self) -> str:
-        return sources.PACKAGE + self.recipe.name
+        """Where the recipe's numbers come from, where it runs as published."""
+        return sources.read_recipe(self.recipe) if self.scale == "full" else {}
 
     def _per_epoch(self) -> str:
         return ", then ".join(f"{float(p.updates_per_epoch):.2f}" for p in self.phases)

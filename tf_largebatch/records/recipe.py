@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.checks import check
+from tf_largebatch.records.data_spec import DigitsSpec, ImageNetSpec
 from tf_largebatch.records.datasets import DATASETS
-from tf_largebatch.records.scaling import RULES, explain_rate, scaled_rate
-from tf_largebatch.records.settings import PRECISIONS
-from tf_largebatch.records.specs.checks import check
-from tf_largebatch.records.specs.data import DigitsSpec, ImageNetSpec
-from tf_largebatch.records.specs.model import LossSpec, ModelSpec
-from tf_largebatch.records.specs.optimizer import (
+from tf_largebatch.records.model_spec import LossSpec, ModelSpec
+from tf_largebatch.records.optimizer_spec import (
     LAMBSpec,
     LARSSpec,
     OptimizerSpec,
     RMSpropSGDSpec,
     SGDSpec,
 )
-from tf_largebatch.records.specs.schedule import CosineSpec, PolynomialSpec, ScheduleSpec, StepsSpec
+from tf_largebatch.records.scaling import RULES, explain_rate, scaled_rate
+from tf_largebatch.records.schedule_spec import CosineSpec, PolynomialSpec, ScheduleSpec, StepsSpec
+from tf_largebatch.records.settings import PRECISIONS
 
 MICRO_BATCH = 64  # of ImageNet images, where batch norm does not decide
 

@@ -17,8 +17,6 @@ states another paper's recipe, its "§5.1" becomes "taken from arXiv:1706.02677:
 import ast
 import dataclasses
 import functools
-import importlib
-import importlib.util
 import io
 import tokenize
 from collections import Counter
@@ -26,7 +24,9 @@ from pathlib import Path
 
 from tf_largebatch.records.recipe import Recipe
 
-PACKAGE = "tf_largebatch.recipes."
+# Read as files, never imported: this room lies below the recipes.
+FOLDER = Path(__file__).parents[1] / "recipes"
+PACKAGE = "tf_largebatch.recipes"
 KINDS = {
     "[recall": "recalled",
     "[unknown": "not published",
@@ -55,7 +55,7 @@ class Source:
 
     Attributes:
         text: the comment.
-        module: whose line it is.
+        module: of recipes, whose line it is.
     """
 
     text: str
@@ -64,7 +64,7 @@ class Source:
     @property
     def kind(self) -> str:
         """One of `ORDER`: by the weakest of the tags in the comment."""
-        found = [kind for tag, kind in KINDS.items() if self.text.find(tag) >= 0]
+        found = [kind for tag, kind in KINDS.items() if tag in self.text]
         return max(found, key=ORDER.index) if found else PUBLISHED
 
 
@@ -72,30 +72,38 @@ def read(module: str, name: str = "RECIPE", row: str | None = None) -> dict[str,
     """Returns the source of every field that the recipe of a module states: dotted name -> source.
 
     Args:
-        module: full name of the module.
+        module: of `tf_largebatch.recipes`, for example "goyal_8k".
         name: of the recipe in it, or of a dictionary of recipes.
         row: key in that dictionary.
     """
-    node: ast.expr = ast.Name(name)
-    if row is not None:
-        node = ast.Subscript(node, ast.Constant(row))
-    return _Module.load(module).sources(node)
+    fields = _Module.load(module).fields(_expression(name, row))
+    return {
+        field: Source(stated.comment, stated.module)
+        for field, stated in fields.items()
+        if stated.comment
+    }
 
 
 def read_recipe(recipe: Recipe) -> dict[str, Source]:
-    """The same for a recipe, found by its name and row.
+    """The same for a recipe, found by its name and row; empty for one that no module states.
 
     What another paper publishes is not this one's: such a source says whose it is.
     """
-    name = "RECIPE" if recipe.row is None else "ROWS"
-    found = read(PACKAGE + recipe.name, name, recipe.row)
+    if not (FOLDER / f"{recipe.name}.py").is_file():
+        return {}
+    found = read(recipe.name, "RECIPE" if recipe.row is None else "ROWS", recipe.row)
     return {field: _cited(source, recipe) for field, source in found.items()}
 
 
+def _expression(name: str, row: str | None) -> ast.expr:
+    node = ast.Name(name)
+    return node if row is None else ast.Subscript(node, ast.Constant(row))
+
+
 def _cited(source: Source, recipe: Recipe) -> Source:
-    if source.module == PACKAGE + recipe.name or source.text.startswith(("ours", "[unknown")):
+    if source.module == recipe.name or source.text.startswith(("ours", "[unknown")):
         return source
-    paper = importlib.import_module(source.module).RECIPE.paper
+    paper = ast.literal_eval(_Module.load(source.module).fields(ast.Name("RECIPE"))["paper"].value)
     if paper == recipe.paper:
         return source
     return dataclasses.replace(source, text=f"taken from {paper}: {source.text}")
@@ -107,12 +115,21 @@ def count(found: dict[str, Source]) -> str:
     return ", ".join(f"{numbers[kind]} {kind}" for kind in ORDER if numbers[kind])
 
 
+@dataclasses.dataclass(frozen=True)
+class _Stated:
+    """One field of a record as a module states it."""
+
+    value: ast.expr
+    comment: str
+    module: str
+
+
 class _Module:
     """One module's text: its comments, its names, and what they are made of."""
 
     def __init__(self, name: str):
         self.name = name
-        text = Path(importlib.util.find_spec(name).origin).read_text(encoding="utf-8")
+        text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
         self._comments = {
             token.start[0]: token.string.lstrip("# ")
             for token in tokenize.generate_tokens(io.StringIO(text).readline)
@@ -134,45 +151,41 @@ class _Module:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 self._values[name] = value
-            case ast.FunctionDef(name=name, body=[*_, ast.Return(value=value)]):
+            case ast.FunctionDef(name=name, body=[*_, ast.Return(value=ast.expr() as value)]):
                 self._functions[name] = value
-            case ast.ImportFrom(module="tf_largebatch.recipes", names=names):
-                for alias in names:
-                    own = alias.asname or alias.name
-                    self._modules[own] = f"tf_largebatch.recipes.{alias.name}"
-            case ast.ImportFrom(module=str(module), names=names) if module.startswith(
-                "tf_largebatch.recipes."
-            ):
-                for alias in names:
-                    self._imported[alias.asname or alias.name] = (module, alias.name)
+            case ast.ImportFrom(module=str(module), names=names) if module == PACKAGE:
+                self._modules |= {alias.asname or alias.name: alias.name for alias in names}
+            case ast.ImportFrom(module=str(module), names=names) if module.startswith(PACKAGE):
+                of = module.removeprefix(PACKAGE + ".")
+                self._imported |= {alias.asname or alias.name: (of, alias.name) for alias in names}
 
-    def sources(self, node: ast.expr) -> dict[str, Source]:
+    def fields(self, node: ast.expr) -> dict[str, _Stated]:
         """The fields of the record that an expression makes; none where it makes no record."""
         match node:
             case ast.Name(id=name) if name in self._imported:
                 module, original = self._imported[name]
-                return _Module.load(module).sources(ast.Name(original))
+                return _Module.load(module).fields(ast.Name(original))
             case ast.Name(id=name) if name in self._values:
-                return self.sources(self._values[name])
+                return self.fields(self._values[name])
             case ast.Attribute(value=ast.Name(id=alias), attr=attr) if alias in self._modules:
-                return _Module.load(self._modules[alias]).sources(ast.Name(attr))
+                return _Module.load(self._modules[alias]).fields(ast.Name(attr))
             case ast.Attribute(value=value, attr=attr):
                 start = attr + "."
-                whole = self.sources(value)
+                whole = self.fields(value)
                 return {k.removeprefix(start): s for k, s in whole.items() if k.startswith(start)}
             case ast.Subscript(value=value, slice=key):
                 return self._row(value, key)
             case ast.Call(func=ast.Name(id=name)) if name in self._functions:
-                return self.sources(self._functions[name])
+                return self.fields(self._functions[name])
             case ast.Call(func=function, args=arguments, keywords=keywords):
                 replaces = getattr(function, "attr", getattr(function, "id", "")) == "replace"
-                found = dict(self.sources(arguments[0])) if replaces and arguments else {}
+                found = dict(self.fields(arguments[0])) if replaces and arguments else {}
                 for keyword in keywords:
                     self._set(found, keyword)
                 return found
         return {}
 
-    def _row(self, value: ast.expr, key: ast.expr) -> dict[str, Source]:
+    def _row(self, value: ast.expr, key: ast.expr) -> dict[str, _Stated]:
         """The record behind a key of a dictionary, written out or made by a comprehension."""
         match value:
             case ast.Name(id=name) if name in self._values:
@@ -183,19 +196,19 @@ class _Module:
                 wanted = ast.unparse(key)
                 for own, record in zip(keys, values, strict=True):
                     if own is not None and ast.unparse(own) == wanted:
-                        return self.sources(record)
+                        return self.fields(record)
             case ast.DictComp(value=record):
-                return self.sources(record)
+                return self.fields(record)
         return {}
 
-    def _set(self, found: dict[str, Source], keyword: ast.keyword) -> None:
-        name = keyword.arg
+    def _set(self, found: dict[str, _Stated], keyword: ast.keyword) -> None:
+        name, value = keyword.arg, keyword.value
         if name is None:
             return
         for old in [k for k in found if k == name or k.startswith(name + ".")]:
             del found[old]
-        parts = self.sources(keyword.value)
-        found |= {f"{name}.{part}": source for part, source in parts.items()}
-        comment = self._comments.get(keyword.value.end_lineno)
-        if not parts and comment:
-            found[name] = Source(comment, self.name)
+        parts = self.fields(value)
+        found |= {f"{name}.{part}": stated for part, stated in parts.items()}
+        if not any(stated.comment for stated in parts.values()):
+            comment = self._comments.get(value.end_lineno or 0, "")
+            found[name] = _Stated(value, comment, self.name)

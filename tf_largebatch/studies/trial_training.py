@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tf_largebatch.optimizers import MomentumSGD
 from tf_largebatch.records.batching import BatchPlan
-from tf_largebatch.records.specs.model import LossSpec
+from tf_largebatch.records.model_spec import LossSpec
 from tf_largebatch.training.build import make_loss
 from tf_largebatch.training.step import COLUMNS, TrainingStep
 

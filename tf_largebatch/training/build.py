@@ -15,12 +15,12 @@ from tf_largebatch.models.inception_resnet import make_inception_resnet_v2
 from tf_largebatch.models.resnet import make_resnet
 from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, RMSpropSGD
 from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.data_spec import DigitsSpec, ImageNetSpec
 from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.model_spec import LossSpec
+from tf_largebatch.records.optimizer_spec import LAMBSpec, LARSSpec, RMSpropSGDSpec, SGDSpec
 from tf_largebatch.records.recipe import Recipe
-from tf_largebatch.records.specs.data import DigitsSpec, ImageNetSpec
-from tf_largebatch.records.specs.model import LossSpec
-from tf_largebatch.records.specs.optimizer import LAMBSpec, LARSSpec, RMSpropSGDSpec, SGDSpec
-from tf_largebatch.records.specs.schedule import CosineSpec, PolynomialSpec, StepsSpec
+from tf_largebatch.records.schedule_spec import CosineSpec, PolynomialSpec, StepsSpec
 from tf_largebatch.schedules import BatchPhases, Cosine, Polynomial, Steps, Warmup
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule

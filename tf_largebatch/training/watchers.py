@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.optimizer_spec import LAMBSpec, LARSSpec
 from tf_largebatch.records.plan import Plan
-from tf_largebatch.records.specs.optimizer import LAMBSpec, LARSSpec
 from tf_largebatch.review.progress import TrainingProgress
 from tf_largebatch.review.tensorboard.dashboards import make_layout
 from tf_largebatch.review.tensorboard.noise import NoiseScaleScalars

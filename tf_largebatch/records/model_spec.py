@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tf_largebatch.records import architectures
-from tf_largebatch.records.specs.checks import check, check_at_least
+from tf_largebatch.records.checks import check, check_at_least
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from tf_largebatch.records.specs.checks import check, check_at_least
+from tf_largebatch.records.checks import check, check_at_least
 
 Milestone = tuple[float, float, str]  # epoch, rate, what happens there
 

@@ -1,1 +1,0 @@
-"""Frozen records of the parts of a recipe. Standard library only."""
