@@ -566,7 +566,7 @@ def test_too_few_gpus_for_the_workers_are_refused(job):
 def test_without_dashes_the_usage_is_shown(job):
     done = job.command("--workers", "2", "-m", "tf_largebatch.recipes.goyal_8k")
     assert done.returncode == 2
-    assert done.stderr.startswith("usage: python -m tf_largebatch.launch --workers N [options] --")
+    assert done.stderr.startswith("usage: python -m tf_largebatch launch --workers N [options] --")
 
 
 def test_a_cluster_inside_a_cluster_is_refused(job):

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from test_loop import make_step, run
 
+from tf_largebatch.records.console import Parser, span
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.records.flags import Parser, span
 from tf_largebatch.training import session
 from tf_largebatch.training.profile import Profile
 from tf_largebatch.training.step import waiting

@@ -1,5 +1,6 @@
 """`python -m tf_largebatch` lists the recipes, without importing a framework."""
 
+import argparse
 import functools
 import importlib
 import json
@@ -8,8 +9,8 @@ from pathlib import Path
 
 from tf_largebatch import recipes
 from tf_largebatch.records import published
+from tf_largebatch.records.console import Parser, run_command
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.records.flags import Parser
 from tf_largebatch.records.recipe import Recipe
 from tf_largebatch.records.result import Result
 
@@ -126,14 +127,14 @@ def main() -> None:
         description="Lists the recipes. Run one with python -m tf_largebatch.recipes.NAME.",
     )
     parser.add_argument("--json", action="store_true", help="for machines: one record a recipe")
-    arguments = parser.parse_args()
-    try:
-        if arguments.json:
-            print(json.dumps([describe(recipe) for recipe in load_recipes()], indent=1))
-            return
-        print(table())
-    except InputError as error:
-        parser.error(str(error))
+    run_command(parser, _run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        print(json.dumps([describe(recipe) for recipe in load_recipes()], indent=1))
+        return
+    print(table())
     print("\nrun one:    python -m tf_largebatch.recipes.NAME [--row ROW] [--data DIR]")
     print("look first: python -m tf_largebatch.recipes.NAME --plan")
     print(

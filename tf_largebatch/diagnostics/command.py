@@ -1,4 +1,4 @@
-"""Instruments on a finished run: `python -m tf_largebatch.diagnose RUN --noise-scale --landscape`.
+"""Instruments on a finished run: `tf-largebatch diagnose RUN --noise-scale --landscape`.
 
 Answers `--help` and refuses wrong input without importing TensorFlow where it can.
 """
@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tf_largebatch.records.console import LARGEST_SEED, Parser, number, run_command
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.records.flags import LARGEST_SEED, Parser, number
 from tf_largebatch.records.quiet import import_tensorflow
 from tf_largebatch.review.findings import FOLDER
 
+PROGRAM = "python -m tf_largebatch diagnose"
 NOT_FINITE = 3  # exit status where an instrument met no finite number
 AT_MOST = 4096  # images, unless --images says otherwise
 DEFAULT = ("noise_scale", "layers")
@@ -29,22 +30,13 @@ INSTRUMENTS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 2 wrong input, 3 nothing finite was measured."""
-    parser = make_parser()
-    arguments = parser.parse_args(argv)
-    try:
-        status = _run(arguments)
-    except InputError as error:
-        parser.error(str(error))
-    except ArithmeticError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        status = NOT_FINITE
-    sys.exit(status)
+    run_command(make_parser(), _run, argv)
 
 
 def make_parser() -> Parser:
     """Returns the flags."""
     parser = Parser(
-        prog="python -m tf_largebatch.diagnose",
+        prog=PROGRAM,
         description="Measures the model of a finished run on its training images, without "
         f"augmentation. Writes arrays, figures, a page and TensorBoard events to RUN/{FOLDER}.",
     )
@@ -133,6 +125,15 @@ class _Setting:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    try:
+        _diagnose(arguments)
+    except ArithmeticError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return NOT_FINITE
+    return 0
+
+
+def _diagnose(arguments: argparse.Namespace) -> None:
     if arguments.eigenvalues > arguments.products:
         raise InputError(
             f"--products must be at least --eigenvalues ({arguments.eigenvalues}). Received: "
@@ -178,7 +179,6 @@ def _run(arguments: argparse.Namespace) -> int:
     print("\n".join(f"{label:<{width}}  {text}" for label, text in lines))
     print(f"{images:,} training images without augmentation")
     print("\n".join(f"page: {page}" for page in pages))
-    return 0
 
 
 def _prepare(arguments, wanted, run, other, after_batch) -> _Setting:

@@ -1,16 +1,15 @@
-"""Runs side by side: `python -m tf_largebatch.compare RUN RUN ...`.
+"""Runs side by side: `tf-largebatch compare RUN RUN ...`.
 
 Answers `--help` and refuses wrong input without importing a framework; it never needs TensorFlow.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tf_largebatch.records import run_folder
+from tf_largebatch.records.console import Parser, run_command
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.records.flags import Parser
 from tf_largebatch.review import comparison, comparison_tables
 
 PAGE, FIGURE = "comparison.html", "comparison.png"
@@ -20,25 +19,19 @@ FILES = {ROWS: "the table", EPOCHS: "every epoch of every run", FIGURE: "the fig
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 2 wrong input."""
-    parser = make_parser()
-    arguments = parser.parse_args(argv)
-    try:
-        _run(arguments)
-    except InputError as error:
-        parser.error(str(error))
-    sys.exit(0)
+    run_command(make_parser(), _run, argv)
 
 
 def make_parser() -> Parser:
     """Returns the flags."""
     parser = Parser(
-        prog="python -m tf_largebatch.compare",
+        prog="python -m tf_largebatch compare",
         description="Sets finished runs side by side, of any recipes, scales and seeds: one page "
         "that needs no network, with table, curves, what differs in their plans, and "
         "environments; the table and the curves also as CSV. Runs that differ in their seed "
         "alone become one line with mean and deviation. The first RUN is what the others are set "
         "against.",
-        epilog="example: python -m tf_largebatch.compare runs/goyal_8k-mini-A runs/lamb-mini-B",
+        epilog="example: python -m tf_largebatch compare runs/goyal_8k-mini-A runs/lamb-mini-B",
     )
     parser.add_argument(
         "runs",

@@ -1,6 +1,6 @@
 """Steps to a target error against the batch, as Figure 1 of Shallue et al. 2018 (1811.03600).
 
-`python -m tf_largebatch.studies.critical_batch` searches rate and momentum at every batch size on
+`tf-largebatch study critical_batch` searches rate and momentum at every batch size on
 its own, without a scaling rule, on the digits: minutes on two cores. Every trial that ended is kept
 in the run folder, and a study that was killed goes on with the next one.
 
@@ -18,8 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tf_largebatch.records import run_folder
+from tf_largebatch.records.console import LARGEST_SEED, Parser, number, run_command
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.records.flags import LARGEST_SEED, Parser, number
 from tf_largebatch.records.quiet import import_tensorflow
 from tf_largebatch.studies.steps_record import FILES, PAGE, Tried, conclude
 
@@ -41,19 +41,13 @@ REACHED, SLOWER, NOT_FINITE, SPENT = (
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 2 wrong input."""
-    parser = make_parser()
-    arguments = parser.parse_args(argv)
-    try:
-        _run(arguments)
-    except InputError as error:
-        parser.error(str(error))
-    sys.exit(0)
+    run_command(make_parser(), _run, argv)
 
 
 def make_parser() -> Parser:
     """Returns the flags."""
     parser = Parser(
-        prog="python -m tf_largebatch.studies.critical_batch",
+        prog="python -m tf_largebatch study critical_batch",
         description="Updates to a validation error against the batch, with rate and momentum "
         "searched at every batch (Shallue et al. 2018, arXiv:1811.03600, Figure 1), and the fit "
         "(S/S_min - 1)(E/E_min - 1) = 1 (McCandlish et al. 2018, arXiv:1812.06162). On the digits: "

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tf_largebatch.records import __version__, overrides, run_folder
+from tf_largebatch.records.console import LARGEST_SEED, WRONG_INPUT, Parser, number, span
 from tf_largebatch.records.errors import InputError, StoppedError
-from tf_largebatch.records.flags import LARGEST_SEED, WRONG_INPUT, Parser, number, span
 from tf_largebatch.records.plan import describe_data
 from tf_largebatch.records.quiet import import_tensorflow
 from tf_largebatch.records.recipe import Miniature, Recipe

@@ -1,10 +1,9 @@
-"""The command line of the preparation: `python -m tf_largebatch.data.prepare SOURCE --out DIR`."""
+"""The command line of the preparation: `tf-largebatch prepare SOURCE --out DIR`."""
 
 import argparse
 import dataclasses
 import os
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +13,9 @@ from tf_largebatch.data.prepare.job import LABEL_MAP, MANIFEST, Job
 from tf_largebatch.data.prepare.layouts import LAYOUTS, open_source, recognise
 from tf_largebatch.data.prepare.options import Options
 from tf_largebatch.data.prepare.progress import Progress, format_seconds
+from tf_largebatch.records.console import Parser, number, run_command
 from tf_largebatch.records.errors import InputError, StoppedError
-from tf_largebatch.records.flags import Parser, number
 
-WRONG_INPUT = 2
 MOST_PROCESSES = 16  # each holds a TensorFlow
 _ODD = {
     "cmyk": "CMYK",
@@ -37,33 +35,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: arguments; None for those of the process.
     """
-    parser = make_parser()
-    arguments = parser.parse_args(argv)
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    # Pictures are prepared by the CPU; the workers inherit both.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    progress, status = Progress(), 0
-    try:
-        _run(arguments, progress)
-    except (InputError, OSError) as error:
-        progress.end()
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        status = WRONG_INPUT
-    except StoppedError as stopped:
-        progress.end()
-        print(stopped, file=sys.stderr)
-        status = 128 + stopped.signal
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    sys.exit(status)
+    run_command(make_parser(), _run, argv)
 
 
 def make_parser() -> Parser:
     """Returns the flags of the command."""
     parser = Parser(
-        prog="python -m tf_largebatch.data.prepare",
+        prog="python -m tf_largebatch prepare",
         description="Makes TFRecord shards of ImageNet (ILSVRC 2012) for --data of the recipes. "
         "An interrupted run leaves nothing that looks complete; the same command continues it.",
     )
@@ -169,7 +147,25 @@ def _stop(number, frame):
     raise StoppedError("stopped; the same command continues with the shards that are left", number)
 
 
-def _run(arguments: argparse.Namespace, progress: Progress) -> None:
+def _run(arguments: argparse.Namespace) -> None:
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Pictures are prepared by the CPU; the workers inherit both.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    progress = Progress()
+    try:
+        _prepare(arguments, progress)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InputError(str(error)) from None
+    finally:
+        progress.end()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _prepare(arguments: argparse.Namespace, progress: Progress) -> None:
     folder, out = arguments.source, arguments.out
     layout = recognise(folder) if arguments.layout == "auto" else arguments.layout
     if not folder.is_dir():

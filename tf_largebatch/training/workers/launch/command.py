@@ -1,7 +1,7 @@
 """Runs the workers of one training job on this machine as one command, and ends them as one.
 
-    python -m tf_largebatch.launch --workers 2 -- -m tf_largebatch.recipes.goyal_8k --run-dir runs/a
-    python -m tf_largebatch.launch --print     # what a cluster's environment says; starts nothing
+    tf-largebatch launch --workers 2 -- -m tf_largebatch.recipes.goyal_8k --run-dir runs/a
+    tf-largebatch launch --print     # what a cluster's environment says; starts nothing
 
 What stands after `--` are arguments of Python. Each worker gets its TF_CONFIG on free loopback
 ports, its GPUs, and its own process group; each line that it prints is prefixed with its rank. The
@@ -29,16 +29,15 @@ import sys
 import time
 from collections.abc import Sequence
 
-from tf_largebatch.records import flags
+from tf_largebatch.records.console import Parser, number, run_command
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.records.flags import Parser
 from tf_largebatch.training.workers import cluster
 from tf_largebatch.training.workers.gpus import GPUS, gpu_for_local_rank, share_gpus, visible_gpus
 from tf_largebatch.training.workers.launch.guard import Guard
 from tf_largebatch.training.workers.launch.signals import Signals
 from tf_largebatch.training.workers.launch.start import Job, free_ports, say, worker_environment
 
-PROGRAM = "python -m tf_largebatch.launch"
+PROGRAM = "python -m tf_largebatch launch"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,15 +51,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if command is None and not {"-h", "--help", "--print"} & set(own):
         parser.print_usage(sys.stderr)
         parser.error("what each worker runs must stand after --. Received: no --")
-    arguments = parser.parse_args(own)
-    try:
-        status = _run(arguments, command)
-    except InputError as error:
-        parser.error(str(error))
-    sys.exit(status)
+    run_command(parser, lambda arguments: _run(arguments, command), own)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Returns the flags that stand before `--`."""
     parser = Parser(
         prog=PROGRAM,
@@ -73,17 +67,17 @@ def make_parser() -> argparse.ArgumentParser:
         "time ran out, 2 for wrong arguments.",
     )
     add = parser.add_argument
-    add("--workers", type=flags.number(int, 1), metavar="N", help="processes to start")
+    add("--workers", type=number(int, 1), metavar="N", help="processes to start")
     add(
         "--gpus-per-worker",
-        type=flags.number(int, 0),
+        type=number(int, 0),
         metavar="G",
         help="GPUs of each worker, in order of rank; 0 hides them (default: as many as each can "
         "have)",
     )
     add(
         "--restarts",
-        type=flags.number(int, 0),
+        type=number(int, 0),
         default=0,
         metavar="R",
         help="how often to start all workers again after a failure, with new ports; not after "
@@ -91,7 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add(
         "--start-timeout",
-        type=flags.number(float, 0),
+        type=number(float, 0),
         default=300.0,
         metavar="S",
         help="seconds until every worker has reported that its cluster is up, by touching the file "
@@ -99,14 +93,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add(
         "--run-timeout",
-        type=flags.number(float, 0),
+        type=number(float, 0),
         default=0.0,
         metavar="S",
         help="seconds for everything, restarts included; 0 sets no limit (default: %(default)g)",
     )
     add(
         "--grace",
-        type=flags.number(float, 0),
+        type=number(float, 0),
         default=30.0,
         metavar="S",
         help="seconds for the others to end after the first failure, again after SIGTERM, and "

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from tf_largebatch.records import run_folder
-from tf_largebatch.records.flags import WRONG_INPUT
+from tf_largebatch.records.console import WRONG_INPUT
 from tf_largebatch.training.workers import cluster
 from tf_largebatch.training.workers.cluster import Cluster
 from tf_largebatch.training.workers.gpus import GPUS, GPUS_ASSIGNED

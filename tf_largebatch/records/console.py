@@ -1,11 +1,17 @@
-"""What all command lines share: an error in one line, and numbers that say their range.
+"""What all command lines share: how a command ends, and numbers that say their range.
 
 Standard library only.
 """
 
 import argparse
 import math
-from collections.abc import Callable
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from tf_largebatch.records.errors import InputError, StoppedError
 
 WRONG_INPUT = 2  # exit status
 LARGEST_SEED = 2**31 - 1
@@ -14,12 +20,56 @@ LARGEST_SEED = 2**31 - 1
 class Parser(argparse.ArgumentParser):
     """An argument parser that ends with one line and takes no abbreviated flags."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any):
         super().__init__(allow_abbrev=False, **options)
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         """Prints the line and exits with status 2."""
         self.exit(WRONG_INPUT, f"{self.prog}: {message}\n")
+
+
+def run_command(
+    parser: Parser,
+    run: Callable[[argparse.Namespace], int | None],
+    argv: Sequence[str] | None = None,
+) -> NoReturn:
+    """Runs one command line and exits with its status.
+
+    Args:
+        parser: of its flags.
+        run: the command itself; returns the exit status, None for 0.
+        argv: arguments; None for those of the process.
+
+    Status 2: an `InputError`, as one line. 128 + n: signal n asked for an end (a `StoppedError`,
+    Ctrl-C), or nobody reads the output any more (`| head`).
+    """
+    try:
+        status = _run(parser, run, argv)
+        sys.stdout.flush()  # here, where a closed pipe is answered
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The interpreter flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
+    sys.exit(status)
+
+
+def _run(
+    parser: Parser,
+    run: Callable[[argparse.Namespace], int | None],
+    argv: Sequence[str] | None,
+) -> int:
+    try:
+        return run(parser.parse_args(argv)) or 0
+    except SystemExit as end:  # --help, or what argparse refuses
+        return end.code if isinstance(end.code, int) else 0
+    except InputError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except StoppedError as stopped:
+        print(stopped, file=sys.stderr)
+        return 128 + stopped.signal
 
 
 def number(

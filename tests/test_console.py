@@ -1,0 +1,67 @@
+"""What every command line shares: how it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tf_largebatch.records.console import Parser, run_command
+from tf_largebatch.records.errors import InputError, StoppedError
+
+
+def ended(run, argv=()):
+    with pytest.raises(SystemExit) as end:
+        run_command(Parser(prog="tool"), run, argv)
+    return end.value.code
+
+
+def raises(error):
+    def run(arguments):
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (3, 3)])
+def test_a_command_ends_with_the_status_that_it_returns(returned, status):
+    assert ended(lambda arguments: returned) == status
+
+
+def test_wrong_input_is_one_line_with_the_name_of_the_command(capsys):
+    assert ended(raises(InputError("--x must be 1. Received: 2"))) == 2
+    assert capsys.readouterr().err == "tool: --x must be 1. Received: 2\n"
+
+
+def test_an_unknown_flag_is_one_line(capsys):
+    assert ended(lambda arguments: 0, ["--nonsense"]) == 2
+    assert capsys.readouterr().err == "tool: unrecognized arguments: --nonsense\n"
+
+
+def test_a_signal_that_ended_the_work_is_128_plus_its_number(capsys):
+    assert ended(raises(StoppedError("stopped; goes on", signal.SIGTERM))) == 143
+    assert capsys.readouterr().err == "stopped; goes on\n"
+
+
+def test_control_c_ends_quietly(capsys):
+    assert ended(raises(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_another_error_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_command(Parser(), raises(ZeroDivisionError()), ())
+
+
+@pytest.mark.parametrize("lines", [1, 100_000], ids=["at-the-end", "in-the-middle"])
+def test_a_reader_that_stops_early_ends_the_command_quietly(lines):
+    code = (
+        "from tf_largebatch.records.console import Parser, run_command;"
+        f"run_command(Parser(), lambda a: print('line\\n' * {lines}), ())"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
