@@ -264,7 +264,7 @@ def test_out_that_is_a_file_is_refused(tmp_path, capsys):
 def test_comparing_needs_no_tensorflow(tmp_path):
     a = command(tmp_path / "a", ("small", {0: 3.0}, 8))
     code = (
-        "import sys; from tf_largebatch import compare\n"
+        "import sys; from tf_largebatch.review import compare\n"
         "compare.make_parser().format_help()\n"
         "assert not set(sys.modules) & {'numpy', 'matplotlib', 'jinja2'}\n"
         f"try: compare.main([{str(a)!r}, '--out', {str(tmp_path / 'out')!r}])\n"

@@ -202,7 +202,7 @@ def test_a_signal_ends_the_run_and_the_same_command_completes_it(source, whole, 
     killed = number == signal.SIGKILL
     assert process.returncode == (-number if killed else 128 + number)
     assert killed or errors.splitlines()[-1].startswith("stopped; the same command continues")
-    drafts = list((out / ".partial").glob("*.draft"))
+    drafts = list((out / ".partial").glob("*.part"))
     assert len(drafts) == (1 if killed else 0)
     with pytest.raises(InputError, match="no shards"):
         find_shards(out)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tf_largebatch.__main__ import load_recipes  # noqa: E402
-from tf_largebatch.records import run_folder  # noqa: E402
+from tf_largebatch.records import files, run_folder  # noqa: E402
 from tf_largebatch.records.recipe import Recipe  # noqa: E402
 
 ERROR_LINES = 5
@@ -110,7 +110,7 @@ def main() -> int:
             "environment": run_folder.environment(),
             "runs": [runs[key] for key in sorted(runs, key=str)],
         }
-        run_folder.write_json(arguments.out, record)
+        files.write_json(arguments.out, record)
     return int(any(line["status"] for line in runs.values()))
 
 

@@ -1,7 +1,6 @@
 """What a finished run left in its folder, read back without the recipe that made it."""
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from tf_largebatch.diagnostics.objective import Batch
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.data_spec import DigitsSpec, ImageNetSpec
 from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.files import read_json
 from tf_largebatch.records.model_spec import LossSpec, ModelSpec
 from tf_largebatch.records.run_folder import PLAN
 
@@ -113,7 +113,7 @@ def open_run(folder: Path) -> FinishedRun:
             "the run to its end with the same command and --run-dir"
         )
     try:
-        kept = json.loads(plan.read_text(encoding="utf-8"))
+        kept = read_json(plan)
         recipe = kept["recipe"]
         phases = [kept["batch"]["global_batch"], *(phase[2] for phase in kept.get("growth", []))]
         return FinishedRun(
@@ -183,4 +183,4 @@ def _seed(folder: Path) -> int | None:
     mark = folder / "seed.json"
     if not mark.exists():
         return None
-    return json.loads(mark.read_text(encoding="utf-8")).get("seed")
+    return read_json(mark).get("seed")

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.files import read_json, write_csv, write_json
 from tf_largebatch.records.result import EpochRecord
 
 PLAN, RESULT, METRICS = "plan.json", "result.json", "metrics.csv"
@@ -70,7 +71,7 @@ def claim(folder: Path, identity: dict) -> bool:
     mark = folder / "run.json"
     if mark.exists():
         try:
-            owner = json.loads(mark.read_text(encoding="utf-8"))
+            owner = read_json(mark)
         except ValueError:
             raise InputError(
                 f"{mark} is damaged. Remove the folder or choose another --run-dir"
@@ -111,27 +112,11 @@ def _brief(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes the file whole or not at all: to a neighbour, then renamed."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
-def write_json(path: Path, data: object) -> None:
-    """Writes plain data as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-
-
 def write_metrics(path: Path, records: list[EpochRecord]) -> None:
     """Writes one line per epoch, with the fields of `EpochRecord` as header."""
-    part = path.with_name(path.name + ".part")
     names = [f.name for f in dataclasses.fields(EpochRecord)]
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(dataclasses.asdict(r) for r in records)
-    os.replace(part, path)
+    # As text, so that a run that is continued reads an infinite loss back as one.
+    write_csv(path, names, ([str(getattr(r, name)) for name in names] for r in records))
 
 
 def read_metrics(path: Path) -> list[EpochRecord]:

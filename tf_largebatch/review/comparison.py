@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tf_largebatch.records.datasets import DATASETS
 from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.files import read_json
 from tf_largebatch.records.result import Result, RowResult, SeedResult
 from tf_largebatch.records.run_folder import PLAN, RESULT
 from tf_largebatch.review.page import flatten
@@ -78,7 +79,7 @@ def _read(folder: Path) -> list[Entry]:
         raise InputError(f"RUN must be the folder of a run. Received: {folder}, which is none")
     try:
         if (folder / RESULT).exists():
-            whole = Result.from_json(_json(folder / RESULT))
+            whole = Result.from_json(read_json(folder / RESULT))
             return [_entry(whole, row, row.runs, folder) for row in whole.rows]
         if (folder / SEED).exists():
             return [_read_one(folder)]
@@ -105,16 +106,16 @@ def _read(folder: Path) -> list[Entry]:
 def _read_one(folder: Path) -> Entry:
     """One run of a table: its own records, and its command's for the name of its row."""
     place = folder.resolve()
-    run = SeedResult.from_json(_json(folder / SEED))
+    run = SeedResult.from_json(read_json(folder / SEED))
     for above in list(place.parents)[:DEEP]:
         if not (above / RESULT).exists():
             continue
-        whole = Result.from_json(_json(above / RESULT))
+        whole = Result.from_json(read_json(above / RESULT))
         for row in whole.rows:
             for own in row.runs:
                 if (above / own.folder).resolve() == place:
                     return _entry(whole, row, (own,), above)
-    plan = _json(folder / PLAN)
+    plan = read_json(folder / PLAN)
     recipe = plan["recipe"]
     row = RowResult(
         label=str(recipe["label"]) if recipe.get("label") else place.parent.name,
@@ -151,12 +152,8 @@ def _plan(row: RowResult, folders: Sequence[Path]) -> dict:
     """The plan of a row; where only a result was kept, its recipe as labelled lines."""
     for folder in folders:
         if (folder / PLAN).exists():
-            return _json(folder / PLAN)
+            return read_json(folder / PLAN)
     return {"rows": list(flatten(row.recipe))}
-
-
-def _json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _identity(entry: Entry) -> str:

@@ -1,14 +1,12 @@
 """The tables and sentences of a comparison of runs, and its CSV files. Standard library only."""
 
-import csv
 import dataclasses
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from tf_largebatch.records.files import write_csv as write_rows
 from tf_largebatch.records.result import EpochRecord
-from tf_largebatch.records.run_folder import write_text
 from tf_largebatch.review.comparison import Entry
 from tf_largebatch.review.tables import (
     MISSING,
@@ -86,12 +84,12 @@ def write_csv(entries: Sequence[Entry], path: Path) -> None:
             (
                 *(entry.label, entry.result.recipe, entry.result.scale, row.global_batch),
                 *(row.peak_rate, row.updates, len(row.runs), row.diverged),
-                *(value if is_finite(value) else "" for value in numbers),
+                *numbers,
                 "; ".join(entry.result.departures),
                 "; ".join(map(str, entry.folders)),
             )
         )
-    _write(path, names.split(","), lines)
+    write_rows(path, names.split(","), lines)
 
 
 def write_epochs_csv(entries: Sequence[Entry], path: Path) -> None:
@@ -103,7 +101,7 @@ def write_epochs_csv(entries: Sequence[Entry], path: Path) -> None:
         for run in entry.row.runs
         for epoch in run.epochs
     ]
-    _write(path, ["run", "seed", *names], lines)
+    write_rows(path, ["run", "seed", *names], lines)
 
 
 def _published(entry: Entry) -> str:
@@ -131,11 +129,3 @@ def _difference(entry: Entry, first: Entry) -> str:
     text += f", standard error {error:.2f}"
     lost = " over the seeds that did not diverge" * bool(ours.diverged or theirs.diverged)
     return text + lost
-
-
-def _write(path: Path, header: Sequence[str], lines: Sequence[Sequence[object]]) -> None:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    write_text(path, out.getvalue())

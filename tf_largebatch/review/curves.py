@@ -2,10 +2,10 @@
 
 import io
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from tf_largebatch.records.files import write_bytes
 from tf_largebatch.records.result import EpochRecord, Result, RowResult
 from tf_largebatch.review.figures import COLOURS
 from tf_largebatch.review.tables import error_text, is_finite, scale_text
@@ -116,9 +116,7 @@ def _write(figure, path: Path) -> bytes:
     """Writes the figure, whole or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(buffer.getvalue())
-    os.replace(part, path)
+    write_bytes(path, buffer.getvalue())
     return buffer.getvalue()
 
 

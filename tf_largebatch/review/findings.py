@@ -3,14 +3,11 @@
 Standard library only.
 """
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tf_largebatch.records.run_folder import write_text
+from tf_largebatch.records.files import read_json, write_csv
 
 FOLDER = "diagnostics"  # of a run: <name>.json, .npz and .png of each instrument
 
@@ -46,18 +43,16 @@ def write_findings_csv(found: Sequence[tuple[str, Sequence[Finding]]], path: Pat
         found: (run, its findings).
         path: of the file.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("run", "instrument", "quantity", "found"))
-    for run, findings in found:
-        writer.writerows((run, one.name, *line) for one in findings for line in one.lines)
-    write_text(path, out.getvalue())
+    lines = [
+        (run, one.name, *line) for run, findings in found for one in findings for line in one.lines
+    ]
+    write_csv(path, ("run", "instrument", "quantity", "found"), lines)
 
 
 def _read(path: Path) -> Finding:
     picture = path.with_suffix(".png")
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = read_json(path)
         return Finding(
             name=path.stem,
             title=str(kept["title"]),

@@ -1,7 +1,6 @@
 """What an instrument found, and where that goes: JSON, arrays, figures and TensorBoard."""
 
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tf_largebatch.records.run_folder import write_json
+from tf_largebatch.records.files import write_bytes, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +56,9 @@ def write_measurements(
         if one.arrays:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **one.arrays)
-            _write_bytes(folder / f"{one.name}.npz", buffer.getvalue())
+            write_bytes(folder / f"{one.name}.npz", buffer.getvalue())
         if one.figure is not None:
-            _write_bytes(folder / f"{one.name}.png", one.figure)
+            write_bytes(folder / f"{one.name}.png", one.figure)
         write_json(
             folder / f"{one.name}.json",
             {
@@ -71,12 +70,6 @@ def write_measurements(
         )
     if events:
         _write_events(measurements, folder, step)
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    os.replace(part, path)
 
 
 def _write_events(measurements: Sequence[Measurement], folder: Path, step: int) -> None:

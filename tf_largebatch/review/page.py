@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tf_largebatch.records.run_folder import write_text
+from tf_largebatch.records.files import write_text
 from tf_largebatch.review.tables import MISSING, is_finite
 
 

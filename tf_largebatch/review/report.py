@@ -1,19 +1,16 @@
 """The report of a run: one HTML page that needs no network, with results next to the paper's."""
 
-import csv
 import dataclasses
-import io
-import json
 from pathlib import Path
 from urllib.parse import quote
 
+from tf_largebatch.records.files import read_json, write_csv
 from tf_largebatch.records.result import Result, RowResult, SeedResult
-from tf_largebatch.records.run_folder import METRICS, PLAN, RESULT, write_text
+from tf_largebatch.records.run_folder import METRICS, PLAN, RESULT
 from tf_largebatch.review.curves import colour, draw_curves
 from tf_largebatch.review.findings import FOLDER, Finding, read_findings, write_findings_csv
 from tf_largebatch.review.page import compare_plans, duration_text, flatten, write_page
 from tf_largebatch.review.tables import (
-    is_finite,
     number_text,
     scale_text,
     table,
@@ -104,15 +101,14 @@ def write_run_reports(result: Result, plans: list[dict], folder: Path) -> None:
 
 def write_runs_csv(result: Result, path: Path) -> None:
     """Writes one line per run; a missing number is an empty field."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("row", "seed", "error_pct", "epochs", "diverged_at", "wall_seconds", "folder"))
-    for row in result.rows:
-        for run in row.runs:
-            error = run.top1_error_pct if is_finite(run.top1_error_pct) else None
-            line = (row.label, run.seed, error, len(run.epochs), run.diverged_at)
-            writer.writerow((*line, run.wall_seconds, run.folder))
-    write_text(path, out.getvalue())
+    header = ("row", "seed", "error_pct", "epochs", "diverged_at", "wall_seconds", "folder")
+    lines = [
+        (row.label, run.seed, run.top1_error_pct, len(run.epochs))
+        + (run.diverged_at, run.wall_seconds, run.folder)
+        for row in result.rows
+        for run in row.runs
+    ]
+    write_csv(path, header, lines)
 
 
 def write_instruments_page(run: Path) -> Path:
@@ -135,7 +131,7 @@ def refresh(run: Path) -> list[Path]:
     for folder in [run, *run.parents][: DEEP + 1]:
         if not (folder / RESULT).exists():
             continue
-        result = Result.from_json(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+        result = Result.from_json(read_json(folder / RESULT))
         plans = [_read_plan(row, folder) for row in result.rows]
         for row, plan in zip(result.rows, plans, strict=True):
             for one in row.runs:
@@ -160,7 +156,7 @@ def _read_plan(row: RowResult, folder: Path) -> dict:
     """The plan of a row, which all its runs have; an empty one where the folder is gone."""
     paths = [folder / run.folder / PLAN for run in row.runs]
     kept = next((path for path in paths if path.exists()), None)
-    return {"rows": []} if kept is None else json.loads(kept.read_text(encoding="utf-8"))
+    return {"rows": []} if kept is None else read_json(kept)
 
 
 def _read_instruments(result: Result, folder: Path) -> list[tuple[str, list[Finding]]]:

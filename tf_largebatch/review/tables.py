@@ -6,13 +6,11 @@ smoke run never pass for the paper's experiment, nor a run with departures for a
 Standard library only.
 """
 
-import csv
-import io
 import math
 from pathlib import Path
 
+from tf_largebatch.records.files import write_csv
 from tf_largebatch.records.result import Result, RowResult
-from tf_largebatch.records.run_folder import write_text
 
 MISSING = "–"
 PAPER_HEADER = "paper's error %\nat ImageNet scale,\nanother experiment"
@@ -180,8 +178,7 @@ def is_finite(value: float | None) -> bool:
 
 def write_rows_csv(result: Result, path: Path) -> None:
     """Writes the table with every digit, one line per row; a missing number is an empty field."""
-    out = io.StringIO()
-    writer = None
+    lines = []
     for row in result.rows:
         errors, mean = row.errors_pct, row.mean_error_pct
         line = {
@@ -202,9 +199,5 @@ def write_rows_csv(result: Result, path: Path) -> None:
             "published_error_pct": row.published_error_pct,
             "published_std_pct": row.published_std_pct,
         }
-        if writer is None:
-            writer = csv.DictWriter(out, line, lineterminator="\n")
-            writer.writeheader()
-        missing = {k for k, v in line.items() if isinstance(v, float) and not math.isfinite(v)}
-        writer.writerow({k: "" if k in missing else v for k, v in line.items()})
-    write_text(path, out.getvalue())
+        lines.append(line)
+    write_csv(path, [*lines[0]], [line.values() for line in lines])

@@ -10,7 +10,6 @@ own; that steps fall in proportion at first and then no more is what can be set 
 """
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 from tf_largebatch.records import run_folder
 from tf_largebatch.records.console import LARGEST_SEED, Parser, number, run_command
 from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.files import read_json, write_json
 from tf_largebatch.records.quiet import import_tensorflow
 from tf_largebatch.studies.steps_record import FILES, PAGE, Tried, conclude
 
@@ -158,11 +158,11 @@ def search_batch(
     for trial, point in enumerate(points):
         path = folder / f"batch-{batch:04d}-trial-{trial:03d}.json"
         if path.exists():
-            one = Tried(**json.loads(path.read_text(encoding="utf-8")))
+            one = Tried(**read_json(path))
         else:
             train = train or make_train()
             one = _try(train, batch, trial, point, settings, best)
-            run_folder.write_json(path, asdict(one))
+            write_json(path, asdict(one))
         best = min((s for s in (best, one.steps) if s is not None), default=None)
         tried.append(one)
         _show(one, len(points), best)

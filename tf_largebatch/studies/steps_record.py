@@ -1,13 +1,12 @@
 """What a study of steps to a target found: fit, figure, tables, page."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tf_largebatch.records import run_folder
 from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.files import write_bytes, write_csv, write_json
 from tf_largebatch.review.page import flatten, write_page
 
 FIGURE, PAGE, ROWS, TRIAL_ROWS = "steps.png", "report.html", "rows.csv", "trials.csv"
@@ -61,8 +60,8 @@ def conclude(tried: Sequence[Tried], settings: dict, space: dict, folder: Path) 
     rows = [_row(result, fit, space) for result in results]
     lines = [fit.text(), f"fit: measured steps within {100 * fit.log_error:.0f} % (rms) of it"]
     environment = run_folder.environment()
-    _write_csv(rows, folder / ROWS)
-    _write_csv([asdict(one) for one in tried], folder / TRIAL_ROWS)
+    for name, lines in ((ROWS, rows), (TRIAL_ROWS, [asdict(one) for one in tried])):
+        write_csv(folder / name, [*lines[0]], [line.values() for line in lines])
     _write_page(rows, fit, lines, settings, environment, folder)
     record = {
         "settings": settings,
@@ -70,7 +69,7 @@ def conclude(tried: Sequence[Tried], settings: dict, space: dict, folder: Path) 
         "fit": {**asdict(fit), "critical_batch": fit.critical_batch, "text": fit.text()},
         "environment": environment,
     }
-    run_folder.write_json(folder / run_folder.RESULT, record)
+    write_json(folder / run_folder.RESULT, record)
     return lines + [_says(row) for row in rows]
 
 
@@ -81,9 +80,7 @@ def _write_page(rows, fit, lines, settings: dict, environment: dict, folder: Pat
     points = [(row["global_batch"], row["steps"]) for row in rows if row["steps"] is not None]
     goal = f"{settings['target_pct']:g} % validation error"
     picture = draw_steps([("digits, one hidden layer", *zip(*points, strict=True), fit)], goal)
-    part = folder / f"{FIGURE}.part"
-    part.write_bytes(picture)
-    part.replace(folder / FIGURE)
+    write_bytes(folder / FIGURE, picture)
     write_page(
         "study.html.j2",
         folder / PAGE,
@@ -146,11 +143,3 @@ def _cells(row: dict) -> list[str]:
         f"{row['momentum']:.3g}",
         row["regime"],
     ]
-
-
-def _write_csv(rows: Sequence[dict], path: Path) -> None:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    run_folder.write_text(path, out.getvalue())

@@ -5,7 +5,6 @@ stopped continues from its checkpoint.
 """
 
 import dataclasses
-import json
 import re
 import time
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tf_largebatch.records import run_folder
+from tf_largebatch.records.files import read_json, write_json
 from tf_largebatch.records.plan import Plan
 from tf_largebatch.records.recipe import Expected
 from tf_largebatch.records.result import Result, RowResult, SeedResult
@@ -101,7 +101,7 @@ def run(
     report.write_run_reports(result, plans, folder)
     report.write_report(result, plans, folder)
     # Last, so that a result is there only when everything else is.
-    run_folder.write_json(folder / run_folder.RESULT, result.to_json())
+    write_json(folder / run_folder.RESULT, result.to_json())
     return result
 
 
@@ -126,13 +126,13 @@ def _finish(job: Job, interrupt: bool) -> SeedResult:
     finished = mark.exists()
     job.team.agree("the run folder", f"{mark} {'is' if finished else 'is not'} there")
     if finished:
-        return SeedResult.from_json(json.loads(mark.read_text(encoding="utf-8")))
+        return SeedResult.from_json(read_json(mark))
     if interrupt:
         train(dataclasses.replace(job, stop_epoch=1.0))
     done = train(job)
     if job.team.chief:
         keep_noise(job.folder, global_batch=job.plan.phases[-1].global_batch)
-        run_folder.write_json(mark, dataclasses.asdict(done))
+        write_json(mark, dataclasses.asdict(done))
     return done
 
 

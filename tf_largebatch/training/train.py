@@ -14,6 +14,7 @@ import tensorflow as tf
 from tf_largebatch.records import run_folder
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.errors import InputError, NonFiniteError, StoppedError, StorageError
+from tf_largebatch.records.files import write_json, write_text
 from tf_largebatch.records.plan import Plan
 from tf_largebatch.records.result import SeedResult
 from tf_largebatch.training.build import make_loss, make_model, make_optimizer
@@ -75,7 +76,7 @@ def train(job: Job) -> SeedResult:
     settings = job.plan.settings
     team, strategy = job.team, job.team.strategy
     if team.chief:
-        run_folder.write_json(job.folder / run_folder.PLAN, job.plan.to_json())
+        write_json(job.folder / run_folder.PLAN, job.plan.to_json())
 
     keras.utils.set_random_seed(job.seed)
     keras.config.set_dtype_policy(POLICIES[settings.precision])
@@ -130,7 +131,7 @@ def train(job: Job) -> SeedResult:
         except NonFiniteError as error:
             diverged_at = error.update
             if team.chief:
-                run_folder.write_text(job.folder / "diverged.txt", f"{error}\n")
+                write_text(job.folder / "diverged.txt", f"{error}\n")
         except READ_ERRORS as error:
             raise explain(error, job, int(model.optimizer.iterations.numpy())) or error from None
         if signal := notice.agreed(team):

@@ -22,10 +22,11 @@ from tf_largebatch.data.prepare.labels import label_map
 from tf_largebatch.data.prepare.options import Options
 from tf_largebatch.data.prepare.pool import spread
 from tf_largebatch.data.prepare.progress import Progress
-from tf_largebatch.data.prepare.shard import DRAFT, Shard, make_shard
+from tf_largebatch.data.prepare.shard import Shard, make_shard
 from tf_largebatch.data.prepare.source import SPLITS, Source
 from tf_largebatch.records import __version__
 from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.files import DRAFT, read_json, write_text
 
 MANIFEST, LABEL_MAP, PARTIAL = "dataset.json", "labels.txt", ".partial"
 _IDENTITY = "identity.json"
@@ -224,7 +225,7 @@ class Job:
             if source.exists():
                 os.replace(source, self._out / row["name"])
         text = label_map(self._source.classes, self._source.names)
-        _write_text(self._partial / LABEL_MAP, text)
+        write_text(self._partial / LABEL_MAP, text, sync=True)
         os.replace(self._partial / LABEL_MAP, self._out / LABEL_MAP)
         _write_json(self._partial / MANIFEST, manifest)
         _sync_folder(self._out)
@@ -242,22 +243,14 @@ def _rows(manifest: dict):
 def _read_json(path: Path):
     """Returns the content; None where there is no such file or it is not whole."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError):
         return None
 
 
 def _write_json(path: Path, content) -> None:
-    _write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    draft = path.with_name(path.name + DRAFT)
-    with open(draft, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    # ASCII: names of pictures need not be valid UTF-8.
+    write_text(path, json.dumps(content, indent=1) + "\n", sync=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -13,9 +13,8 @@ from tf_largebatch.data.prepare.reencode import decode, is_wanted, reencode
 from tf_largebatch.data.prepare.source import Picture
 from tf_largebatch.data.prepare.tfds import read_record
 from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.files import DRAFT, read_json, write_text
 from tf_largebatch.records.quiet import import_tensorflow
-
-DRAFT = ".draft"  # the end of a name whose content is not whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +56,7 @@ def make_shard(shard: Shard) -> tuple[dict, bool]:
     entry = _find(shard)
     if entry is not None:
         return entry, True
+    # Written record by record and hashed on the disk: too large for `write_bytes`.
     draft = shard.folder / f"{shard.name}.{os.getpid()}{DRAFT}"
     tf = import_tensorflow()
     try:
@@ -65,7 +65,8 @@ def make_shard(shard: Shard) -> tuple[dict, bool]:
         os.replace(draft, shard.folder / shard.name)
         entry = {"name": shard.name, "split": shard.split, "bytes": size, "sha256": checksum}
         entry |= found | {"decoded": shard.options.check_decode}
-        _write_entry(shard, entry)
+        # ASCII: names of pictures need not be valid UTF-8.
+        write_text(entry_path(shard.folder, shard.name), json.dumps(entry))
     except (tf.errors.OpError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise InputError(
@@ -89,7 +90,7 @@ def sha256_of(path: Path) -> str:
 def _find(shard: Shard) -> dict | None:
     """Returns the entry of a shard that is whole and unchanged; None where it must be written."""
     try:
-        entry = json.loads(entry_path(shard.folder, shard.name).read_text(encoding="utf-8"))
+        entry = read_json(entry_path(shard.folder, shard.name))
     except (OSError, ValueError):
         return None
     places = (shard.folder / shard.name, shard.final / shard.name)
@@ -232,10 +233,3 @@ def _finish(draft: Path) -> tuple[int, str]:
         os.fsync(file.fileno())
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
         return file.tell(), checksum
-
-
-def _write_entry(shard: Shard, entry: dict) -> None:
-    path = entry_path(shard.folder, shard.name)
-    draft = path.with_name(f"{path.name}.{os.getpid()}{DRAFT}")
-    draft.write_text(json.dumps(entry), encoding="utf-8")
-    os.replace(draft, path)
