@@ -60,8 +60,8 @@ def conclude(tried: Sequence[Tried], settings: dict, space: dict, folder: Path) 
     rows = [_row(result, fit, space) for result in results]
     lines = [fit.text(), f"fit: measured steps within {100 * fit.log_error:.0f} % (rms) of it"]
     environment = run_folder.environment()
-    for name, lines in ((ROWS, rows), (TRIAL_ROWS, [asdict(one) for one in tried])):
-        write_csv(folder / name, [*lines[0]], [line.values() for line in lines])
+    for name, table in ((ROWS, rows), (TRIAL_ROWS, [asdict(one) for one in tried])):
+        write_csv(folder / name, [*table[0]], [row.values() for row in table])
     _write_page(rows, fit, lines, settings, environment, folder)
     record = {
         "settings": settings,
