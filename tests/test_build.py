@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -183,3 +184,22 @@ def test_a_network_takes_both_sizes_where_evaluation_has_its_own(eval_side):
     model = make_model(recipe(model=ModelSpec(architecture="digits_resnet")), source, seed=0)
     assert model.input_shape == ((None, 8, 8, 1) if eval_side == 8 else (None, None, None, 1))
     assert model(tf.zeros([2, eval_side, eval_side, 1])).shape == (2, 3)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(
+    ("precision", "policy"), [("bfloat16", "mixed_bfloat16"), ("float16", "mixed_float16")]
+)
+def test_a_network_of_one_precision_leaves_keras_policy_as_it_was(precision, policy, fails):
+    before = keras.config.dtype_policy()
+    spec = recipe(model=ModelSpec(architecture="digits_resnet"))
+    source = digits.load()
+    if fails:
+        source.classes = 1
+        with pytest.raises(ValueError, match="`classes` must be at least 2"):
+            make_model(spec, source, seed=0, precision=precision)
+    else:
+        model = make_model(spec, source, seed=0, precision=precision)
+        assert model.get_layer("stem_conv").dtype_policy.name == policy
+        assert {w.dtype for w in model.trainable_weights} == {"float32"}
+    assert keras.config.dtype_policy() == before

@@ -1,7 +1,8 @@
 """What a recipe's records mean in TensorFlow: data, network, schedule, update rule, loss."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -17,13 +18,15 @@ from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, RMSpropSGD
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.data_spec import DigitsSpec, ImageNetSpec
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.records.model_spec import LossSpec
+from tf_largebatch.records.model_spec import LossSpec, ModelSpec
 from tf_largebatch.records.optimizer_spec import LAMBSpec, LARSSpec, RMSpropSGDSpec, SGDSpec
 from tf_largebatch.records.recipe import Recipe
 from tf_largebatch.records.schedule_spec import CosineSpec, PolynomialSpec, StepsSpec
 from tf_largebatch.schedules import BatchPhases, Cosine, Polynomial, Steps, Warmup
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
+# Weights stay float32 under all of them.
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
 def make_source(
@@ -81,16 +84,41 @@ def make_source(
     )
 
 
-def make_model(recipe: Recipe, source, seed: int, *, bn_replicas: int = 1) -> keras.Model:
-    """Builds the recipe's network for the source's images; its output are logits.
+def make_model(
+    recipe: Recipe,
+    source,
+    seed: int,
+    *,
+    precision: str = "float32",
+    bn_replicas: int = 1,
+) -> keras.Model:
+    """Builds the recipe's network for the data set's images; its output are logits.
+
+    Keras's policy is afterwards what it was before; the network's layers keep theirs.
 
     Args:
         recipe: gives the network.
-        source: gives the images' shape and scale.
+        source: the data set, which gives the images' shape and scale.
         seed: of the weights.
+        precision: of the forward and backward pass: "float32", "bfloat16" or "float16".
         bn_replicas: replicas that share batch-norm statistics (see `Recipe.bn_replicas`).
     """
-    spec = recipe.model
+    with dtype_policy(precision):
+        return _make_model(recipe.model, source, seed, bn_replicas)
+
+
+@contextmanager
+def dtype_policy(precision: str) -> Iterator[None]:
+    """Makes layers of this precision within it; Keras's policy is as before afterwards."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(POLICIES[precision])
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _make_model(spec: ModelSpec, source, seed: int, bn_replicas: int) -> keras.Model:
     sizes = {source.image_shape, source.eval_image_shape}
     common = {
         "image_shape": (None, None, source.image_shape[2]) if len(sizes) > 1 else sizes.pop(),

@@ -11,7 +11,6 @@ from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.recipe import Recipe
 from tf_largebatch.training.build import make_loss, make_model, make_optimizer
 from tf_largebatch.training.step import TrainingStep
-from tf_largebatch.training.train import POLICIES
 from tf_largebatch.training.workers.team import Team
 
 
@@ -85,11 +84,10 @@ def _fits(recipe: Recipe, source, micro_batch: int, precision: str) -> bool:
     plan = BatchPlan(
         global_batch=2 * micro_batch, train_examples=source.train_examples, micro_batch=micro_batch
     )
-    keras.config.set_dtype_policy(POLICIES[precision])
     images = tf.zeros([2 * micro_batch, *source.image_shape], tf.uint8)
     labels = tf.zeros([2 * micro_batch], tf.int32)
     try:
-        model = make_model(recipe, source, 0)
+        model = make_model(recipe, source, 0, precision=precision)
         step = TrainingStep(
             model,
             make_optimizer(recipe, (plan,)),

@@ -28,7 +28,6 @@ from tf_largebatch.training.watchers import make_watchers
 from tf_largebatch.training.workers.preemption import StopNotice
 from tf_largebatch.training.workers.team import Team
 
-POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 # What reading damaged data raises; a record that is no Example shows as the last.
 READ_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
 LOOKS = 100  # at the layers in a run; TensorBoard shows 50 histograms
@@ -79,9 +78,14 @@ def train(job: Job) -> SeedResult:
         write_json(job.folder / run_folder.PLAN, job.plan.to_json())
 
     keras.utils.set_random_seed(job.seed)
-    keras.config.set_dtype_policy(POLICIES[settings.precision])
     with strategy.scope():
-        model = make_model(recipe, source, job.seed, bn_replicas=recipe.bn_replicas(batch))
+        model = make_model(
+            recipe,
+            source,
+            job.seed,
+            precision=settings.precision,
+            bn_replicas=recipe.bn_replicas(batch),
+        )
         # The step scales the loss; Keras would wrap the optimizer to divide by a scale of its own.
         model.compile(optimizer=make_optimizer(recipe, job.plan.phases), auto_scale_loss=False)
     step = TrainingStep(
@@ -324,7 +328,6 @@ def export(model: keras.Model, job: Job) -> None:
     Its batch norms are Keras's own, which infer the same, so that `keras.saving.load_model` needs
     nothing of this package; the optimizer's state is in the checkpoints.
     """
-    keras.config.set_dtype_policy("float32")
     recipe = job.plan.recipe
     plain = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, bn_batch=None))
     exported = make_model(plain, job.source, job.seed)
