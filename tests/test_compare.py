@@ -120,6 +120,15 @@ def test_runs_that_differ_in_their_seed_alone_are_one_entry(tmp_path):
     assert len(entry.folders) == 2
 
 
+def test_what_two_versions_say_beside_the_numbers_is_no_difference(tmp_path):
+    for seed, deviation in enumerate(("std_pct", "std")):
+        folder = command(tmp_path / str(seed), ("small", {seed: 3.0}, 8))
+        kept = json.loads((folder / "result.json").read_text())
+        kept["rows"][0]["recipe"] |= {"expected": {deviation: 0.09}, "title": deviation}
+        (folder / "result.json").write_text(json.dumps(kept))
+    assert len(comparison.read_entries([tmp_path / "0", tmp_path / "1"])) == 1
+
+
 def test_the_same_seed_twice_is_two_entries_with_names_that_differ(tmp_path):
     a = command(tmp_path / "a", ("small", {0: 3.0}, 8))
     b = command(tmp_path / "b", ("small", {0: 5.0}, 8))

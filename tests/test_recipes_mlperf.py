@@ -78,7 +78,7 @@ def test_the_result_is_one_of_the_submitters_own_in_the_data_file(line):
         and r.error_pct == recipe.expected.top1_error_pct
     ]
     (record,) = found
-    assert record.std == recipe.expected.std_pct
+    assert record.std == recipe.expected.std
     assert record.epochs == int(epochs.split("/")[1])
 
 

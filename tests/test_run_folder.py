@@ -1,5 +1,9 @@
+import dataclasses
+import json
+
 import pytest
 
+from tf_largebatch.recipes.goyal_8k import RECIPE
 from tf_largebatch.records import run_folder
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.result import EpochRecord
@@ -33,6 +37,32 @@ def test_the_folder_of_another_recipe_is_refused_by_name(tmp_path):
     run_folder.claim(tmp_path / "run", IDENTITY)
     with pytest.raises(InputError, match='belongs to another run .recipe: "goyal_8k" there.'):
         run_folder.claim(tmp_path / "run", {**IDENTITY, "recipe": "goyal_256"})
+
+
+def identity_of(recipe):
+    return {"recipe": recipe.name, "recipes": [dataclasses.asdict(recipe)]}
+
+
+def old_form(recipe):
+    """As before `Expected` had a `std`, and with other words around the same numbers."""
+    plain = json.loads(json.dumps(identity_of(recipe)))
+    (old,) = plain["recipes"]
+    old["expected"] = {"top1_error_pct": 23.74, "std_pct": 0.09, "runs": 5, "source": "Table 1"}
+    return plain | {"recipes": [old | {"title": "another", "notes": ["another"]}]}
+
+
+def test_a_run_of_before_is_continued_whatever_it_said_beside_its_numbers(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps(old_form(RECIPE)))
+    assert run_folder.claim(tmp_path, identity_of(RECIPE)) is True
+    other = dataclasses.replace(RECIPE, reference_rate=0.2)
+    with pytest.raises(InputError, match="belongs to another run"):
+        run_folder.claim(tmp_path, identity_of(other))
+
+
+def test_a_mark_that_is_no_record_is_named(tmp_path):
+    (tmp_path / "run.json").write_text("[1]")
+    with pytest.raises(InputError, match="run.json is damaged"):
+        run_folder.claim(tmp_path, identity_of(RECIPE))
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):

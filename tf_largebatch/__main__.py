@@ -65,7 +65,7 @@ def describe(recipe: Recipe) -> dict:
         "epochs": recipe.epochs,
         "updates": recipe.updates,
         "published_top1_pct": None if expected is None else round(100 - expected.top1_error_pct, 2),
-        "published_std_pct": None if expected is None else expected.std_pct,
+        "published_std_pct": None if expected is None else expected.std,
         "hardware": record.hardware if record else None,
         "time": record.time if record else None,
         "rung": rung,

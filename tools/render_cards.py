@@ -75,7 +75,7 @@ def card(name: str, recipes: list[Recipe]) -> str:
 
 
 def _module(name: str):
-    return sys.modules[f"{sources.PACKAGE}{name}"]
+    return sys.modules[f"{sources.PACKAGE}.{name}"]
 
 
 def _default(name: str, recipes: list[Recipe]) -> Recipe:
@@ -112,7 +112,7 @@ def _rows_table(recipes: list[Recipe]) -> str:
 def _error(recipe: Recipe) -> str:
     if recipe.expected is None:
         return "–"
-    std = "" if recipe.expected.std_pct is None else f" ± {recipe.expected.std_pct:g}"
+    std = "" if recipe.expected.std is None else f" ± {recipe.expected.std:g}"
     return f"{recipe.expected.top1_error_pct:.2f}{std}"
 
 

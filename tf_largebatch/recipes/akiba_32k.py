@@ -7,24 +7,24 @@ Expect 25.1 % top-1 error after 90 epochs: RMSprop that turns into SGD takes the
     python -m tf_largebatch.recipes.akiba_32k --plan       # every number, without TensorFlow
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
     Expected,
     Miniature,
-    MiniatureRow,
     RMSpropSGDSpec,
+    Row,
     StepsSpec,
 )
 from tf_largebatch.training.command import main
 
-RECIPE = dataclasses.replace(
+RECIPE = replace(
     goyal_8k.RECIPE,  # the paper: the recipe of Goyal et al., but for what follows
     name="akiba_32k",
     title="Akiba et al. 2017, ImageNet in 15 minutes: RMSprop warmup at 32,768 images per update",
     paper="arXiv:1711.04325",
-    model=dataclasses.replace(
+    model=replace(
         goyal_8k.RECIPE.model,
         bn_batch=32,  # the paper: 1,024 GPUs x 32
         bn_decay=0.0,  # the paper: no moving averages: the last minibatch's, averaged over workers
@@ -50,10 +50,7 @@ RECIPE = dataclasses.replace(
         drop_shares=(0.15, 0.02, 0.002),  # the paper: 0.075, 0.01, 0.001 of eta_base, over the 0.5
     ),
     wire="float16",  # the paper: for the all-reduce only; the rest is float32
-    expected=Expected(
-        top1_error_pct=25.1,  # [seed] 74.9 %; the paper's abstract has the same
-        source="survey slides, table 2",
-    ),
+    expected=Expected(25.1, source="survey slides, table 2"),  # [seed] 74.9 %; the abstract too
     notes=(
         "the paper's text lets the RMSprop ramp jump from 3/2 to 1; its smooth form is used here",
         "weight decay, zero gamma and augmentation are those of Goyal et al.: the paper does not "
@@ -63,7 +60,7 @@ RECIPE = dataclasses.replace(
 )
 
 # Ours: the miniature of Goyal et al., 32 times the small batch, with this paper's start.
-PLAIN = dataclasses.replace(
+PLAIN = replace(
     goyal_8k.LARGE,
     name="akiba_32k_miniature",
     reference_rate=0.05,  # the paper: half the usual rate
@@ -75,44 +72,37 @@ MINIATURE = Miniature(
     "drops) on 8 x 8 digits. The slow start is what matters at this size: with it RMSprop and no "
     "warmup at all end alike, and a linear warmup is no worse; without it training fails.",
     rows=(
-        MiniatureRow(
-            label="RMSprop warmup",
-            shows="the paper's recipe: RMSprop turns into SGD around epoch 10 / 3",
-            recipe=dataclasses.replace(
+        Row(
+            "RMSprop warmup",
+            "the paper's recipe: RMSprop turns into SGD around epoch 10 / 3",
+            replace(
                 PLAIN,
-                model=dataclasses.replace(PLAIN.model, bn_decay=0.0),  # the paper
-                optimizer=dataclasses.replace(
+                model=replace(PLAIN.model, bn_decay=0.0),  # the paper
+                optimizer=replace(
                     RECIPE.optimizer,
                     center_epochs=10 / 3,  # ours: a third of the paper
                     period_epochs=5 / 3,  # ours: a third of the paper
                 ),
             ),
-            published=RECIPE.expected,
+            RECIPE.expected,
         ),
-        MiniatureRow(
-            label="linear warmup",
-            shows="SGD after five epochs of rising rate, as Goyal et al.",
-            recipe=dataclasses.replace(
+        Row(
+            "linear warmup",
+            "SGD after five epochs of rising rate, as Goyal et al.",
+            replace(
                 PLAIN,
-                schedule=dataclasses.replace(
+                schedule=replace(
                     PLAIN.schedule,
                     warmup_epochs=5,  # ours: as the miniature of Goyal et al.
                     warmup_start_rate=0.05,  # ours: the small batch's rate
                 ),
             ),
         ),
-        MiniatureRow(
-            label="no warmup",
-            shows="SGD at the full rate from the first update",
-            recipe=PLAIN,
-        ),
-        MiniatureRow(
-            label="no warmup, double rate",
-            shows="the same without the slow start: eta_base from the first update fails",
-            recipe=dataclasses.replace(
-                PLAIN,
-                reference_rate=0.1,  # the paper: eta_base
-            ),
+        Row("no warmup", "SGD at the full rate from the first update", PLAIN),
+        Row(
+            "no warmup, double rate",
+            "the same without the slow start: eta_base from the first update fails",
+            replace(PLAIN, reference_rate=0.1),  # the paper: eta_base
         ),
     ),
 )

@@ -7,7 +7,7 @@ Expect 24.02 +- 0.07 % top-1 error in 1,350 updates: complete, and without augme
     python -m tf_largebatch.recipes.fujitsu_86k --plan       # every number, without TensorFlow
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
@@ -16,12 +16,14 @@ from tf_largebatch.records.recipe import (
     LARSSpec,
     LossSpec,
     Miniature,
-    MiniatureRow,
     ModelSpec,
     PolynomialSpec,
     Recipe,
+    Row,
 )
 from tf_largebatch.training.command import main
+
+LOGS = "result logs v0.6, at the stop (epoch 90)"
 
 RECIPE = Recipe(
     name="fujitsu_86k",
@@ -65,17 +67,10 @@ RECIPE = Recipe(
         end_rate=0.0325,  # [code: the same] 0.0025 of the peak rate
         end_epoch=88,  # [derived] 780 updates after the warmup; the last 30 are constant
     ),
-    loss=LossSpec(
-        label_smoothing=0.1,  # [code: Fujitsu mxnet JobScripts/parameters]
-    ),
+    loss=LossSpec(label_smoothing=0.1),  # [code: Fujitsu mxnet JobScripts/parameters]
     precision="float16",  # [code: the same] float32 master weights and LARS
     wire="float16",  # [unknown] the type of the gradients
-    expected=Expected(
-        top1_error_pct=24.02,  # [code: result logs] 75.98 % in the mean
-        std_pct=0.065,  # [code: result logs]
-        runs=5,  # [code: result logs]
-        source="result logs v0.6, at the stop (epoch 90)",
-    ),
+    expected=Expected(24.02, std=0.065, runs=5, source=LOGS),  # [code: result logs] 75.98 %
     notes=(
         "the submission's LARS has 6.5e-4 |w| (decay x peak rate) in the ratio's denominator where "
         "this code has 5e-5 |w|: effect not measured",
@@ -86,23 +81,19 @@ RECIPE = Recipe(
 )
 
 # Ours: 32 times the small batch of Goyal's miniature.
-SMALL = dataclasses.replace(
+SMALL = replace(
     RECIPE,
     name="fujitsu_86k_miniature",
-    data=dataclasses.replace(
+    data=replace(
         goyal_8k.SMALL.data,
         plain_last_epochs=5,  # ours: those whose median is the result; 5 of 90 are too short here
     ),
-    model=dataclasses.replace(
-        RECIPE.model,
-        architecture="digits_resnet",  # ours
-        bn_batch=8,  # ours
-    ),
+    model=replace(RECIPE.model, architecture="digits_resnet", bn_batch=8),  # ours
     global_batch=256,  # ours
     epochs=30,  # ours: a third
     reference_rate=2.4,  # ours: rate x coefficient 0.006
     reference_batch=256,  # ours
-    schedule=dataclasses.replace(
+    schedule=replace(
         RECIPE.schedule.stretched(1 / 3),  # ours: a third
         end_rate=0.006,  # ours: 0.0025 of the peak rate
     ),
@@ -116,22 +107,16 @@ MINIATURE = Miniature(
     contrast="The last epochs without augmentation, as the submission, against augmentation "
     "throughout: the last 5 of 30 here, 5 of 90 there.",
     rows=(
-        MiniatureRow(
-            label="plain last epochs",
-            shows="the submission's recipe: the network settles on images as they will be tested",
-            recipe=SMALL,
-            published=RECIPE.expected,
+        Row(
+            "plain last epochs",
+            "the submission's recipe: the network settles on images as they will be tested",
+            SMALL,
+            RECIPE.expected,
         ),
-        MiniatureRow(
-            label="augmented throughout",
-            shows="the same without the switch",
-            recipe=dataclasses.replace(
-                SMALL,
-                data=dataclasses.replace(
-                    SMALL.data,
-                    plain_last_epochs=0,  # ours
-                ),
-            ),
+        Row(
+            "augmented throughout",
+            "the same without the switch",
+            replace(SMALL, data=replace(SMALL.data, plain_last_epochs=0)),  # ours
         ),
     ),
 )

@@ -5,33 +5,25 @@ Expect 23.60 +- 0.12 % top-1 error after 90 epochs (Table 1, 5 runs).
     python -m tf_largebatch.recipes.goyal_256 --data DIR
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import Expected, Miniature
 from tf_largebatch.training.command import main
 
-RECIPE = dataclasses.replace(
+RECIPE = replace(
     goyal_8k.RECIPE,
     name="goyal_256",
     title="Goyal et al. 2017, ImageNet in 1 hour: the baseline at 256 images per update",
     global_batch=256,  # §5.1: kn = 256, k = 8 workers of n = 32
-    schedule=dataclasses.replace(
+    schedule=replace(
         goyal_8k.RECIPE.schedule,
         warmup_epochs=0,  # §5.2: the baseline has none; its rate is the warmup's start
     ),
-    expected=Expected(
-        top1_error_pct=23.60,  # Table 1: baseline
-        std_pct=0.12,  # Table 1
-        runs=5,  # §5.1
-        source="Table 1",
-    ),
+    expected=Expected(23.60, std=0.12, runs=5, source="Table 1"),  # baseline; runs: §5.1
 )
 
-MINIATURE = Miniature(
-    contrast=goyal_8k.SET_UP,
-    rows=goyal_8k.rows("small batch"),
-)
+MINIATURE = Miniature(contrast=goyal_8k.SET_UP, rows=goyal_8k.rows("small batch"))
 
 if __name__ == "__main__":
     main(RECIPE, MINIATURE)

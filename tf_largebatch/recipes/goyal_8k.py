@@ -7,7 +7,7 @@ Expect 23.74 +- 0.09 % top-1 error after 90 epochs (Table 1, 5 runs); 256 images
     python -m tf_largebatch.recipes.goyal_8k --plan       # every number, without TensorFlow
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.records.recipe import (
     DigitsSpec,
@@ -15,9 +15,9 @@ from tf_largebatch.records.recipe import (
     ImageNetSpec,
     LARSSpec,
     Miniature,
-    MiniatureRow,
     ModelSpec,
     Recipe,
+    Row,
     SGDSpec,
     StepsSpec,
 )
@@ -61,12 +61,7 @@ RECIPE = Recipe(
         drop_epochs=(30, 60, 80),  # §5.1
         drop_factor=0.1,  # §5.1
     ),
-    expected=Expected(
-        top1_error_pct=23.74,  # Table 1: gradual warmup
-        std_pct=0.09,  # Table 1
-        runs=5,  # §5.1
-        source="Table 1",
-    ),
+    expected=Expected(23.74, std=0.09, runs=5, source="Table 1"),  # gradual warmup; runs: §5.1
     notes=(
         "pictures are decoded and resized by TensorFlow, not Torch: effect not measured",
         "no colour jitter or lighting noise: the paper does not mention them",
@@ -75,14 +70,14 @@ RECIPE = Recipe(
 )
 
 # Ours: the same k = 32 and the same rates at the two ends, on data that ships with scikit-learn.
-SMALL = dataclasses.replace(
+SMALL = replace(
     RECIPE,
     name="goyal_8k_miniature",
     data=DigitsSpec(
         shift=1,  # ours: the augmentation that 8 x 8 pixels allow
         noise=0.3,  # ours: without noise every row reaches the same error
     ),
-    model=dataclasses.replace(
+    model=replace(
         RECIPE.model,
         architecture="digits_resnet",  # ours: 78 thousand weights
         bn_batch=8,  # ours: n = 8 at every global batch, as the paper keeps n = 32
@@ -97,8 +92,8 @@ SMALL = dataclasses.replace(
     expected=None,
     notes=(),
 )
-LARGE = dataclasses.replace(SMALL, global_batch=256)  # ours: k = 32
-WARMUP = dataclasses.replace(
+LARGE = replace(SMALL, global_batch=256)  # ours: k = 32
+WARMUP = replace(
     SMALL.schedule,
     warmup_epochs=5,  # §2.2
     warmup_start_rate=0.1,  # §5.2: the small batch's rate
@@ -112,49 +107,34 @@ MINIATURE = Miniature(
     contrast=f"{SET_UP} As in the paper, the whole recipe is nearer to the small batch than its "
     "parts; here no warmup is worst, in the paper the unscaled rate is.",
     rows=(
-        MiniatureRow(
-            label="small batch",
-            shows="the baseline",
-            recipe=SMALL,
-            published=Expected(
-                top1_error_pct=23.60,  # Table 1: kn = 256
-                std_pct=0.12,  # Table 1
-                runs=5,  # §5.1
-                source="Table 1",
-            ),
+        Row(
+            "small batch",
+            "the baseline",
+            SMALL,
+            Expected(23.60, std=0.12, runs=5, source="Table 1"),  # kn = 256; runs: §5.1
         ),
-        MiniatureRow(
-            label="large, same rate",
-            shows="fewer updates at the small batch's rate lose accuracy",
-            recipe=dataclasses.replace(LARGE, scaling="none"),
-            published=Expected(
-                top1_error_pct=41.67,  # Table 2(a): kn = 8k, eta = 0.1
-                std_pct=0.10,  # Table 2(a)
-                runs=5,  # §5.1
-                source="Table 2a",
-            ),
+        Row(
+            "large, same rate",
+            "fewer updates at the small batch's rate lose accuracy",
+            replace(LARGE, scaling="none"),
+            Expected(41.67, std=0.10, runs=5, source="Table 2a"),  # kn = 8k, eta = 0.1; runs: §5.1
         ),
-        MiniatureRow(
-            label="linear, no warmup",
-            shows="the scaled rate from the first update is unstable",
-            recipe=LARGE,
-            published=Expected(
-                top1_error_pct=24.84,  # Table 1: no warmup
-                std_pct=0.37,  # Table 1
-                runs=5,  # §5.1
-                source="Table 1",
-            ),
+        Row(
+            "linear, no warmup",
+            "the scaled rate from the first update is unstable",
+            LARGE,
+            Expected(24.84, std=0.37, runs=5, source="Table 1"),  # no warmup; runs: §5.1
         ),
-        MiniatureRow(
-            label="linear, warmup",
-            shows="the paper's recipe: linear rate, gradual warmup",
-            recipe=dataclasses.replace(LARGE, schedule=WARMUP),
-            published=RECIPE.expected,
+        Row(
+            "linear, warmup",
+            "the paper's recipe: linear rate, gradual warmup",
+            replace(LARGE, schedule=WARMUP),
+            RECIPE.expected,
         ),
-        MiniatureRow(
-            label="LARS, warmup",
-            shows="a rate per tensor (arXiv:1708.03888), not part of the paper",
-            recipe=dataclasses.replace(
+        Row(
+            "LARS, warmup",
+            "a rate per tensor (arXiv:1708.03888), not part of the paper",
+            replace(
                 LARGE,
                 reference_rate=16.0,  # ours
                 scaling="none",  # ours
@@ -170,7 +150,7 @@ MINIATURE = Miniature(
 )
 
 
-def rows(*labels: str) -> tuple[MiniatureRow, ...]:
+def rows(*labels: str) -> tuple[Row, ...]:
     """Returns the miniature's rows of these labels, for the paper's other rows to share."""
     return tuple(row for row in MINIATURE.rows if row.label in labels)
 

@@ -5,26 +5,21 @@ Expect 24.84 +- 0.37 % top-1 error (Table 1, 5 runs), 1.1 points worse than with
     python -m tf_largebatch.recipes.goyal_8k_no_warmup --data DIR
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import Expected, Miniature
 from tf_largebatch.training.command import main
 
-RECIPE = dataclasses.replace(
+RECIPE = replace(
     goyal_8k.RECIPE,
     name="goyal_8k_no_warmup",
     title="Goyal et al. 2017, ImageNet in 1 hour: 8,192 images per update, no warmup",
-    schedule=dataclasses.replace(
+    schedule=replace(
         goyal_8k.RECIPE.schedule,
         warmup_epochs=0,  # §5.2: "no warmup", eta = 3.2 from the first update
     ),
-    expected=Expected(
-        top1_error_pct=24.84,  # Table 1: no warmup
-        std_pct=0.37,  # Table 1
-        runs=5,  # §5.1
-        source="Table 1",
-    ),
+    expected=Expected(24.84, std=0.37, runs=5, source="Table 1"),  # no warmup; runs: §5.1
 )
 
 MINIATURE = Miniature(

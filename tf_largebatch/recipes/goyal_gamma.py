@@ -8,29 +8,21 @@ in the last batch norm of every block it is 23.60 and 23.74.
     python -m tf_largebatch.recipes.goyal_gamma --row 8k --plan  # every number
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k, goyal_256
-from tf_largebatch.records.recipe import Expected, Miniature, MiniatureRow
+from tf_largebatch.records.recipe import Expected, Miniature, Row
 from tf_largebatch.training.command import main
 
-MODEL = dataclasses.replace(
-    goyal_8k.RECIPE.model,
-    last_gamma=1.0,  # Table 2(b)
-)
+MODEL = replace(goyal_8k.RECIPE.model, last_gamma=1.0)  # Table 2(b)
 
 
 def _expected(error, std):
-    return Expected(
-        top1_error_pct=error,  # Table 2(b)
-        std_pct=std,  # Table 2(b)
-        runs=5,  # §5.1
-        source="Table 2b",
-    )
+    return Expected(error, std=std, runs=5, source="Table 2b")  # runs: §5.1
 
 
 ROWS = {
-    "256": dataclasses.replace(
+    "256": replace(
         goyal_256.RECIPE,
         name="goyal_gamma",
         row="256",
@@ -38,7 +30,7 @@ ROWS = {
         model=MODEL,
         expected=_expected(23.84, 0.18),  # Table 2(b)
     ),
-    "8k": dataclasses.replace(
+    "8k": replace(
         goyal_8k.RECIPE,
         name="goyal_gamma",
         row="8k",
@@ -49,17 +41,14 @@ ROWS = {
 }
 RECIPE = ROWS["8k"]
 
-GRADUAL = dataclasses.replace(goyal_8k.LARGE, schedule=goyal_8k.WARMUP)
+GRADUAL = replace(goyal_8k.LARGE, schedule=goyal_8k.WARMUP)
 
 
 def _gamma(recipe, gamma):
-    return dataclasses.replace(
+    return replace(
         recipe,
         name="goyal_gamma_miniature",
-        model=dataclasses.replace(
-            recipe.model,
-            last_gamma=gamma,  # Table 2(b)
-        ),
+        model=replace(recipe.model, last_gamma=gamma),  # Table 2(b)
     )
 
 
@@ -67,27 +56,27 @@ MINIATURE = Miniature(
     contrast="Gamma 0 against 1 at the large batch of the paper's k = 32 on 8 x 8 digits: the "
     "paper's gap is 0.4 points, and three residual blocks are too few to show it reliably.",
     rows=(
-        MiniatureRow(
-            label="gamma 1",
-            shows="the large batch with every block at work from the first update",
-            recipe=_gamma(GRADUAL, 1.0),  # Table 2(b)
-            published=ROWS["8k"].expected,
+        Row(
+            "gamma 1",
+            "the large batch with every block at work from the first update",
+            _gamma(GRADUAL, 1.0),  # Table 2(b)
+            ROWS["8k"].expected,
         ),
-        MiniatureRow(
-            label="gamma 0",
-            shows="every block starts as the identity",
-            recipe=_gamma(GRADUAL, 0.0),  # Table 2(b)
-            published=goyal_8k.RECIPE.expected,
+        Row(
+            "gamma 0",
+            "every block starts as the identity",
+            _gamma(GRADUAL, 0.0),  # Table 2(b)
+            goyal_8k.RECIPE.expected,
         ),
-        MiniatureRow(
-            label="gamma 1, no warmup",
-            shows="where a gentle start matters most; not a row of the paper",
-            recipe=_gamma(goyal_8k.LARGE, 1.0),  # ours
+        Row(
+            "gamma 1, no warmup",
+            "where a gentle start matters most; not a row of the paper",
+            _gamma(goyal_8k.LARGE, 1.0),  # ours
         ),
-        MiniatureRow(
-            label="gamma 0, no warmup",
-            shows="the same start, with blocks that begin as the identity; beside Table 1",
-            recipe=_gamma(goyal_8k.LARGE, 0.0),  # Table 1: no warmup
+        Row(
+            "gamma 0, no warmup",
+            "the same start, with blocks that begin as the identity; beside Table 1",
+            _gamma(goyal_8k.LARGE, 0.0),  # Table 1: no warmup
         ),
     ),
 )

@@ -8,24 +8,19 @@ Expect at 256 images 23.92 and 23.68 % top-1 error with half and twice the rate;
     python -m tf_largebatch.recipes.goyal_rates --row 8k-sqrt --plan  # every number
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k, goyal_256
-from tf_largebatch.records.recipe import Expected, Miniature, MiniatureRow
+from tf_largebatch.records.recipe import Expected, Miniature, Row
 from tf_largebatch.training.command import main
 
 
 def _expected(error, std):
-    return Expected(
-        top1_error_pct=error,  # Table 2(a)
-        std_pct=std,  # Table 2(a)
-        runs=5,  # §5.1
-        source="Table 2a",
-    )
+    return Expected(error, std=std, runs=5, source="Table 2a")  # runs: §5.1
 
 
 def _small_batch(row, rate, error, std):
-    return dataclasses.replace(
+    return replace(
         goyal_256.RECIPE,
         name="goyal_rates",
         row=row,
@@ -36,7 +31,7 @@ def _small_batch(row, rate, error, std):
 
 
 def _large_batch(row, rate, scaling, error, std):
-    return dataclasses.replace(
+    return replace(
         goyal_8k.RECIPE,
         name="goyal_rates",
         row=row,
@@ -44,7 +39,7 @@ def _large_batch(row, rate, scaling, error, std):
         "images per update",
         reference_rate=rate,  # Table 2(a)
         scaling=scaling,  # Table 2(a)
-        schedule=dataclasses.replace(
+        schedule=replace(
             goyal_8k.RECIPE.schedule,
             warmup_start_rate=rate,  # §2.2: the warmup starts from the small batch's rate
         ),
@@ -64,15 +59,12 @@ RECIPE = ROWS["8k-sqrt"]
 
 
 def _large(rate, scaling):
-    return dataclasses.replace(
+    return replace(
         goyal_8k.LARGE,
         name="goyal_rates_miniature",
         reference_rate=rate,  # Table 2(a)
         scaling=scaling,
-        schedule=dataclasses.replace(
-            goyal_8k.WARMUP,
-            warmup_start_rate=rate,  # §2.2: the small batch's rate
-        ),
+        schedule=replace(goyal_8k.WARMUP, warmup_start_rate=rate),  # §2.2: the small batch's rate
     )
 
 
@@ -81,29 +73,29 @@ MINIATURE = Miniature(
     "digits: without scaling it learns far too little in so few updates; which of the other three "
     "is best is the miniature's own, and the square root is no worse here than the linear rule.",
     rows=(
-        MiniatureRow(
-            label="not scaled",
-            shows="rate 0.1: far too little progress in so few updates",
-            recipe=_large(0.1, "none"),  # Table 2(a)
-            published=ROWS["8k-none"].expected,
+        Row(
+            "not scaled",
+            "rate 0.1: far too little progress in so few updates",
+            _large(0.1, "none"),  # Table 2(a)
+            ROWS["8k-none"].expected,
         ),
-        MiniatureRow(
-            label="square root",
-            shows="rate 0.1 x sqrt 32 = 0.57: far better than none",
-            recipe=_large(0.1, "sqrt"),  # Table 2(a)
-            published=ROWS["8k-sqrt"].expected,
+        Row(
+            "square root",
+            "rate 0.1 x sqrt 32 = 0.57: far better than none",
+            _large(0.1, "sqrt"),  # Table 2(a)
+            ROWS["8k-sqrt"].expected,
         ),
-        MiniatureRow(
-            label="half of linear",
-            shows="rate 0.05 x 32 = 1.6",
-            recipe=_large(0.05, "linear"),  # Table 2(a)
-            published=ROWS["8k-half"].expected,
+        Row(
+            "half of linear",
+            "rate 0.05 x 32 = 1.6",
+            _large(0.05, "linear"),  # Table 2(a)
+            ROWS["8k-half"].expected,
         ),
-        MiniatureRow(
-            label="linear",
-            shows="rate 0.1 x 32 = 3.2: the paper's rule",
-            recipe=_large(0.1, "linear"),  # Table 2(a)
-            published=goyal_8k.RECIPE.expected,
+        Row(
+            "linear",
+            "rate 0.1 x 32 = 3.2: the paper's rule",
+            _large(0.1, "linear"),  # Table 2(a)
+            goyal_8k.RECIPE.expected,
         ),
     ),
 )

@@ -8,29 +8,21 @@ ResNet-50, unchanged.
     python -m tf_largebatch.recipes.goyal_resnet101 --row 8k --plan  # every number
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k, goyal_256
 from tf_largebatch.records.recipe import Expected, Miniature
 from tf_largebatch.training.command import main
 
-MODEL = dataclasses.replace(
-    goyal_8k.RECIPE.model,
-    architecture="resnet101",  # Table 2(c)
-)
+MODEL = replace(goyal_8k.RECIPE.model, architecture="resnet101")  # Table 2(c)
 
 
 def _expected(error, std):
-    return Expected(
-        top1_error_pct=error,  # Table 2(c)
-        std_pct=std,  # Table 2(c)
-        runs=5,  # §5.1
-        source="Table 2c",
-    )
+    return Expected(error, std=std, runs=5, source="Table 2c")  # runs: §5.1
 
 
 ROWS = {
-    "256": dataclasses.replace(
+    "256": replace(
         goyal_256.RECIPE,
         name="goyal_resnet101",
         row="256",
@@ -38,7 +30,7 @@ ROWS = {
         model=MODEL,
         expected=_expected(22.08, 0.06),  # Table 2(c)
     ),
-    "8k": dataclasses.replace(
+    "8k": replace(
         goyal_8k.RECIPE,
         name="goyal_resnet101",
         row="8k",
@@ -53,7 +45,7 @@ MINIATURE = Miniature(
     contrast="The miniature of goyal_8k: 8 x 8 digits need no deeper network, so it mirrors the "
     "recipe that ResNet-101 takes over unchanged, not the depth.",
     rows=tuple(
-        dataclasses.replace(row, published=published)
+        replace(row, published=published)
         for row, published in (
             (goyal_8k.rows("large, same rate")[0], None),  # ours: no such row of ResNet-101
             (goyal_8k.rows("linear, warmup")[0], ROWS["8k"].expected),  # Table 2(c)

@@ -8,30 +8,25 @@ the linear rule with gradual warmup has an end.
     python -m tf_largebatch.recipes.goyal_sweep --row 64k --plan  # every number
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
-from tf_largebatch.records.recipe import Expected, Miniature, MiniatureRow
+from tf_largebatch.records.recipe import Expected, Miniature, Row
 from tf_largebatch.training.command import main
 
 
 def _row(row, batch, warmup, error, std, runs):
-    return dataclasses.replace(
+    return replace(
         goyal_8k.RECIPE,
         name="goyal_sweep",
         row=row,
         title=f"Goyal et al. 2017, ImageNet in 1 hour: ResNet-50 at {batch:,} images per update",
         global_batch=batch,  # Fig. 1: kn, in workers of n = 32
-        schedule=dataclasses.replace(
+        schedule=replace(
             goyal_8k.RECIPE.schedule,
             warmup_epochs=warmup,  # Fig. 1: gradual warmup above 256 images only
         ),
-        expected=Expected(
-            top1_error_pct=error,  # Fig. 1
-            std_pct=std,  # Fig. 1
-            runs=runs,  # §5.1
-            source="Figure 1",
-        ),
+        expected=Expected(error, std=std, runs=runs, source="Figure 1"),  # Fig. 1; runs: §5.1
     )
 
 
@@ -52,11 +47,11 @@ RECIPE = ROWS["16k"]  # the first batch beyond the end of the linear rule
 
 
 def _small(batch, warmup):
-    return dataclasses.replace(
+    return replace(
         goyal_8k.SMALL,
         name="goyal_sweep_miniature",
         global_batch=batch,  # ours
-        schedule=dataclasses.replace(
+        schedule=replace(
             goyal_8k.WARMUP,
             warmup_epochs=warmup,  # ours: a third of §5.1's run, but its own five epochs
         ),
@@ -67,30 +62,20 @@ MINIATURE = Miniature(
     contrast="The linear rule (rate 0.1 at 8 images) at four batches of 8 x 8 digits: as in Figure "
     "1 the error stays, then leaves the plateau; the batch at which it does is the miniature's.",
     rows=(
-        MiniatureRow(
-            label="32 images",
-            shows="the plateau",
-            recipe=_small(32, 0),  # ours
-            published=ROWS["256"].expected,
+        Row("32 images", "the plateau", _small(32, 0), ROWS["256"].expected),  # ours
+        Row(
+            "128 images",
+            "the same error in a quarter of the updates",
+            _small(128, 5),  # ours
+            ROWS["8k"].expected,
         ),
-        MiniatureRow(
-            label="128 images",
-            shows="the same error in a quarter of the updates",
-            recipe=_small(128, 5),  # ours
-            published=ROWS["8k"].expected,
+        Row(
+            "256 images",
+            "the rule begins to fail",
+            _small(256, 5),  # ours: twice the last, as 16k is of 8k
+            ROWS["16k"].expected,
         ),
-        MiniatureRow(
-            label="256 images",
-            shows="the rule begins to fail",
-            recipe=_small(256, 5),  # ours: twice the last, as 16k is of 8k
-            published=ROWS["16k"].expected,
-        ),
-        MiniatureRow(
-            label="512 images",
-            shows="and fails",
-            recipe=_small(512, 5),  # ours
-            published=ROWS["32k"].expected,
-        ),
+        Row("512 images", "and fails", _small(512, 5), ROWS["32k"].expected),  # ours
     ),
 )
 

@@ -8,15 +8,15 @@ rate (lb-lr), 54.92 with ghost batch norm (lb-lr-gbn) and 59.5 with as many upda
     python -m tf_largebatch.recipes.hoffer --row lb-lr-gbn --plan  # every number
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k, you_alexnet
 from tf_largebatch.records.recipe import (
     Expected,
     Miniature,
-    MiniatureRow,
     ModelSpec,
     Recipe,
+    Row,
     SGDSpec,
     StepsSpec,
 )
@@ -58,71 +58,50 @@ SB = Recipe(
         drop_epochs=(30, 60, 90),  # [code: eladhoffer/bigBatch] its regime of ResNet on ImageNet
         drop_factor=0.1,  # [code: eladhoffer/bigBatch] its regime of ResNet on ImageNet
     ),
-    expected=Expected(
-        top1_error_pct=42.9,  # [recall] the table of AlexNet: 57.10 %
-        source="table of AlexNet, recalled",
-    ),
+    expected=Expected(42.9, source="table of AlexNet, recalled"),  # [recall] 57.10 %
     notes=NOTES,
 )
 
-LB = dataclasses.replace(
+LB = replace(
     SB,
     row="lb",
     title="Hoffer et al. 2017, train longer: AlexNet at 8,192 images per update",
-    model=dataclasses.replace(
-        SB.model,
-        bn_batch=8192,  # [recall] the whole batch: no ghosts
-    ),
+    model=replace(SB.model, bn_batch=8192),  # [recall] the whole batch: no ghosts
     global_batch=8192,  # [recall] the table of AlexNet
-    expected=Expected(
-        top1_error_pct=58.77,  # [recall] the table of AlexNet: 41.23 %
-        source="table of AlexNet, recalled",
-    ),
+    expected=Expected(58.77, source="table of AlexNet, recalled"),  # [recall] 41.23 %
     notes=(
         *NOTES,
         "one batch norm over 8,192 images needs as much memory on one device; --replicas share it",
     ),
 )
 
-LR = dataclasses.replace(
+LR = replace(
     LB,
     row="lb-lr",
     title="Hoffer et al. 2017, train longer: AlexNet at 8,192 images, square-root rate",
     scaling="sqrt",  # the paper
-    expected=Expected(
-        top1_error_pct=46.75,  # [recall] the table of AlexNet: 53.25 %
-        source="table of AlexNet, recalled",
-    ),
+    expected=Expected(46.75, source="table of AlexNet, recalled"),  # [recall] 53.25 %
 )
 
-GBN = dataclasses.replace(
+GBN = replace(
     LR,
     row="lb-lr-gbn",
     title="Hoffer et al. 2017, train longer: AlexNet at 8,192 images, ghost batch norm",
-    model=dataclasses.replace(
-        LR.model,
-        bn_batch=256,  # [unknown] the small batch; the paper has 128 on CIFAR
-    ),
-    expected=Expected(
-        top1_error_pct=45.08,  # [recall] the table of AlexNet: 54.92 %
-        source="table of AlexNet, recalled",
-    ),
+    model=replace(LR.model, bn_batch=256),  # [unknown] the small batch; the paper has 128 on CIFAR
+    expected=Expected(45.08, source="table of AlexNet, recalled"),  # [recall] 54.92 %
     notes=NOTES,
 )
 
-RA = dataclasses.replace(
+RA = replace(
     GBN,
     row="lb-lr-gbn-ra",
     title="Hoffer et al. 2017, train longer: AlexNet at 8,192 images, as many updates",
     epochs=3200,  # [derived] 100 x 8,192 / 256: regime adaptation
-    schedule=dataclasses.replace(
+    schedule=replace(
         GBN.schedule,
         drop_epochs=(960, 1920, 2880),  # [derived] 30, 60 and 90 times 8,192 / 256
     ),
-    expected=Expected(
-        top1_error_pct=40.5,  # [recall] the table of AlexNet: 59.5 %
-        source="table of AlexNet, recalled",
-    ),
+    expected=Expected(40.5, source="table of AlexNet, recalled"),  # [recall] 59.5 %
 )
 
 ROWS = {"sb": SB, "lb": LB, "lb-lr": LR, "lb-lr-gbn": GBN, "lb-lr-gbn-ra": RA}
@@ -131,15 +110,12 @@ RECIPE = GBN
 
 # Ours: 32 digits for 256 images and 256 for 8,192: a factor of 8, not 32.
 def _small(recipe, batch, ghost, epochs):
-    return dataclasses.replace(
+    return replace(
         recipe,
         name="hoffer_miniature",
         row=None,
         data=goyal_8k.SMALL.data,
-        model=dataclasses.replace(
-            goyal_8k.SMALL.model,
-            bn_batch=ghost,  # ours
-        ),
+        model=replace(goyal_8k.SMALL.model, bn_batch=ghost),  # ours
         global_batch=batch,  # ours
         epochs=epochs,  # ours
         reference_rate=0.2,  # ours
@@ -155,35 +131,30 @@ MINIATURE = Miniature(
     "the square-root rate, ghost batch norm, and at last as many updates as the small batch. "
     "Each step helps as in the paper but ghost batch norm, which makes no difference here.",
     rows=(
-        MiniatureRow(
-            label="small batch",
-            shows="the baseline",
-            recipe=_small(SB, 32, 32, 10),  # ours
-            published=SB.expected,
+        Row("small batch", "the baseline", _small(SB, 32, 32, 10), SB.expected),  # ours
+        Row(
+            "large batch",
+            "an eighth of the updates at the same rate",
+            _small(LB, 256, 256, 10),  # ours
+            LB.expected,
         ),
-        MiniatureRow(
-            label="large batch",
-            shows="an eighth of the updates at the same rate",
-            recipe=_small(LB, 256, 256, 10),  # ours
-            published=LB.expected,
+        Row(
+            "+ square-root rate",
+            "recovers part of the loss",
+            _small(LR, 256, 256, 10),  # ours
+            LR.expected,
         ),
-        MiniatureRow(
-            label="+ square-root rate",
-            shows="recovers part of the loss",
-            recipe=_small(LR, 256, 256, 10),  # ours
-            published=LR.expected,
+        Row(
+            "+ ghost batch norm",
+            "statistics of 32 images, as the small batch has",
+            _small(GBN, 256, 32, 10),  # ours
+            GBN.expected,
         ),
-        MiniatureRow(
-            label="+ ghost batch norm",
-            shows="statistics of 32 images, as the small batch has",
-            recipe=_small(GBN, 256, 32, 10),  # ours
-            published=GBN.expected,
-        ),
-        MiniatureRow(
-            label="+ as many updates",
-            shows="eight times the epochs: the gap closes",
-            recipe=_small(RA, 256, 32, 80),  # ours
-            published=RA.expected,
+        Row(
+            "+ as many updates",
+            "eight times the epochs: the gap closes",
+            _small(RA, 256, 32, 80),  # ours
+            RA.expected,
         ),
     ),
 )

@@ -7,7 +7,7 @@ Expect 24.2 % top-1 error in 1,800 updates: LARS in float32 on float16 gradients
     python -m tf_largebatch.recipes.jia_64k --plan       # every number, without TensorFlow
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
@@ -16,10 +16,10 @@ from tf_largebatch.records.recipe import (
     LARSSpec,
     LossSpec,
     Miniature,
-    MiniatureRow,
     ModelSpec,
     PolynomialSpec,
     Recipe,
+    Row,
 )
 from tf_largebatch.training.command import main
 
@@ -62,15 +62,10 @@ RECIPE = Recipe(
         power=2.0,  # [unknown] the same
         end_rate=1e-4,  # [unknown] the same
     ),
-    loss=LossSpec(
-        label_smoothing=0.0,  # [unknown] the paper names none
-    ),
+    loss=LossSpec(label_smoothing=0.0),  # [unknown] the paper names none
     precision="float16",  # the paper: forward and backward; master weights in float32
     wire="float16",  # the paper
-    expected=Expected(
-        top1_error_pct=24.2,  # [seed] 75.8 %; the paper's abstract too
-        source="survey slides, table 2",
-    ),
+    expected=Expected(24.2, source="survey slides, table 2"),  # [seed] 75.8 %; the abstract too
     notes=(
         "rate, warmup, momentum and decay are not published; those of Google's MLPerf v0.7 run "
         "at 65,536 stand in",
@@ -80,15 +75,11 @@ RECIPE = Recipe(
 )
 
 # Ours: 32 times the small batch of Goyal's miniature.
-SMALL = dataclasses.replace(
+SMALL = replace(
     RECIPE,
     name="jia_64k_miniature",
     data=goyal_8k.SMALL.data,
-    model=dataclasses.replace(
-        RECIPE.model,
-        architecture="digits_resnet",  # ours
-        bn_batch=8,  # ours
-    ),
+    model=replace(RECIPE.model, architecture="digits_resnet", bn_batch=8),  # ours
     global_batch=256,  # ours
     epochs=30,  # ours: a third
     reference_rate=16.0,  # ours: found by trial
@@ -103,26 +94,23 @@ MINIATURE = Miniature(
     "decay and no ratio on biases and batch norm, against LARS on every tensor, at 32 times the "
     "small batch on 8 x 8 digits.",
     rows=(
-        MiniatureRow(
-            label="as published",
-            shows="forward, backward and the wire in float16, the update in float32",
-            recipe=SMALL,
-            published=RECIPE.expected,
+        Row(
+            "as published",
+            "forward, backward and the wire in float16, the update in float32",
+            SMALL,
+            RECIPE.expected,
         ),
-        MiniatureRow(
-            label="float32 throughout",
-            shows="what half precision costs",
-            recipe=dataclasses.replace(SMALL, precision="float32", wire="float32"),
+        Row(
+            "float32 throughout",
+            "what half precision costs",
+            replace(SMALL, precision="float32", wire="float32"),
         ),
-        MiniatureRow(
-            label="LARS on all tensors",
-            shows="biases and batch norm with decay, which the paper leaves out, and ratio",
-            recipe=dataclasses.replace(
+        Row(
+            "LARS on all tensors",
+            "biases and batch norm with decay, which the paper leaves out, and ratio",
+            replace(
                 SMALL,
-                optimizer=dataclasses.replace(
-                    SMALL.optimizer,
-                    exempt_rank_below=0,  # ours: none exempt
-                ),
+                optimizer=replace(SMALL.optimizer, exempt_rank_below=0),  # ours: none exempt
             ),
         ),
     ),

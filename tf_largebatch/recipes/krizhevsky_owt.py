@@ -8,16 +8,16 @@ first published linear rule.
     python -m tf_largebatch.recipes.krizhevsky_owt --row 1024 --plan  # every number
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
     Expected,
     ImageNetSpec,
     Miniature,
-    MiniatureRow,
     ModelSpec,
     Recipe,
+    Row,
     SGDSpec,
     StepsSpec,
 )
@@ -58,10 +58,7 @@ def _row(row, batch, error):
             drop_epochs=(22.5, 45, 67.5),  # [recall] the paper: at 25, 50 and 75 % of the run
             drop_factor=250 ** (-1 / 3),  # [recall] the paper
         ),
-        expected=Expected(
-            top1_error_pct=error,  # [seed] slides 003
-            source="slides 003",
-        ),
+        expected=Expected(error, source="slides 003"),  # [seed]
         notes=(
             "the paper's crop, 224 pixels at random from a picture whose shorter side is 256, is a "
             "square of 57 % of a picture of 4 : 3; here it is that share of every picture",
@@ -80,7 +77,7 @@ RECIPE = ROWS["1024"]
 # Ours: 32 and 256 digits keep the paper's factor of eight; a third of the epochs.
 def _small(row, batch, scaling="linear"):
     recipe = ROWS[row]
-    return dataclasses.replace(
+    return replace(
         recipe,
         name="krizhevsky_owt_miniature",
         row=None,
@@ -102,22 +99,17 @@ MINIATURE = Miniature(
     "drops by 250^(-1/3), on 8 x 8 digits: the scaled rate loses about a point, as in the paper; "
     "of three seeds that is not more than chance.",
     rows=(
-        MiniatureRow(
-            label="small batch",
-            shows="the baseline",
-            recipe=_small("128", 32),  # ours
-            published=ROWS["128"].expected,
+        Row("small batch", "the baseline", _small("128", 32), ROWS["128"].expected),  # ours
+        Row(
+            "8 times, same rate",
+            "what the rule is for; not a row of the paper",
+            _small("1024", 256, "none"),  # ours
         ),
-        MiniatureRow(
-            label="8 times, same rate",
-            shows="what the rule is for; not a row of the paper",
-            recipe=_small("1024", 256, "none"),  # ours
-        ),
-        MiniatureRow(
-            label="8 times, linear",
-            shows="nearer to the baseline; the paper loses one point",
-            recipe=_small("1024", 256),  # ours
-            published=ROWS["1024"].expected,
+        Row(
+            "8 times, linear",
+            "nearer to the baseline; the paper loses one point",
+            _small("1024", 256),  # ours
+            ROWS["1024"].expected,
         ),
     ),
 )

@@ -8,17 +8,17 @@ rate and the warmup of every batch.
     python -m tf_largebatch.recipes.lamb_ladder --row 32k --plan  # every number
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
     Expected,
     LAMBSpec,
     Miniature,
-    MiniatureRow,
     ModelSpec,
     PolynomialSpec,
     Recipe,
+    Row,
 )
 from tf_largebatch.training.command import main
 
@@ -61,10 +61,7 @@ def _row(row, batch, error):
             warmup_shape="linear",  # [unknown] the paper's for BERT
         ),
         precision="bfloat16",  # [recall] on TPUs
-        expected=Expected(
-            top1_error_pct=error,  # [recall] the table of untuned LAMB
-            source="table of untuned LAMB",
-        ),
+        expected=Expected(error, source="table of untuned LAMB"),  # [recall]
         notes=(
             "neither the course after the warmup nor the decay is published for ResNet-50: a "
             "straight line and 0.01, as for BERT",
@@ -89,7 +86,7 @@ RECIPE = ROWS["32k"]
 # Ours: 30 epochs for 90, and 256 images for 32,768.
 def _small(row, batch):
     recipe = ROWS[row]
-    return dataclasses.replace(
+    return replace(
         recipe,
         name="lamb_ladder_miniature",
         row=None,
@@ -110,23 +107,23 @@ MINIATURE = Miniature(
     contrast="The two formulas, rate 0.04 x sqrt(B / largest) and warmup 20 / 90 x B / largest of "
     "the run, at three batches of 8 x 8 digits: no batch is tuned, and the error hardly moves.",
     rows=(
-        MiniatureRow(
-            label="32 images",
-            shows="an eighth of the largest batch, as 4,096 is",
-            recipe=_small("4k", 32),  # ours
-            published=ROWS["4k"].expected,
+        Row(
+            "32 images",
+            "an eighth of the largest batch, as 4,096 is",
+            _small("4k", 32),  # ours
+            ROWS["4k"].expected,
         ),
-        MiniatureRow(
-            label="128 images",
-            shows="half of it, as 16,384 is",
-            recipe=_small("16k", 128),  # ours
-            published=ROWS["16k"].expected,
+        Row(
+            "128 images",
+            "half of it, as 16,384 is",
+            _small("16k", 128),  # ours
+            ROWS["16k"].expected,
         ),
-        MiniatureRow(
-            label="256 images",
-            shows="the largest: rate 0.04, warmup over two ninths of the run",
-            recipe=_small("32k", 256),  # ours
-            published=ROWS["32k"].expected,
+        Row(
+            "256 images",
+            "the largest: rate 0.04, warmup over two ninths of the run",
+            _small("32k", 256),  # ours
+            ROWS["32k"].expected,
         ),
     ),
 )

@@ -8,15 +8,15 @@ Expect, from its curves, the best of 0, 5, 10 and 20 epochs to be 5 at 7,680 ima
     python -m tf_largebatch.recipes.mccord_dash --row 30720-warmup10 --plan  # every number
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
     ImageNetSpec,
     Miniature,
-    MiniatureRow,
     ModelSpec,
     Recipe,
+    Row,
     SGDSpec,
     StepsSpec,
 )
@@ -88,17 +88,17 @@ RECIPE = ROWS["30720-warmup10"]
 # Ours: 64 and 256 digits keep the poster's factor of four; a third of the epochs.
 def _small(row, batch):
     recipe = ROWS[row]
-    return dataclasses.replace(
+    return replace(
         recipe,
         name="mccord_dash_miniature",
         row=None,
         data=goyal_8k.SMALL.data,
-        model=dataclasses.replace(goyal_8k.SMALL.model, last_gamma=recipe.model.last_gamma),
+        model=replace(goyal_8k.SMALL.model, last_gamma=recipe.model.last_gamma),
         global_batch=batch,  # ours
         epochs=30,  # ours: a third
         reference_rate=0.1,  # ours
         reference_batch=8,  # ours
-        schedule=dataclasses.replace(
+        schedule=replace(
             recipe.schedule.stretched(1 / 3),  # ours: a third
             warmup_start_rate=0.1,  # ours: as the poster, the rate before it is scaled
         ),
@@ -110,30 +110,30 @@ MINIATURE = Miniature(
     "scaling, on 8 x 8 digits: the smaller needs no warmup, the larger learns little without one, "
     "and its unscaled rate does no worse.",
     rows=(
-        MiniatureRow(
-            label="64 images, none",
-            shows="the smaller batch from the scaled rate",
-            recipe=_small("7680-warmup0", 64),  # ours
+        Row(
+            "64 images, none",
+            "the smaller batch from the scaled rate",
+            _small("7680-warmup0", 64),  # ours
         ),
-        MiniatureRow(
-            label="64 images, short",
-            shows="its best in the poster: 5 of 90 epochs",
-            recipe=_small("7680-warmup5", 64),  # ours
+        Row(
+            "64 images, short",
+            "its best in the poster: 5 of 90 epochs",
+            _small("7680-warmup5", 64),  # ours
         ),
-        MiniatureRow(
-            label="256 images, none",
-            shows="the larger batch needs a warmup more",
-            recipe=_small("30720-warmup0", 256),  # ours
+        Row(
+            "256 images, none",
+            "the larger batch needs a warmup more",
+            _small("30720-warmup0", 256),  # ours
         ),
-        MiniatureRow(
-            label="256 images, longer",
-            shows="its best in the poster: 10 of 90 epochs",
-            recipe=_small("30720-warmup10", 256),  # ours
+        Row(
+            "256 images, longer",
+            "its best in the poster: 10 of 90 epochs",
+            _small("30720-warmup10", 256),  # ours
         ),
-        MiniatureRow(
-            label="256 images, unscaled",
-            shows="no worse in the poster and here; far worse in Goyal et al.",
-            recipe=_small("30720-warmup10-unscaled", 256),  # ours
+        Row(
+            "256 images, unscaled",
+            "no worse in the poster and here; far worse in Goyal et al.",
+            _small("30720-warmup10-unscaled", 256),  # ours
         ),
     ),
 )

@@ -7,17 +7,17 @@ arXiv:1811.05233. Expect 24.85 % top-1 error (recalled): the largest batches of 
     python -m tf_largebatch.recipes.mikami_119k --plan       # every number, without TensorFlow
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import mikami_55k
-from tf_largebatch.records.recipe import Expected, Miniature, MiniatureRow
+from tf_largebatch.records.recipe import Expected, Miniature, Row
 from tf_largebatch.training.command import main
 
-RECIPE = dataclasses.replace(
+RECIPE = replace(
     mikami_55k.RECIPE,
     name="mikami_119k",
     title="Mikami et al. 2018, ImageNet training in a flash: 34,816 to 121,856 images per update",
-    model=dataclasses.replace(
+    model=replace(
         mikami_55k.RECIPE.model,
         bn_batch=16,  # [derived] 34,816 / 2,176 GPUs, at the start
     ),
@@ -29,10 +29,7 @@ RECIPE = dataclasses.replace(
     ),  # [recall] epochs, [derived] batches
     epochs=90,  # [recall]
     reference_batch=34816,  # [unknown] the rate is kept as the batch grows
-    expected=Expected(
-        top1_error_pct=24.85,  # [recall] 75.1 to 75.2 %
-        source="recalled",
-    ),
+    expected=Expected(24.85, source="recalled"),  # [recall] 75.1 to 75.2 %
     notes=(
         *mikami_55k.RECIPE.notes,
         "the paper's batch norm takes one GPU's images: 16, 32, 40, 56 as the batch grows; here "
@@ -42,7 +39,7 @@ RECIPE = dataclasses.replace(
 )
 
 # Ours: 2 : 4 : 5 : 7 as 34K : 68K : 85K : 119K, on digits.
-GROWING = dataclasses.replace(
+GROWING = replace(
     mikami_55k.SMALL,
     name="mikami_119k_miniature",
     global_batch=64,  # ours
@@ -53,25 +50,17 @@ MINIATURE = Miniature(
     contrast="A batch that grows 2 : 4 : 5 : 7 as the paper's, between a run that keeps the first "
     "batch and one that has the last from the start.",
     rows=(
-        MiniatureRow(
-            label="batch 64",
-            shows="the first batch throughout, most updates",
-            recipe=dataclasses.replace(GROWING, growth=()),
+        Row("batch 64", "the first batch throughout, most updates", replace(GROWING, growth=())),
+        Row(
+            "batch 64 to 224",
+            "the batch control: fewer updates, an error between the two",
+            GROWING,
+            RECIPE.expected,
         ),
-        MiniatureRow(
-            label="batch 64 to 224",
-            shows="the batch control: fewer updates, an error between the two",
-            recipe=GROWING,
-            published=RECIPE.expected,
-        ),
-        MiniatureRow(
-            label="batch 224",
-            shows="the last batch throughout, fewest updates",
-            recipe=dataclasses.replace(
-                GROWING,
-                global_batch=224,  # ours
-                growth=(),
-            ),
+        Row(
+            "batch 224",
+            "the last batch throughout, fewest updates",
+            replace(GROWING, global_batch=224, growth=()),  # ours
         ),
     ),
 )

@@ -7,7 +7,7 @@ Expect 24.71 % top-1 error in 2,086 updates (122 s on 3,456 V100).
     python -m tf_largebatch.recipes.mikami_55k --plan       # every number, without TensorFlow
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
@@ -16,10 +16,10 @@ from tf_largebatch.records.recipe import (
     LARSSpec,
     LossSpec,
     Miniature,
-    MiniatureRow,
     ModelSpec,
     PolynomialSpec,
     Recipe,
+    Row,
 )
 from tf_largebatch.training.command import main
 
@@ -61,15 +61,10 @@ RECIPE = Recipe(
         power=2.0,  # [unknown]
         end_rate=0.0,  # [unknown]
     ),
-    loss=LossSpec(
-        label_smoothing=0.1,  # the paper
-    ),
+    loss=LossSpec(label_smoothing=0.1),  # the paper
     precision="float16",  # the paper
     wire="float16",  # [recall]
-    expected=Expected(
-        top1_error_pct=24.71,  # [seed] 75.29 %; the paper's abstract too
-        source="survey slides, table 2",
-    ),
+    expected=Expected(24.71, source="survey slides, table 2"),  # [seed] 75.29 %; the abstract too
     notes=(
         "rate, warmup, momentum and decay are not known here: rate x coefficient is that of LARS "
         "at 32K, the warmup that of NVIDIA's MLPerf v0.6 run at 54,080",
@@ -79,15 +74,11 @@ RECIPE = Recipe(
 )
 
 # Ours: 32 times the small batch of Goyal's miniature.
-SMALL = dataclasses.replace(
+SMALL = replace(
     RECIPE,
     name="mikami_55k_miniature",
     data=goyal_8k.SMALL.data,
-    model=dataclasses.replace(
-        RECIPE.model,
-        architecture="digits_resnet",  # ours
-        bn_batch=8,  # ours
-    ),
+    model=replace(RECIPE.model, architecture="digits_resnet", bn_batch=8),  # ours
     global_batch=256,  # ours
     epochs=30,  # ours: a third
     reference_rate=1.6,  # ours: rate x coefficient 0.016
@@ -104,27 +95,21 @@ MINIATURE = Miniature(
     "averages, taken away one by one at 32 times the small batch of 8 x 8 digits, where neither "
     "makes a difference above the deviation between seeds.",
     rows=(
-        MiniatureRow(
-            label="as published",
-            shows="label smoothing 0.1, statistics of the last update",
-            recipe=SMALL,
-            published=RECIPE.expected,
+        Row(
+            "as published",
+            "label smoothing 0.1, statistics of the last update",
+            SMALL,
+            RECIPE.expected,
         ),
-        MiniatureRow(
-            label="no label smoothing",
-            shows="hard targets; its losses are smaller, so compare the errors",
-            recipe=dataclasses.replace(SMALL, loss=LossSpec()),
+        Row(
+            "no label smoothing",
+            "hard targets; its losses are smaller, so compare the errors",
+            replace(SMALL, loss=LossSpec()),
         ),
-        MiniatureRow(
-            label="moving averages",
-            shows="the usual running statistics, decay 0.9",
-            recipe=dataclasses.replace(
-                SMALL,
-                model=dataclasses.replace(
-                    SMALL.model,
-                    bn_decay=0.9,  # ours: as usual
-                ),
-            ),
+        Row(
+            "moving averages",
+            "the usual running statistics, decay 0.9",
+            replace(SMALL, model=replace(SMALL.model, bn_decay=0.9)),  # ours: as usual
         ),
     ),
 )

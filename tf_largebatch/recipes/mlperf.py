@@ -8,7 +8,7 @@ submitter, round and batch:
     python -m tf_largebatch.recipes.mlperf --row nvidia-v0.7-33280 --plan   # without TensorFlow
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records import published
@@ -18,10 +18,10 @@ from tf_largebatch.records.recipe import (
     LARSSpec,
     LossSpec,
     Miniature,
-    MiniatureRow,
     ModelSpec,
     PolynomialSpec,
     Recipe,
+    Row,
     SGDSpec,
 )
 from tf_largebatch.training.command import main
@@ -69,9 +69,7 @@ COMMON = Recipe(
         end_rate=1e-4,  # [code: the rules, in Fujitsu's parameters]
         extra_updates=1,  # [code: v0.7 Google JAX train.py] T - W + 1
     ),
-    loss=LossSpec(
-        label_smoothing=0.1,  # [code: the rules: 0 or 0.1; v0.7 Google JAX]
-    ),
+    loss=LossSpec(label_smoothing=0.1),  # [code: the rules: 0 or 0.1; v0.7 Google JAX]
     precision="bfloat16",  # [code: v0.7 Google JAX]
 )
 NOTE = (
@@ -102,34 +100,27 @@ def _title(row: str, log: str) -> str:
 def _expected(row: str, log: str) -> Expected:
     submitter, round_, *_ = row.split("-")
     result = published.load()[f"mlperf-{round_}-{submitter}-{log}"]
-    return Expected(
-        top1_error_pct=result.error_pct,  # [code: result logs] the mean
-        std_pct=result.std,  # [code: result logs]
-        runs=5,  # [code: result logs]
-        source=f"result logs {round_}, at the stop (epoch {result.epochs:g} in the median)",
-    )
+    where = f"result logs {round_}, at the stop (epoch {result.epochs:g} in the median)"
+    return Expected(result.error_pct, std=result.std, runs=5, source=where)  # [code: result logs]
 
 
 def _google(row, batch, span, rate, warmup, decay, momentum, epochs, log):
     """A run of Google's on TPUs. Arguments: as in the table of results, and the log's folder."""
-    return dataclasses.replace(
+    return replace(
         COMMON,
         row=row,
         title=_title(row, log),
-        model=dataclasses.replace(
-            COMMON.model,
-            bn_batch=span,  # [code: result log] model_bn_span
-        ),
+        model=replace(COMMON.model, bn_batch=span),  # [code: result log] model_bn_span
         global_batch=batch,  # [code: result log] global_batch_size
         epochs=epochs,  # [code: result log] of the schedule, not of the stop
         reference_rate=rate,  # [code: result log] lars_opt_base_learning_rate
         reference_batch=batch,  # [code: result log]
-        optimizer=dataclasses.replace(
+        optimizer=replace(
             COMMON.optimizer,
             momentum=momentum,  # [code: result log; 0.9 of the reference where none is logged]
             weight_decay=decay,  # [code: result log] lars_opt_weight_decay
         ),
-        schedule=dataclasses.replace(
+        schedule=replace(
             COMMON.schedule,
             warmup_epochs=warmup,  # [code: result log] lars_opt_learning_rate_warmup_epochs
         ),
@@ -140,10 +131,10 @@ def _google(row, batch, span, rate, warmup, decay, momentum, epochs, log):
 
 def _google_first(*run, epsilon):
     """The same in round v0.6, with the optimizer that TensorFlow 1 had."""
-    return dataclasses.replace(
+    return replace(
         _google(*run),
         notes=(NOTE, GOOGLE_NOTE, FIRST_NOTE),
-        optimizer=dataclasses.replace(
+        optimizer=replace(
             _google(*run).optimizer,
             epsilon=epsilon,  # [code: result log]
             momentum_placement="outside",  # [recall] Kumar et al. 2019: "scaled momentum" in v0.6
@@ -153,11 +144,11 @@ def _google_first(*run, epsilon):
 
 def _nvidia(row, batch, span, rate, warmup, decay, momentum, epochs, log):
     """A run of NVIDIA's code with LARS. Arguments: as in the table of results, and the log."""
-    return dataclasses.replace(
+    return replace(
         COMMON,
         row=row,
         title=_title(row, log),
-        model=dataclasses.replace(
+        model=replace(
             COMMON.model,
             last_gamma=1.0,  # [code: v0.7 NVIDIA, closed division] no zero gamma
             bn_batch=span,  # [code: result log] model_bn_span
@@ -166,13 +157,13 @@ def _nvidia(row, batch, span, rate, warmup, decay, momentum, epochs, log):
         epochs=epochs,  # [code: result log] of the schedule, not of the stop
         reference_rate=rate,  # [code: result log] lars_opt_base_learning_rate
         reference_batch=batch,  # [code: result log]
-        optimizer=dataclasses.replace(
+        optimizer=replace(
             COMMON.optimizer,
             momentum=momentum,  # [code: result log; 0.9 of the reference where none is logged]
             weight_decay=decay,  # [code: result log] lars_opt_weight_decay
             momentum_placement="outside",  # [code: v0.7 NVIDIA fit.py] momentum correction
         ),
-        schedule=dataclasses.replace(
+        schedule=replace(
             COMMON.schedule,
             warmup_epochs=warmup,  # [code: result log] lars_opt_learning_rate_warmup_epochs
             extra_updates=0,  # [code: v0.7 NVIDIA fit.py] T - W
@@ -186,9 +177,9 @@ def _nvidia(row, batch, span, rate, warmup, decay, momentum, epochs, log):
 
 def _nvidia_to_zero(*run):
     """The same with a rate that ends at zero."""
-    return dataclasses.replace(
+    return replace(
         _nvidia(*run),
-        schedule=dataclasses.replace(
+        schedule=replace(
             _nvidia(*run).schedule,
             end_rate=0.0,  # [code: result log] v0.6, n96 and n130
         ),
@@ -197,7 +188,7 @@ def _nvidia_to_zero(*run):
 
 def _nvidia_sgd(*run):
     """A run of NVIDIA's code with momentum SGD."""
-    return dataclasses.replace(
+    return replace(
         _nvidia(*run),
         optimizer=SGDSpec(
             momentum=_nvidia(*run).optimizer.momentum,  # [code: result log]
@@ -301,16 +292,12 @@ ROWS = {
 RECIPE = ROWS["google-v0.7-65536-jax"]
 
 # Ours: 32 times the small batch of Goyal's miniature, with the winning row's shares of the run.
-SMALL = dataclasses.replace(
+SMALL = replace(
     RECIPE,
     name="mlperf_miniature",
     row=None,
     data=goyal_8k.SMALL.data,
-    model=dataclasses.replace(
-        RECIPE.model,
-        architecture="digits_resnet",  # ours
-        bn_batch=8,  # ours
-    ),
+    model=replace(RECIPE.model, architecture="digits_resnet", bn_batch=8),  # ours
     global_batch=256,  # ours
     epochs=30,  # ours: a third
     reference_rate=16.0,  # ours: found by trial, at the same trust coefficient
@@ -320,7 +307,7 @@ SMALL = dataclasses.replace(
     expected=None,
     notes=(),
 )
-SGD = dataclasses.replace(
+SGD = replace(
     SMALL,
     reference_rate=3.2,  # ours: the linear rule's at 32 times the small batch
     optimizer=SGDSpec(
@@ -333,25 +320,18 @@ MINIATURE = Miniature(
     contrast="The large submissions' course (a third of the run warming up, then a parabola) for "
     "LARS and for momentum SGD on 8 x 8 digits, where SGD needs no help yet and does better.",
     rows=(
-        MiniatureRow(
-            label="SGD, short warmup",
-            shows="the small submissions' course: 3 of 42 epochs warming up",
-            recipe=dataclasses.replace(
-                SGD,
-                schedule=ROWS["dellemc-v0.7-1664"].schedule.stretched(30 / 42),  # ours
-            ),
-            published=ROWS["dellemc-v0.7-1664"].expected,
+        Row(
+            "SGD, short warmup",
+            "the small submissions' course: 3 of 42 epochs warming up",
+            replace(SGD, schedule=ROWS["dellemc-v0.7-1664"].schedule.stretched(30 / 42)),  # ours
+            ROWS["dellemc-v0.7-1664"].expected,
         ),
-        MiniatureRow(
-            label="SGD, long warmup",
-            shows="the large submissions' course with the small ones' rule",
-            recipe=SGD,
-        ),
-        MiniatureRow(
-            label="LARS, long warmup",
-            shows="the large submissions' rule: a rate per tensor, momentum 0.954",
-            recipe=SMALL,
-            published=RECIPE.expected,
+        Row("SGD, long warmup", "the large submissions' course with the small ones' rule", SGD),
+        Row(
+            "LARS, long warmup",
+            "the large submissions' rule: a rate per tensor, momentum 0.954",
+            SMALL,
+            RECIPE.expected,
         ),
     ),
 )

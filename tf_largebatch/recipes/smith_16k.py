@@ -7,24 +7,21 @@ arXiv:1711.00489. Expect 23.9 % top-1 error: a growing batch replaces half of a 
     python -m tf_largebatch.recipes.smith_16k --plan       # every number, without TensorFlow
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
-from tf_largebatch.records.recipe import Expected, Miniature, MiniatureRow, StepsSpec
+from tf_largebatch.records.recipe import Expected, Miniature, Row, StepsSpec
 from tf_largebatch.training.command import main
 
-RECIPE = dataclasses.replace(
+RECIPE = replace(
     goyal_8k.RECIPE,  # the paper: the recipe of Goyal et al., but for what follows
     name="smith_16k",
     title="Smith et al. 2017, Don't decay the learning rate, increase the batch size: ResNet-50",
     paper="arXiv:1711.00489",
-    model=dataclasses.replace(
-        goyal_8k.RECIPE.model,
-        bn_batch=32,  # [recall] ghost batch norm
-    ),
+    model=replace(goyal_8k.RECIPE.model, bn_batch=32),  # [recall] ghost batch norm
     global_batch=8192,  # [seed] 8,192 to 16,384
     growth=((30, 16384),),  # [recall] at the first drop; [seed] 16,384
-    optimizer=dataclasses.replace(
+    optimizer=replace(
         goyal_8k.RECIPE.optimizer,
         momentum=0.9,  # [recall]
         nesterov=False,  # [unknown] the paper says momentum; Goyal et al. find both the same
@@ -35,10 +32,7 @@ RECIPE = dataclasses.replace(
         drop_epochs=(30, 60, 80),  # [recall]
         drop_shares=(0.2, 0.02, 0.002),  # [recall] / 5 with the batch x 2 for x 0.1, then x 0.1
     ),
-    expected=Expected(
-        top1_error_pct=23.9,  # [seed] 76.1 %
-        source="survey slides, table 1",
-    ),
+    expected=Expected(23.9, source="survey slides, table 1"),  # [seed] 76.1 %
     notes=(
         "epochs, drops and ghost batch norm are recalled; 8,192 to 16,384 and 76.1 % are in the "
         "survey slides",
@@ -47,22 +41,22 @@ RECIPE = dataclasses.replace(
 )
 
 # Ours: 64 to 128 digits for 8,192 to 16,384, the small batch of Goyal's miniature being 8.
-GROWING = dataclasses.replace(
+GROWING = replace(
     goyal_8k.SMALL,
     name="smith_16k_miniature",
     global_batch=64,  # ours
     growth=((10, 128),),  # ours: twice, after a third of the epochs
     optimizer=RECIPE.optimizer,
-    schedule=dataclasses.replace(
+    schedule=replace(
         RECIPE.schedule,
         warmup_epochs=5 / 3,  # ours: a third
         drop_epochs=(10, 20, 80 / 3),  # ours: a third
     ),
 )
-DECAYING = dataclasses.replace(
+DECAYING = replace(
     GROWING,
     growth=(),
-    schedule=dataclasses.replace(
+    schedule=replace(
         GROWING.schedule,
         drop_shares=(0.1, 0.01, 0.001),  # the paper: the usual schedule
     ),
@@ -72,24 +66,20 @@ MINIATURE = Miniature(
     contrast="The same noise scale (rate / batch) by a smaller rate and by a larger batch, at "
     "equal epochs: the same error is expected, with a third fewer updates.",
     rows=(
-        MiniatureRow(
-            label="rate decays",
-            shows="the usual schedule: the rate to a tenth at each drop",
-            recipe=DECAYING,
+        Row("rate decays", "the usual schedule: the rate to a tenth at each drop", DECAYING),
+        Row(
+            "batch doubles",
+            "the first drop is shared: the rate to a fifth, the batch times two",
+            GROWING,
+            RECIPE.expected,
         ),
-        MiniatureRow(
-            label="batch doubles",
-            shows="the first drop is shared: the rate to a fifth, the batch times two",
-            recipe=GROWING,
-            published=RECIPE.expected,
-        ),
-        MiniatureRow(
-            label="batch times ten",
-            shows="the whole first drop by the batch: the rate stays until the second",
-            recipe=dataclasses.replace(
+        Row(
+            "batch times ten",
+            "the whole first drop by the batch: the rate stays until the second",
+            replace(
                 GROWING,
                 growth=((10, 640),),  # ours: half the images at once, far beyond the paper's N / 10
-                schedule=dataclasses.replace(
+                schedule=replace(
                     GROWING.schedule,
                     drop_shares=(1.0, 0.1, 0.01),  # the paper: the first drop is the batch's
                 ),

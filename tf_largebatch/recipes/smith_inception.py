@@ -7,16 +7,16 @@ Expect 23 % top-1 error in fewer than 2,500 updates with momentum 0.975 (abstrac
     python -m tf_largebatch.recipes.smith_inception --plan       # every number, no TensorFlow
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k, smith_16k
 from tf_largebatch.records.recipe import (
     Expected,
     ImageNetSpec,
     Miniature,
-    MiniatureRow,
     ModelSpec,
     Recipe,
+    Row,
     SGDSpec,
     StepsSpec,
 )
@@ -61,10 +61,7 @@ SLOW = Recipe(
         drop_epochs=(30, 60, 80),  # [recall]
         drop_shares=(0.8, 0.08, 0.008),  # [derived] batch x 8 and rate x 0.8 for x 0.1, then x 0.1
     ),
-    expected=Expected(
-        top1_error_pct=21.9,  # [recall] about 78.1 % in about 6,000 updates
-        source="recalled",
-    ),
+    expected=Expected(21.9, source="recalled"),  # [recall] about 78.1 % in about 6,000 updates
     notes=(
         "only 77 %, 65,536 and fewer than 2,500 updates are certain (abstract); the rest is "
         "recalled or derived",
@@ -76,25 +73,19 @@ SLOW = Recipe(
 
 ROWS = {
     "m0.9": SLOW,
-    "m0.975": dataclasses.replace(
+    "m0.975": replace(
         SLOW,
         row="m0.975",
         title="Smith et al. 2017, Don't decay the learning rate: Inception-ResNet-V2, "
         "momentum 0.975",
         global_batch=32768,  # [derived] 8,192 x (1 - 0.9) / (1 - 0.975): B ~ 1 / (1 - m)
         reference_batch=32768,  # [derived] the rate stays 3 as the momentum takes the factor
-        optimizer=dataclasses.replace(
-            SLOW.optimizer,
-            momentum=0.975,  # [recall]
-        ),
-        schedule=dataclasses.replace(
+        optimizer=replace(SLOW.optimizer, momentum=0.975),  # [recall]
+        schedule=replace(
             SLOW.schedule,
             drop_shares=(0.2, 0.02, 0.002),  # [derived] batch x 2 and rate x 0.2 for x 0.1
         ),
-        expected=Expected(
-            top1_error_pct=23.0,  # the paper's abstract: 77 % in under 2,500 updates
-            source="abstract",
-        ),
+        expected=Expected(23.0, source="abstract"),  # 77 % in under 2,500 updates
         notes=(
             *SLOW.notes,
             "the first batch is recalled as 16,384 and the result as about 77.5 %; that batch, "
@@ -106,15 +97,12 @@ ROWS = {
 RECIPE = ROWS["m0.975"]
 
 # Ours: 32 digits for 8,192 images, so that the last batch is 256; the rate as Goyal's miniature.
-GROWING = dataclasses.replace(
+GROWING = replace(
     smith_16k.GROWING,
     name="smith_inception_miniature",
     global_batch=32,  # ours
     growth=((10, 256),),  # ours: x 8, after a third of the epochs
-    schedule=dataclasses.replace(
-        smith_16k.GROWING.schedule,
-        drop_shares=SLOW.schedule.drop_shares,
-    ),
+    schedule=replace(smith_16k.GROWING.schedule, drop_shares=SLOW.schedule.drop_shares),
 )
 
 MINIATURE = Miniature(
@@ -122,41 +110,26 @@ MINIATURE = Miniature(
     "batch, against a rate that decays. The growing batch holds the error in fewer updates; the "
     "larger momentum costs nearly three points, more than in the paper.",
     rows=(
-        MiniatureRow(
-            label="rate decays",
-            shows="the usual schedule, most updates",
-            recipe=dataclasses.replace(
-                GROWING,
-                growth=(),
-                schedule=smith_16k.DECAYING.schedule,
-            ),
-            published=Expected(
-                top1_error_pct=21.3,  # [recall] about 78.7 % in about 14,000 updates
-                source="recalled",
-            ),
+        Row(
+            "rate decays",
+            "the usual schedule, most updates",
+            replace(GROWING, growth=(), schedule=smith_16k.DECAYING.schedule),
+            Expected(21.3, source="recalled"),  # [recall] about 78.7 % in about 14,000 updates
         ),
-        MiniatureRow(
-            label="batch times eight",
-            shows="the first drop by the batch",
-            recipe=GROWING,
-            published=SLOW.expected,
-        ),
-        MiniatureRow(
-            label="momentum 0.975",
-            shows="four times the first batch by the momentum: fewest updates, accuracy is lost",
-            recipe=dataclasses.replace(
+        Row("batch times eight", "the first drop by the batch", GROWING, SLOW.expected),
+        Row(
+            "momentum 0.975",
+            "four times the first batch by the momentum: fewest updates, accuracy is lost",
+            replace(
                 GROWING,
                 global_batch=128,  # ours: x 4, as B ~ 1 / (1 - m)
                 reference_batch=32,  # ours
                 scaling="none",  # the paper: the momentum takes the factor
                 reference_rate=goyal_8k.SMALL.reference_rate * 4,  # ours: the first rows' rate
                 optimizer=ROWS["m0.975"].optimizer,
-                schedule=dataclasses.replace(
-                    GROWING.schedule,
-                    drop_shares=ROWS["m0.975"].schedule.drop_shares,
-                ),
+                schedule=replace(GROWING.schedule, drop_shares=ROWS["m0.975"].schedule.drop_shares),
             ),
-            published=RECIPE.expected,
+            RECIPE.expected,
         ),
     ),
 )

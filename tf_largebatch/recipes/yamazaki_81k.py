@@ -8,7 +8,7 @@ hyperparameters: those of the same team's MLPerf submission (`fujitsu_86k`) stan
     python -m tf_largebatch.recipes.yamazaki_81k --plan       # every number, without TensorFlow
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import fujitsu_86k, goyal_8k
 from tf_largebatch.records.recipe import (
@@ -17,10 +17,10 @@ from tf_largebatch.records.recipe import (
     LARSSpec,
     LossSpec,
     Miniature,
-    MiniatureRow,
     ModelSpec,
     PolynomialSpec,
     Recipe,
+    Row,
 )
 from tf_largebatch.training.command import main
 
@@ -69,10 +69,7 @@ RECIPE = Recipe(
     ),
     precision="float16",  # [recall]
     wire="float16",  # [recall]
-    expected=Expected(
-        top1_error_pct=24.92,  # [seed] 75.08 %; the paper too
-        source="survey slides, table 2",
-    ),
+    expected=Expected(24.92, source="survey slides, table 2"),  # [seed] 75.08 %; the paper too
     notes=(
         "batch, updates and result are published, no hyperparameter is: those of the same team's "
         "MLPerf v0.6 submission at 86,016 (fujitsu_86k) stand in",
@@ -82,38 +79,28 @@ RECIPE = Recipe(
 )
 
 # Ours: the miniature of fujitsu_86k with augmentation throughout.
-SMALL = dataclasses.replace(
-    fujitsu_86k.SMALL,
-    name="yamazaki_81k_miniature",
-    data=goyal_8k.SMALL.data,
-)
+SMALL = replace(fujitsu_86k.SMALL, name="yamazaki_81k_miniature", data=goyal_8k.SMALL.data)
 
 MINIATURE = Miniature(
     contrast="Two of the paper's methods, warmup and label smoothing, taken away one by one. 150 "
     "updates are few for so long a warmup: without it the error is lower here. Label smoothing "
     "makes no difference.",
     rows=(
-        MiniatureRow(
-            label="as published",
-            shows="40 % of the run warming up, label smoothing 0.1",
-            recipe=SMALL,
-            published=RECIPE.expected,
+        Row(
+            "as published",
+            "40 % of the run warming up, label smoothing 0.1",
+            SMALL,
+            RECIPE.expected,
         ),
-        MiniatureRow(
-            label="no warmup",
-            shows="the peak rate from the first update: at this scale an advantage",
-            recipe=dataclasses.replace(
-                SMALL,
-                schedule=dataclasses.replace(
-                    SMALL.schedule,
-                    warmup_epochs=0,  # ours
-                ),
-            ),
+        Row(
+            "no warmup",
+            "the peak rate from the first update: at this scale an advantage",
+            replace(SMALL, schedule=replace(SMALL.schedule, warmup_epochs=0)),  # ours
         ),
-        MiniatureRow(
-            label="no label smoothing",
-            shows="hard targets; its losses are smaller, so compare the errors",
-            recipe=dataclasses.replace(SMALL, loss=LossSpec()),
+        Row(
+            "no label smoothing",
+            "hard targets; its losses are smaller, so compare the errors",
+            replace(SMALL, loss=LossSpec()),
         ),
     ),
 )

@@ -7,7 +7,7 @@ Expect 23.7 % top-1 error in 3,519 updates: LARS, and batch norm over groups of 
     python -m tf_largebatch.recipes.ying_32k --plan       # every number, without TensorFlow
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
@@ -16,10 +16,10 @@ from tf_largebatch.records.recipe import (
     LARSSpec,
     LossSpec,
     Miniature,
-    MiniatureRow,
     ModelSpec,
     PolynomialSpec,
     Recipe,
+    Row,
 )
 from tf_largebatch.training.command import main
 
@@ -63,14 +63,9 @@ RECIPE = Recipe(
         end_rate=0.0,  # [code: the same]
         extra_updates=1,  # [code: the same] T - W + 1
     ),
-    loss=LossSpec(
-        label_smoothing=0.1,  # [recall]
-    ),
+    loss=LossSpec(label_smoothing=0.1),  # [recall]
     precision="bfloat16",  # [recall] convolutions; batch norm and updates in float32
-    expected=Expected(
-        top1_error_pct=23.7,  # [seed] 76.3 %; the paper's abstract too
-        source="survey slides, table 2",
-    ),
+    expected=Expected(23.7, source="survey slides, table 2"),  # [seed] 76.3 %; the abstract too
     notes=(
         "rates and warmup are those of the authors' public TPU code; the paper's own are not known "
         "here (an earlier MLPerf reference: rate 32, 14 epochs)",
@@ -79,14 +74,11 @@ RECIPE = Recipe(
 )
 
 # Ours: 32 times the small batch of Goyal's miniature.
-SMALL = dataclasses.replace(
+SMALL = replace(
     RECIPE,
     name="ying_32k_miniature",
     data=goyal_8k.SMALL.data,
-    model=dataclasses.replace(
-        RECIPE.model,
-        architecture="digits_resnet",  # ours
-    ),
+    model=replace(RECIPE.model, architecture="digits_resnet"),  # ours
     global_batch=256,  # ours
     epochs=30,  # ours: a third
     reference_rate=16.0,  # ours
@@ -99,35 +91,25 @@ SMALL = dataclasses.replace(
 
 
 def _over(images: int):
-    return dataclasses.replace(
-        SMALL,
-        model=dataclasses.replace(
-            SMALL.model,
-            bn_batch=images,  # ours
-        ),
-    )
+    return replace(SMALL, model=replace(SMALL.model, bn_batch=images))  # ours
 
 
 MINIATURE = Miniature(
     contrast="The same updates with batch norm over more and more images: what a system chooses "
     "as its cores get fewer images each.",
     rows=(
-        MiniatureRow(
-            label="batch norm over 4",
-            shows="one core's part at this scale, not shared: noisy statistics",
-            recipe=_over(4),  # ours
+        Row(
+            "batch norm over 4",
+            "one core's part at this scale, not shared: noisy statistics",
+            _over(4),  # ours
         ),
-        MiniatureRow(
-            label="batch norm over 64",
-            shows="the paper's way: groups of cores share theirs",
-            recipe=_over(64),  # ours
-            published=RECIPE.expected,
+        Row(
+            "batch norm over 64",
+            "the paper's way: groups of cores share theirs",
+            _over(64),  # ours
+            RECIPE.expected,
         ),
-        MiniatureRow(
-            label="batch norm over 256",
-            shows="all of the update's images in one",
-            recipe=_over(256),  # ours
-        ),
+        Row("batch norm over 256", "all of the update's images in one", _over(256)),  # ours
     ),
 )
 

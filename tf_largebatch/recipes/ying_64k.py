@@ -7,13 +7,13 @@ Expect 24.8 % top-1 error after 90 epochs, 1.1 points above that of 32,768 image
     python -m tf_largebatch.recipes.ying_64k --plan       # every number, without TensorFlow
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import ying_32k
-from tf_largebatch.records.recipe import Expected, Miniature, MiniatureRow
+from tf_largebatch.records.recipe import Expected, Miniature, Row
 from tf_largebatch.training.command import main
 
-RECIPE = dataclasses.replace(
+RECIPE = replace(
     ying_32k.RECIPE,
     name="ying_64k",
     title="Ying et al. 2018, Image classification at supercomputer scale: 65,536 images per update",
@@ -21,37 +21,26 @@ RECIPE = dataclasses.replace(
     epochs=90,  # [recall] as at 32,768
     reference_rate=41.0,  # [code: tensorflow/tpu models/official/resnet/lars_util.py] > 32,768
     reference_batch=65536,  # [code: the same]
-    schedule=dataclasses.replace(
-        ying_32k.RECIPE.schedule,
-        warmup_epochs=16,  # [code: the same]
-    ),
-    expected=Expected(
-        top1_error_pct=24.8,  # [seed] 75.2 %
-        source="survey slides, table 1",
-    ),
+    schedule=replace(ying_32k.RECIPE.schedule, warmup_epochs=16),  # [code: the same]
+    expected=Expected(24.8, source="survey slides, table 1"),  # [seed] 75.2 %
 )
 
 MINIATURE = Miniature(
     contrast="Twice the batch in as many epochs, with the larger rate and longer warmup of the "
     "authors' code (41 / 34, 16 / 12 epochs), on 8 x 8 digits.",
     rows=(
-        MiniatureRow(
-            label="batch 256",
-            shows="the smaller of the two",
-            recipe=ying_32k.SMALL,
-            published=ying_32k.RECIPE.expected,
-        ),
-        MiniatureRow(
-            label="batch 512",
-            shows="half the updates, 75: loses four points, in the paper one",
-            recipe=dataclasses.replace(
+        Row("batch 256", "the smaller of the two", ying_32k.SMALL, ying_32k.RECIPE.expected),
+        Row(
+            "batch 512",
+            "half the updates, 75: loses four points, in the paper one",
+            replace(
                 ying_32k.SMALL,
                 name="ying_64k_miniature",
                 global_batch=512,  # ours: twice
                 reference_rate=16 * 41 / 34,  # ours: as the code raises it
                 schedule=RECIPE.schedule.stretched(1 / 3),  # ours: a third
             ),
-            published=RECIPE.expected,
+            RECIPE.expected,
         ),
     ),
 )

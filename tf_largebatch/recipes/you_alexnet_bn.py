@@ -8,10 +8,10 @@ Expect 60.2, 58.9 and 58.0 % top-1 accuracy with SGD at 512, 4,096 and 8,192 ima
     python -m tf_largebatch.recipes.you_alexnet_bn --row lars-32k --plan  # every number
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k, you_alexnet
-from tf_largebatch.records.recipe import Expected, Miniature, MiniatureRow, ModelSpec
+from tf_largebatch.records.recipe import Expected, Miniature, ModelSpec, Row
 from tf_largebatch.training.command import main
 
 NOTES = (
@@ -29,7 +29,7 @@ MODEL = ModelSpec(
 
 
 def _sgd(row, batch, rate, error):
-    return dataclasses.replace(
+    return replace(
         you_alexnet.SGD_512,
         name="you_alexnet_bn",
         row=row,
@@ -39,16 +39,13 @@ def _sgd(row, batch, rate, error):
         epochs=128,  # [seed] slides 003
         reference_rate=rate,  # [seed] slides 003
         reference_batch=batch,  # [seed] slides 003: each batch has its own rate
-        expected=Expected(
-            top1_error_pct=error,  # [seed] slides 003
-            source="slides 003",
-        ),
+        expected=Expected(error, source="slides 003"),  # [seed]
         notes=(*NOTES, "no warmup is stated for SGD"),
     )
 
 
 def _lars(row, batch, rate, error):
-    return dataclasses.replace(
+    return replace(
         you_alexnet.LARS_8192,
         name="you_alexnet_bn",
         row=row,
@@ -57,19 +54,13 @@ def _lars(row, batch, rate, error):
         global_batch=batch,  # [seed] slides 003
         reference_rate=rate,  # [derived] slides 003's 0.05, 0.10 and 0.14, times 0.1 / 0.001
         reference_batch=batch,  # [seed] slides 003: each batch has its own rate
-        schedule=dataclasses.replace(
-            you_alexnet.LARS_8192.schedule,
-            warmup_epochs=2,  # [seed] slides 003
-        ),
-        expected=Expected(
-            top1_error_pct=error,  # [seed] slides 003
-            source="slides 003",
-        ),
+        schedule=replace(you_alexnet.LARS_8192.schedule, warmup_epochs=2),  # [seed] slides 003
+        expected=Expected(error, source="slides 003"),  # [seed]
         notes=(*NOTES, you_alexnet.LARS_NOTE),
     )
 
 
-LARS_32K = dataclasses.replace(
+LARS_32K = replace(
     you_alexnet.LARS_8192,
     name="you_alexnet_bn",
     row="lars-32k",
@@ -78,14 +69,8 @@ LARS_32K = dataclasses.replace(
     global_batch=32768,  # the paper
     reference_rate=22.0,  # [recall] the paper's table
     reference_batch=32768,  # the paper: each batch has its own rate
-    schedule=dataclasses.replace(
-        you_alexnet.LARS_8192.schedule,
-        warmup_epochs=5,  # [recall] the paper's table
-    ),
-    expected=Expected(
-        top1_error_pct=42.2,  # the paper: 57.8 %
-        source="the paper's table",
-    ),
+    schedule=replace(you_alexnet.LARS_8192.schedule, warmup_epochs=5),  # [recall] the paper's table
+    expected=Expected(42.2, source="the paper's table"),  # 57.8 %
     notes=(*NOTES, you_alexnet.LARS_NOTE, "the authors' solver file has rate 32, ramp 10 epochs"),
 )
 
@@ -96,17 +81,14 @@ ROWS = {
     "lars-512": _lars("lars-512", 512, 5.0, 39.8),  # [seed] slides 003: 60.2 %
     "lars-4096": _lars("lars-4096", 4096, 10.0, 39.6),  # [seed] slides 003: 60.4 %
     "lars-8192": _lars("lars-8192", 8192, 14.0, 39.9),  # [seed] slides 003: 60.1 %
-    "lars-16k": dataclasses.replace(
+    "lars-16k": replace(
         LARS_32K,
         row="lars-16k",
         title="You et al. 2017, LARS: AlexNet-BN with LARS at 16,384 images per update",
         global_batch=16384,  # [recall] the paper's table
         reference_rate=23.0,  # [recall] the paper's table
         reference_batch=16384,  # [recall] the paper's table
-        expected=Expected(
-            top1_error_pct=40.7,  # [recall] the paper's table: 59.3 %
-            source="the paper's table",
-        ),
+        expected=Expected(40.7, source="the paper's table"),  # [recall] 59.3 %
         notes=(
             *NOTES,
             you_alexnet.LARS_NOTE,
@@ -114,20 +96,14 @@ ROWS = {
         ),
     ),
     "lars-32k": LARS_32K,
-    "lars-32k-200": dataclasses.replace(
+    "lars-32k-200": replace(
         LARS_32K,
         row="lars-32k-200",
         title="You et al. 2017, LARS: AlexNet-BN with LARS at 32,768 images, 200 epochs",
         epochs=200,  # the paper
         reference_rate=22.0,  # [unknown] as in 100 epochs
-        schedule=dataclasses.replace(
-            LARS_32K.schedule,
-            warmup_epochs=5,  # [unknown] as in 100 epochs
-        ),
-        expected=Expected(
-            top1_error_pct=40.1,  # the paper: 59.9 %
-            source="the paper",
-        ),
+        schedule=replace(LARS_32K.schedule, warmup_epochs=5),  # [unknown] as in 100 epochs
+        expected=Expected(40.1, source="the paper"),  # 59.9 %
     ),
 }
 RECIPE = LARS_32K
@@ -135,7 +111,7 @@ RECIPE = LARS_32K
 
 # Ours: the same course and update rules on digits, 100 epochs in 30.
 def _small(recipe, batch, rate, epochs):
-    return dataclasses.replace(
+    return replace(
         recipe,
         name="you_alexnet_bn_miniature",
         row=None,
@@ -154,29 +130,29 @@ MINIATURE = Miniature(
     contrast="SGD at the small batch, LARS at 8 and 16 times that, and at 16 times with twice the "
     "epochs, on 8 x 8 digits: as in the paper, the updates that are missing cost accuracy.",
     rows=(
-        MiniatureRow(
-            label="SGD, small batch",
-            shows="the baseline",
-            recipe=_small(ROWS["sgd-512"], 32, 0.1, 30),  # ours
-            published=ROWS["sgd-512"].expected,
+        Row(
+            "SGD, small batch",
+            "the baseline",
+            _small(ROWS["sgd-512"], 32, 0.1, 30),  # ours
+            ROWS["sgd-512"].expected,
         ),
-        MiniatureRow(
-            label="LARS, 8 times",
-            shows="loses two points, where the paper loses nothing",
-            recipe=_small(ROWS["lars-4096"], 256, 50.0, 30),  # ours
-            published=ROWS["lars-4096"].expected,
+        Row(
+            "LARS, 8 times",
+            "loses two points, where the paper loses nothing",
+            _small(ROWS["lars-4096"], 256, 50.0, 30),  # ours
+            ROWS["lars-4096"].expected,
         ),
-        MiniatureRow(
-            label="LARS, 16 times",
-            shows="few updates: accuracy is lost",
-            recipe=_small(ROWS["lars-32k"], 512, 64.0, 30),  # ours
-            published=ROWS["lars-32k"].expected,
+        Row(
+            "LARS, 16 times",
+            "few updates: accuracy is lost",
+            _small(ROWS["lars-32k"], 512, 64.0, 30),  # ours
+            ROWS["lars-32k"].expected,
         ),
-        MiniatureRow(
-            label="LARS, 16 times, twice the epochs",
-            shows="most of it comes back",
-            recipe=_small(ROWS["lars-32k-200"], 512, 64.0, 60),  # ours
-            published=ROWS["lars-32k-200"].expected,
+        Row(
+            "LARS, 16 times, twice the epochs",
+            "most of it comes back",
+            _small(ROWS["lars-32k-200"], 512, 64.0, 60),  # ours
+            ROWS["lars-32k-200"].expected,
         ),
     ),
 )

@@ -7,34 +7,28 @@ Expect 58.6 % top-1 accuracy after 100 epochs (11 minutes on 1,024 processors).
     python -m tf_largebatch.recipes.you_minutes_alexnet --plan  # every number
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import you_alexnet, you_alexnet_bn
 from tf_largebatch.records.recipe import Expected, Miniature
 from tf_largebatch.training.command import main
 
-RECIPE = dataclasses.replace(
+RECIPE = replace(
     you_alexnet_bn.LARS_32K,
     name="you_minutes_alexnet",
     row=None,
     title="You et al. 2017, ImageNet in minutes: AlexNet-BN at 32,768 images per update",
     paper="arXiv:1709.05011",
-    model=dataclasses.replace(
-        you_alexnet_bn.MODEL,
-        bn_batch=32,  # [derived] 32,768 images on 1,024 processors
-    ),
+    model=replace(you_alexnet_bn.MODEL, bn_batch=32),  # [derived] 32,768 images on 1,024 processors
     global_batch=32768,  # the paper
     epochs=100,  # the paper
     reference_rate=32.0,  # [code: borisgin/nvcaffe AlexNet-BN solver, 32K] the paper gives none
     reference_batch=32768,  # the paper
-    schedule=dataclasses.replace(
+    schedule=replace(
         you_alexnet_bn.LARS_32K.schedule,
         warmup_epochs=10,  # [code: borisgin/nvcaffe AlexNet-BN solver, 32K] 400 of 4,000 updates
     ),
-    expected=Expected(
-        top1_error_pct=41.4,  # [recall] the paper: 58.6 %
-        source="the paper",
-    ),
+    expected=Expected(41.4, source="the paper"),  # [recall] 58.6 %
     notes=(
         you_alexnet.NOTES[0],  # ours: the crop
         you_alexnet.LARS_NOTE,

@@ -10,7 +10,7 @@ epochs: weak augmentation, so nothing here compares with 76 %.
 The rows that begin with "later-" are the rates of a later manuscript of the same work.
 """
 
-import dataclasses
+from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
@@ -18,10 +18,10 @@ from tf_largebatch.records.recipe import (
     ImageNetSpec,
     LARSSpec,
     Miniature,
-    MiniatureRow,
     ModelSpec,
     PolynomialSpec,
     Recipe,
+    Row,
     SGDSpec,
 )
 from tf_largebatch.training.command import main
@@ -79,14 +79,11 @@ SGD_256 = Recipe(
         whole_run=True,  # [code: borisgin/nvcaffe src/caffe/solvers/sgd_solver.cpp]
         warmup_epochs=0,  # the paper's table of ResNet-50: none at 256
     ),
-    expected=Expected(
-        top1_error_pct=27.0,  # the paper's table of ResNet-50: 73.0 %
-        source="table of ResNet-50",
-    ),
+    expected=Expected(27.0, source="table of ResNet-50"),  # 73.0 %
     notes=(*NOTES, "an independent run of it (torchlars) reached 73.79 %"),
 )
 
-LARS_32K = dataclasses.replace(
+LARS_32K = replace(
     SGD_256,
     row="32k",
     title="You et al. 2017, LARS: ResNet-50 with LARS at 32,768 images per update",
@@ -102,38 +99,32 @@ LARS_32K = dataclasses.replace(
         decay_in_norm="sum",  # the paper's Algorithm 1
         exempt_rank_below=2,  # ours: as all later work
     ),
-    schedule=dataclasses.replace(
+    schedule=replace(
         SGD_256.schedule,
         warmup_epochs=5,  # [recall] the paper's table of ResNet-50
         warmup_start_rate=1.0,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
         warmup_shape="quadratic",  # [code: borisgin/nvcaffe src/caffe/solvers/sgd_solver.cpp]
     ),
-    expected=Expected(
-        top1_error_pct=27.7,  # the paper's table of ResNet-50: 72.3 %
-        source="table of ResNet-50",
-    ),
+    expected=Expected(27.7, source="table of ResNet-50"),  # 72.3 %
     notes=(*NOTES, *LARS_NOTES, "an independent run of it (torchlars) reached 72.26 %"),
 )
 
 
 def _lars(row, batch, rate, error, again):
-    return dataclasses.replace(
+    return replace(
         LARS_32K,
         row=row,
         title=f"You et al. 2017, LARS: ResNet-50 with LARS at {batch:,} images per update",
         global_batch=batch,  # [recall] the paper's table of ResNet-50
         reference_rate=rate,  # [code: kakaobrain/torchlars README] from the authors' logs
         reference_batch=batch,  # [recall] the paper's table of ResNet-50
-        expected=Expected(
-            top1_error_pct=error,  # [recall] the paper's table of ResNet-50
-            source="table of ResNet-50",
-        ),
+        expected=Expected(error, source="table of ResNet-50"),  # [recall]
         notes=(*NOTES, *LARS_NOTES, f"an independent run of it (torchlars) reached {again} %"),
     )
 
 
 def _later(row, batch, rate, warmup):
-    return dataclasses.replace(
+    return replace(
         LARS_32K,
         row=row,
         title=f"You et al. 2018, LARS, later manuscript: ResNet-50 at {batch:,} images per update",
@@ -141,14 +132,8 @@ def _later(row, batch, rate, warmup):
         epochs=100,  # [recall] the later manuscript
         reference_rate=rate,  # [recall] the later manuscript
         reference_batch=batch,  # [recall] the later manuscript
-        optimizer=dataclasses.replace(
-            LARS_32K.optimizer,
-            weight_decay=5e-4,  # [recall] the later manuscript
-        ),
-        schedule=dataclasses.replace(
-            LARS_32K.schedule,
-            warmup_epochs=warmup,  # [recall] the later manuscript
-        ),
+        optimizer=replace(LARS_32K.optimizer, weight_decay=5e-4),  # [recall] the later manuscript
+        schedule=replace(LARS_32K.schedule, warmup_epochs=warmup),  # [recall] the later manuscript
         expected=None,
         notes=(*NOTES, LATER, *LARS_NOTES[1:]),  # ours: all but where the rates come from
     )
@@ -171,12 +156,12 @@ RECIPE = ROWS["32k"]
 # Ours: the same course and update rules on digits, 90 epochs in 30.
 def small(recipe, batch, rate, epochs=30):  # ours: a third
     """Returns a recipe of this family at the miniature's scale."""
-    return dataclasses.replace(
+    return replace(
         recipe,
         name="you_resnet50_miniature",
         row=None,
         data=goyal_8k.SMALL.data,
-        model=dataclasses.replace(goyal_8k.SMALL.model, last_gamma=recipe.model.last_gamma),
+        model=replace(goyal_8k.SMALL.model, last_gamma=recipe.model.last_gamma),
         global_batch=batch,  # ours
         epochs=epochs,  # ours
         reference_rate=rate,  # ours
@@ -191,31 +176,23 @@ MINIATURE = Miniature(
     "16 times that on 8 x 8 digits. LARS stays near at 8 times; at 16 it loses more than in the "
     "paper, and more than SGD beside it, which the paper's table has not.",
     rows=(
-        MiniatureRow(
-            label="SGD, small batch",
-            shows="the baseline",
-            recipe=small(SGD_256, 32, 0.1),  # ours
-            published=SGD_256.expected,
+        Row("SGD, small batch", "the baseline", small(SGD_256, 32, 0.1), SGD_256.expected),  # ours
+        Row(
+            "LARS, 8 times",
+            "stays near the baseline",
+            small(ROWS["8k"], 256, 16.0),  # ours
+            ROWS["8k"].expected,
         ),
-        MiniatureRow(
-            label="LARS, 8 times",
-            shows="stays near the baseline",
-            recipe=small(ROWS["8k"], 256, 16.0),  # ours
-            published=ROWS["8k"].expected,
+        Row(
+            "LARS, 16 times",
+            "75 updates in all: too few here",
+            small(LARS_32K, 512, 16.0),  # ours
+            LARS_32K.expected,
         ),
-        MiniatureRow(
-            label="LARS, 16 times",
-            shows="75 updates in all: too few here",
-            recipe=small(LARS_32K, 512, 16.0),  # ours
-            published=LARS_32K.expected,
-        ),
-        MiniatureRow(
-            label="SGD, 16 times, linear rate",
-            shows="loses two points, fewer than LARS: its advantage does not show at this size",
-            recipe=dataclasses.replace(
-                small(LARS_32K, 512, 1.6),  # ours: 0.1 x 16
-                optimizer=SGD_256.optimizer,
-            ),
+        Row(
+            "SGD, 16 times, linear rate",
+            "loses two points, fewer than LARS: its advantage does not show at this size",
+            replace(small(LARS_32K, 512, 1.6), optimizer=SGD_256.optimizer),  # ours: 0.1 x 16
         ),
     ),
 )

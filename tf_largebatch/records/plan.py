@@ -148,7 +148,7 @@ def describe_expected(expected: Expected | None) -> str:
     """Returns a published result in words."""
     if expected is None:
         return "nothing for this set-up"
-    std = "" if expected.std_pct is None else f" +- {expected.std_pct:g}"
+    std = "" if expected.std is None else f" +- {expected.std:g}"
     runs = "" if expected.runs is None else f", {expected.runs} runs"
     top1 = 100 - expected.top1_error_pct
     return f"{expected.top1_error_pct:g}{std} % error (top-1 {top1:.2f} %; {expected.source}{runs})"

@@ -4,8 +4,8 @@ A `Recipe` checks itself when it is made; siblings are made with `dataclasses.re
 record means in TensorFlow is decided in `train.py` alone. Standard library only.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal
 
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.checks import check
@@ -34,39 +34,36 @@ __all__ = [
     "LARSSpec",
     "LossSpec",
     "Miniature",
-    "MiniatureRow",
     "ModelSpec",
     "PolynomialSpec",
     "RMSpropSGDSpec",
     "Recipe",
+    "Row",
     "SGDSpec",
     "StepsSpec",
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Expected:
-    """What the paper reports for a recipe.
+    """What the paper reports for a recipe: `Expected(23.74, std=0.09, runs=5, source="Table 1")`.
 
     Attributes:
         top1_error_pct: validation error in percent, by the paper's own rule.
-        std_pct: deviation over its runs, or None where it gives none.
+        std: its deviation over the runs, in percent; None where the paper gives none.
         runs: number of runs behind it.
         source: table or section.
     """
 
     top1_error_pct: float
-    std_pct: float | None = None
+    _: KW_ONLY
+    std: float | None = None
     runs: int | None = None
     source: str
 
-    def __post_init__(self):
-        check(
-            0 <= self.top1_error_pct <= 100,
-            "expected.top1_error_pct",
-            "in 0..100",
-            self.top1_error_pct,
-        )
+    def __post_init__(self) -> None:
+        error = self.top1_error_pct
+        check(0 <= error <= 100, "expected.top1_error_pct", "in 0..100", error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,15 +253,21 @@ class Recipe:
         return group if whole and group > 1 and plan.replicas % group == 0 else 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class MiniatureRow:
-    """One run of a miniature, and the row of the paper that it mirrors.
+def deciding(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Returns of a recipe's plain data what decides a run: all but what it says beside that."""
+    beside = ("title", "expected", "notes")
+    return {name: value for name, value in recipe.items() if name not in beside}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: what is run, and the paper's result beside it.
 
     Attributes:
-        label: a few words, unique in the miniature.
+        label: a few words, unique in the table.
         shows: what to look for.
-        recipe: the row's own recipe, at the miniature's scale.
-        published: the paper's result for the mirrored row, at the paper's scale.
+        recipe: what is run; in a miniature at the miniature's scale.
+        published: the paper's result for this row, at the paper's scale.
     """
 
     label: str
@@ -283,7 +286,7 @@ class Miniature:
     """
 
     contrast: str
-    rows: tuple[MiniatureRow, ...]
+    rows: tuple[Row, ...]
 
     def __post_init__(self):
         labels = [row.label for row in self.rows]

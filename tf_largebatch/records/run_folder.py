@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import read_json, write_csv, write_json
+from tf_largebatch.records.recipe import deciding
 from tf_largebatch.records.result import EpochRecord
 
 PLAN, RESULT, METRICS = "plan.json", "result.json", "metrics.csv"
@@ -67,12 +68,12 @@ def claim(folder: Path, identity: dict) -> bool:
             f"--run-dir must be a folder that can be written to. Received: {folder} "
             f"({error.strerror or error})"
         ) from None
-    identity = json.loads(json.dumps(identity))
+    identity = _deciding(json.loads(json.dumps(identity)))
     mark = folder / "run.json"
     if mark.exists():
         try:
-            owner = read_json(mark)
-        except ValueError:
+            owner = _deciding(read_json(mark))
+        except (ValueError, TypeError, AttributeError):
             raise InputError(
                 f"{mark} is damaged. Remove the folder or choose another --run-dir"
             ) from None
@@ -92,6 +93,12 @@ def claim(folder: Path, identity: dict) -> bool:
         )
     write_json(mark, identity)
     return False
+
+
+def _deciding(identity: dict) -> dict:
+    """Without what its recipes say beside their numbers, which versions word in other ways."""
+    recipes = [deciding(recipe) for recipe in identity.get("recipes", [])]
+    return {**identity, "recipes": recipes} if recipes else identity
 
 
 def release(folder: Path) -> None:

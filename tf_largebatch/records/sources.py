@@ -10,16 +10,18 @@ A recipe module states every number with its source on the same line. Its confid
     # [unknown] ...       the paper does not say; the value is a choice
     # ours ...            our own
 
+The numbers of an `Expected` stand on one line: its comment is theirs, or else its `source`.
+
 What a module takes over from another with `dataclasses.replace` is looked up there; where that
 states another paper's recipe, its "§5.1" becomes "taken from arXiv:1706.02677: §5.1".
 """
 
 import ast
-import dataclasses
 import functools
 import io
 import tokenize
 from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tf_largebatch.records.recipe import Recipe
@@ -49,7 +51,7 @@ ORDER = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Source:
     """The comment behind one number.
 
@@ -103,10 +105,10 @@ def _expression(name: str, row: str | None) -> ast.expr:
 def _cited(source: Source, recipe: Recipe) -> Source:
     if source.module == recipe.name or source.text.startswith(("ours", "[unknown")):
         return source
-    paper = ast.literal_eval(_Module.load(source.module).fields(ast.Name("RECIPE"))["paper"].value)
+    paper = _text(_Module.load(source.module).fields(ast.Name("RECIPE"))["paper"].value)
     if paper == recipe.paper:
         return source
-    return dataclasses.replace(source, text=f"taken from {paper}: {source.text}")
+    return replace(source, text=f"taken from {paper}: {source.text}")
 
 
 def count(found: dict[str, Source]) -> str:
@@ -115,7 +117,12 @@ def count(found: dict[str, Source]) -> str:
     return ", ".join(f"{numbers[kind]} {kind}" for kind in ORDER if numbers[kind])
 
 
-@dataclasses.dataclass(frozen=True)
+def _text(node: ast.expr) -> str:
+    """A text that is written out; none for one that is made."""
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+@dataclass(frozen=True)
 class _Stated:
     """One field of a record as a module states it."""
 
@@ -180,8 +187,13 @@ class _Module:
             case ast.Call(func=function, args=arguments, keywords=keywords):
                 replaces = getattr(function, "attr", getattr(function, "id", "")) == "replace"
                 found = dict(self.fields(arguments[0])) if replaces and arguments else {}
+                if getattr(function, "id", "") == "Expected":
+                    keywords = [ast.keyword("top1_error_pct", arguments[0]), *keywords]
                 for keyword in keywords:
                     self._set(found, keyword)
+                if source := found.pop("source", None):  # no number: it says where the others are
+                    cited = _text(source.value)
+                    found = {k: replace(s, comment=s.comment or cited) for k, s in found.items()}
                 return found
         return {}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from tf_largebatch.records.datasets import DATASETS
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import read_json
+from tf_largebatch.records.recipe import deciding
 from tf_largebatch.records.result import Result, RowResult, SeedResult
 from tf_largebatch.records.run_folder import PLAN, RESULT
 from tf_largebatch.review.page import flatten
@@ -160,7 +161,7 @@ def _identity(entry: Entry) -> str:
     """Equal for runs that differ in nothing but their seed and machine."""
     settings = entry.plan.get("settings", {})
     row, result = entry.row, entry.result
-    what = (row.label, row.recipe, result.scale, entry.train_examples, result.departures)
+    what = (row.label, deciding(row.recipe), result.scale, entry.train_examples, result.departures)
     return json.dumps([*what, settings.get("precision"), settings.get("wire")], sort_keys=True)
 
 

@@ -146,6 +146,6 @@ def _row_result(row: Row, runs: list[SeedResult]) -> RowResult:
         peak_rate=recipe.peak_rate,
         updates=row.plan.updates,
         published_error_pct=row.published.top1_error_pct if row.published else None,
-        published_std_pct=row.published.std_pct if row.published else None,
+        published_std_pct=row.published.std if row.published else None,
         runs=tuple(runs),
     )
