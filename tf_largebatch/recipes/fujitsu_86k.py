@@ -81,26 +81,17 @@ RECIPE = Recipe(
 )
 
 # Ours: 32 times the small batch of Goyal's miniature.
-SMALL = replace(
+SMALL = goyal_8k.small(
     RECIPE,
-    name="fujitsu_86k_miniature",
+    rate=2.4,  # ours: rate x coefficient 0.006
     data=replace(
         goyal_8k.SMALL.data,
         plain_last_epochs=5,  # ours: those whose median is the result; 5 of 90 are too short here
     ),
-    model=replace(RECIPE.model, architecture="digits_resnet", bn_batch=8),  # ours
-    global_batch=256,  # ours
-    epochs=30,  # ours: a third
-    reference_rate=2.4,  # ours: rate x coefficient 0.006
-    reference_batch=256,  # ours
     schedule=replace(
         RECIPE.schedule.stretched(1 / 3),  # ours: a third
         end_rate=0.006,  # ours: 0.0025 of the peak rate
     ),
-    precision="float32",
-    wire="float32",
-    expected=None,
-    notes=(),
 )
 
 MINIATURE = Miniature(

@@ -110,19 +110,13 @@ RECIPE = GBN
 
 # Ours: 32 digits for 256 images and 256 for 8,192: a factor of 8, not 32.
 def _small(recipe, batch, ghost, epochs):
-    return replace(
+    return goyal_8k.small(
         recipe,
-        name="hoffer_miniature",
-        row=None,
-        data=goyal_8k.SMALL.data,
-        model=replace(goyal_8k.SMALL.model, bn_batch=ghost),  # ours
-        global_batch=batch,  # ours
-        epochs=epochs,  # ours
-        reference_rate=0.2,  # ours
+        rate=0.2,  # ours
+        batch=batch,
         reference_batch=32,  # ours
-        schedule=recipe.schedule.stretched(epochs / recipe.epochs),  # ours
-        expected=None,
-        notes=(),
+        epochs=epochs,
+        model=replace(goyal_8k.SMALL.model, bn_batch=ghost),
     )
 
 

@@ -75,18 +75,11 @@ RECIPE = Recipe(
 )
 
 # Ours: 32 times the small batch of Goyal's miniature.
-SMALL = replace(
+SMALL = goyal_8k.small(
     RECIPE,
-    name="jia_64k_miniature",
-    data=goyal_8k.SMALL.data,
-    model=replace(RECIPE.model, architecture="digits_resnet", bn_batch=8),  # ours
-    global_batch=256,  # ours
-    epochs=30,  # ours: a third
-    reference_rate=16.0,  # ours: found by trial
-    reference_batch=256,  # ours
-    schedule=RECIPE.schedule.stretched(1 / 3),  # ours: a third
-    expected=None,
-    notes=(),
+    rate=16.0,  # ours: found by trial
+    precision=RECIPE.precision,
+    wire=RECIPE.wire,
 )
 
 MINIATURE = Miniature(

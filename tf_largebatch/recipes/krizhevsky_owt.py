@@ -8,8 +8,6 @@ first published linear rule.
     python -m tf_largebatch.recipes.krizhevsky_owt --row 1024 --plan  # every number
 """
 
-from dataclasses import replace
-
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
     Expected,
@@ -76,21 +74,12 @@ RECIPE = ROWS["1024"]
 
 # Ours: 32 and 256 digits keep the paper's factor of eight; a third of the epochs.
 def _small(row, batch, scaling="linear"):
-    recipe = ROWS[row]
-    return replace(
-        recipe,
-        name="krizhevsky_owt_miniature",
-        row=None,
-        data=goyal_8k.SMALL.data,
-        model=goyal_8k.SMALL.model,
-        global_batch=batch,  # ours
-        epochs=30,  # ours: a third
-        reference_rate=0.1,  # ours
+    return goyal_8k.small(
+        ROWS[row],
+        rate=0.1,  # ours
+        batch=batch,
         reference_batch=32,  # ours
         scaling=scaling,
-        schedule=recipe.schedule.stretched(1 / 3),  # ours: a third
-        expected=None,
-        notes=(),
     )
 
 

@@ -8,8 +8,6 @@ rate and the warmup of every batch.
     python -m tf_largebatch.recipes.lamb_ladder --row 32k --plan  # every number
 """
 
-from dataclasses import replace
-
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
     Expected,
@@ -85,22 +83,7 @@ RECIPE = ROWS["32k"]
 
 # Ours: 30 epochs for 90, and 256 images for 32,768.
 def _small(row, batch):
-    recipe = ROWS[row]
-    return replace(
-        recipe,
-        name="lamb_ladder_miniature",
-        row=None,
-        data=goyal_8k.SMALL.data,
-        model=goyal_8k.SMALL.model,
-        global_batch=batch,  # ours
-        epochs=30,  # ours: a third
-        reference_rate=0.04,  # ours: the paper's own
-        reference_batch=256,  # ours
-        schedule=recipe.schedule.stretched(1 / 3),  # ours: a third
-        precision="float32",
-        expected=None,
-        notes=(),
-    )
+    return goyal_8k.small(ROWS[row], rate=0.04, batch=batch)  # ours: the paper's own
 
 
 MINIATURE = Miniature(

@@ -88,20 +88,17 @@ RECIPE = ROWS["30720-warmup10"]
 # Ours: 64 and 256 digits keep the poster's factor of four; a third of the epochs.
 def _small(row, batch):
     recipe = ROWS[row]
-    return replace(
+    return goyal_8k.small(
         recipe,
-        name="mccord_dash_miniature",
-        row=None,
-        data=goyal_8k.SMALL.data,
-        model=replace(goyal_8k.SMALL.model, last_gamma=recipe.model.last_gamma),
-        global_batch=batch,  # ours
-        epochs=30,  # ours: a third
-        reference_rate=0.1,  # ours
+        rate=0.1,  # ours
+        batch=batch,
         reference_batch=8,  # ours
+        model=replace(goyal_8k.SMALL.model, last_gamma=recipe.model.last_gamma),
         schedule=replace(
             recipe.schedule.stretched(1 / 3),  # ours: a third
             warmup_start_rate=0.1,  # ours: as the poster, the rate before it is scaled
         ),
+        notes=recipe.notes,
     )
 
 

@@ -74,21 +74,7 @@ RECIPE = Recipe(
 )
 
 # Ours: 32 times the small batch of Goyal's miniature.
-SMALL = replace(
-    RECIPE,
-    name="mikami_55k_miniature",
-    data=goyal_8k.SMALL.data,
-    model=replace(RECIPE.model, architecture="digits_resnet", bn_batch=8),  # ours
-    global_batch=256,  # ours
-    epochs=30,  # ours: a third
-    reference_rate=1.6,  # ours: rate x coefficient 0.016
-    reference_batch=256,  # ours
-    schedule=RECIPE.schedule.stretched(1 / 3),  # ours: a third
-    precision="float32",
-    wire="float32",
-    expected=None,
-    notes=(),
-)
+SMALL = goyal_8k.small(RECIPE, rate=1.6)  # ours: rate x coefficient 0.016
 
 MINIATURE = Miniature(
     contrast="The paper's two additions to LARS, label smoothing and batch norm without moving "

@@ -292,21 +292,7 @@ ROWS = {
 RECIPE = ROWS["google-v0.7-65536-jax"]
 
 # Ours: 32 times the small batch of Goyal's miniature, with the winning row's shares of the run.
-SMALL = replace(
-    RECIPE,
-    name="mlperf_miniature",
-    row=None,
-    data=goyal_8k.SMALL.data,
-    model=replace(RECIPE.model, architecture="digits_resnet", bn_batch=8),  # ours
-    global_batch=256,  # ours
-    epochs=30,  # ours: a third
-    reference_rate=16.0,  # ours: found by trial, at the same trust coefficient
-    reference_batch=256,  # ours
-    schedule=RECIPE.schedule.stretched(30 / 92),  # ours
-    precision="float32",
-    expected=None,
-    notes=(),
-)
+SMALL = goyal_8k.small(RECIPE, rate=16.0)  # ours: found by trial, at the same trust coefficient
 SGD = replace(
     SMALL,
     reference_rate=3.2,  # ours: the linear rule's at 32 times the small batch

@@ -97,21 +97,7 @@ ROWS = {
 RECIPE = ROWS["nesterov"]
 
 # Ours: 32 times the small batch of Goyal's miniature.
-SMALL = replace(
-    LARS,
-    name="nado_32k_miniature",
-    row=None,
-    data=goyal_8k.SMALL.data,
-    model=replace(LARS.model, architecture="digits_resnet", bn_batch=8),  # ours
-    global_batch=256,  # ours
-    epochs=30,  # ours
-    reference_rate=16.0,  # ours
-    reference_batch=256,  # ours
-    schedule=LARS.schedule.stretched(30 / 64.24),  # ours
-    precision="float32",
-    expected=None,
-    notes=(),
-)
+SMALL = goyal_8k.small(LARS, rate=16.0)  # ours
 
 MINIATURE = Miniature(
     contrast="Nesterov momentum with the paper's tuned course against LARS with the benchmark's, "

@@ -74,19 +74,10 @@ RECIPE = Recipe(
 )
 
 # Ours: 32 times the small batch of Goyal's miniature.
-SMALL = replace(
+SMALL = goyal_8k.small(
     RECIPE,
-    name="ying_32k_miniature",
-    data=goyal_8k.SMALL.data,
-    model=replace(RECIPE.model, architecture="digits_resnet"),  # ours
-    global_batch=256,  # ours
-    epochs=30,  # ours: a third
-    reference_rate=16.0,  # ours
-    reference_batch=256,  # ours
-    schedule=RECIPE.schedule.stretched(1 / 3),  # ours: a third
-    precision="float32",
-    expected=None,
-    notes=(),
+    rate=16.0,  # ours
+    model=replace(RECIPE.model, architecture="digits_resnet"),
 )
 
 

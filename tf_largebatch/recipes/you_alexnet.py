@@ -149,19 +149,8 @@ RECIPE = ROWS["lars-8192"]
 
 # Ours: the same courses and update rules, 100 epochs in 30, batches 1 : 8 as the paper has.
 def _small(recipe, batch, rate):
-    return replace(
-        recipe,
-        name="you_alexnet_miniature",
-        row=None,
-        data=goyal_8k.SMALL.data,
-        model=goyal_8k.SMALL.model,
-        global_batch=batch,  # ours
-        epochs=30,  # ours: three tenths
-        reference_rate=rate,  # ours
-        schedule=recipe.schedule.stretched(0.3),  # ours: three tenths
-        expected=None,
-        notes=(),
-    )
+    own = recipe.reference_batch  # each batch has its own rate
+    return goyal_8k.small(recipe, rate=rate, batch=batch, reference_batch=own)
 
 
 MINIATURE = Miniature(

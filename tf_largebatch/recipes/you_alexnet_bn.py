@@ -111,18 +111,13 @@ RECIPE = LARS_32K
 
 # Ours: the same course and update rules on digits, 100 epochs in 30.
 def _small(recipe, batch, rate, epochs):
-    return replace(
+    return goyal_8k.small(
         recipe,
-        name="you_alexnet_bn_miniature",
-        row=None,
-        data=goyal_8k.SMALL.data,
+        rate=rate,
+        batch=batch,
+        reference_batch=recipe.reference_batch,
+        epochs=epochs,
         model=goyal_8k.SMALL.model,
-        global_batch=batch,  # ours
-        epochs=epochs,  # ours
-        reference_rate=rate,  # ours
-        schedule=recipe.schedule.stretched(epochs / recipe.epochs),  # ours
-        expected=None,
-        notes=(),
     )
 
 

@@ -156,18 +156,10 @@ RECIPE = ROWS["32k"]
 # Ours: the same course and update rules on digits, 90 epochs in 30.
 def small(recipe, batch, rate, epochs=30):  # ours: a third
     """Returns a recipe of this family at the miniature's scale."""
-    return replace(
-        recipe,
-        name="you_resnet50_miniature",
-        row=None,
-        data=goyal_8k.SMALL.data,
-        model=replace(goyal_8k.SMALL.model, last_gamma=recipe.model.last_gamma),
-        global_batch=batch,  # ours
-        epochs=epochs,  # ours
-        reference_rate=rate,  # ours
-        schedule=recipe.schedule.stretched(epochs / recipe.epochs),  # ours
-        expected=None,
-        notes=(),
+    own = recipe.reference_batch  # each batch has its own rate
+    name = "you_resnet50_miniature"
+    return goyal_8k.small(
+        recipe, name=name, rate=rate, batch=batch, reference_batch=own, epochs=epochs
     )
 
 
