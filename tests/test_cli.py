@@ -46,7 +46,7 @@ def test_help_and_plan_import_no_framework(arguments):
 
 
 def test_the_list_of_recipes_is_what_the_package_prints():
-    done = command(module="tf_largebatch")
+    done = command("list", module="tf_largebatch")
     assert done.returncode == 0
     assert "goyal_8k" in done.stdout
     assert "76.26 +- 0.09" in done.stdout

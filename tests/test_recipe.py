@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tf_largebatch import __main__ as command
-from tf_largebatch.__main__ import load_recipes, table
+from tf_largebatch.__main__ import load_recipes, main
 from tf_largebatch.recipes.goyal_8k import RECIPE
 from tf_largebatch.records import overrides
 from tf_largebatch.records.plan import Plan, describe_data
+from tf_largebatch.review import recipe_list
 
 RECIPES = Path(__file__).parents[1] / "tf_largebatch" / "recipes"
 SOURCE = re.compile(r"§|Table|Fig\.|Eq\.|paper|seed|ours|recall|code:|derived|unknown")
@@ -36,8 +36,8 @@ def test_a_module_is_named_like_its_recipe():
 
 
 def test_the_list_shows_every_recipe_with_batch_updates_and_published_accuracy():
-    lines = table().splitlines()
     recipes = load_recipes()
+    lines = recipe_list.table(recipes).splitlines()
     assert len(lines) == len(recipes) + 1
     for recipe, line in zip(recipes, lines[1:], strict=True):
         call = recipe.name if recipe.row is None else f"{recipe.name} --row {recipe.row}"
@@ -51,30 +51,29 @@ def test_the_list_shows_every_recipe_with_batch_updates_and_published_accuracy()
 
 @pytest.mark.parametrize(("run", "rung"), [("1-seed", "plan"), ("5-seeds", "mini")])
 def test_a_miniature_counts_with_several_seeds(run, rung, tmp_path, monkeypatch):
-    (record,) = Path(command.RECORDS / "goyal_8k" / "runs").glob(f"*-miniature-{run}")
+    (record,) = Path(recipe_list.RECORDS / "goyal_8k" / "runs").glob(f"*-miniature-{run}")
     copy = tmp_path / "goyal_8k" / "runs" / record.name
     copy.mkdir(parents=True)
     (copy / "result.json").write_bytes((record / "result.json").read_bytes())
-    monkeypatch.setattr(command, "RECORDS", tmp_path)
-    command.miniature_record.cache_clear()
+    monkeypatch.setattr(recipe_list, "RECORDS", tmp_path)
+    recipe_list.miniature_record.cache_clear()
     try:
-        assert command.describe(RECIPE)["rung"] == rung
+        assert recipe_list.describe(RECIPE)["rung"] == rung
     finally:
-        command.miniature_record.cache_clear()
+        recipe_list.miniature_record.cache_clear()
 
 
 def test_a_damaged_record_is_one_line_and_status_2(tmp_path, monkeypatch, capsys):
     record = tmp_path / "goyal_8k" / "runs" / "some" / "result.json"
     record.parent.mkdir(parents=True)
     record.write_text('{"rows": ')
-    monkeypatch.setattr(command, "RECORDS", tmp_path)
-    monkeypatch.setattr("sys.argv", ["tf_largebatch"])
-    command.miniature_record.cache_clear()
+    monkeypatch.setattr(recipe_list, "RECORDS", tmp_path)
+    recipe_list.miniature_record.cache_clear()
     try:
         with pytest.raises(SystemExit) as end:
-            command.main()
+            main(["list"])
     finally:
-        command.miniature_record.cache_clear()
+        recipe_list.miniature_record.cache_clear()
     error = capsys.readouterr().err
     assert end.value.code == 2
     assert str(record) in error and error.count("\n") == 1

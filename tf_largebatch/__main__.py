@@ -1,146 +1,219 @@
-"""`python -m tf_largebatch` lists the recipes, without importing a framework."""
+"""The front door: `python -m tf_largebatch COMMAND`, or `tf-largebatch COMMAND` once installed.
+
+A command's own module is imported when it is called, so that `--help` costs nothing. Recipes and
+studies are named here one by one: nothing is imported by name.
+"""
 
 import argparse
-import functools
-import importlib
 import json
-import pkgutil
-from pathlib import Path
+import sys
+from collections.abc import Sequence
+from types import ModuleType
 
-from tf_largebatch import recipes
-from tf_largebatch.records import published
-from tf_largebatch.records.console import Parser, run_command
+from tf_largebatch.records.console import Parser, choose, run_command
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.recipe import Recipe
-from tf_largebatch.records.result import Result
 
-HEADER = (
-    "recipe",
-    "batch",
-    "optimizer",
-    "epochs",
-    "updates",
-    "top-1 %",
-    "hardware and time then",
-    "here",
+PROGRAM = "python -m tf_largebatch"
+COMMANDS = {
+    "list": "the recipes: batch, updates, published accuracy, how far each is reproduced here",
+    "plan": "every number of a recipe, with its source and its arithmetic",
+    "launch": "the workers of one training on this machine, started and ended as one",
+    "prepare": "ImageNet as TFRecord shards, from tars, folders, Kaggle or TensorFlow Datasets",
+    "diagnose": "a finished run measured: noise scale, sharpness, Hessian, landscape, layers",
+    "compare": "finished runs side by side on one page",
+    "study": "many runs, a figure and a verdict",
+    "job": "the script or manifest of a recipe for a cluster, a TPU or this machine",
+}
+NEXT = """
+first:      python -m tf_largebatch.recipes.goyal_8k           a miniature, minutes on a laptop
+run one:    python -m tf_largebatch.recipes.NAME [--row ROW] [--data DIR]
+look first: python -m tf_largebatch plan NAME"""
+RUNGS = (
+    "here:       plan = numbers held against the paper's by tests, mini = miniature run, "
+    "full = ImageNet (none yet)"
 )
-# Of the source tree: result records do not travel with the package.
-RECORDS = Path(__file__).parents[1] / "recipes"
-SEEDS = 3  # that a miniature's record has at least
+
+
+def recipe_modules() -> dict[str, ModuleType]:
+    """Returns every module of `recipes/` by its name."""
+    from tf_largebatch.recipes import (  # noqa: F401, what locals() returns
+        akiba_32k,
+        fujitsu_86k,
+        goyal_8k,
+        goyal_8k_constant_warmup,
+        goyal_8k_no_warmup,
+        goyal_256,
+        goyal_gamma,
+        goyal_rates,
+        goyal_resnet101,
+        goyal_sweep,
+        he_256,
+        hoffer,
+        jia_64k,
+        jia_alexnet_64k,
+        krizhevsky_owt,
+        lamb_ladder,
+        mccord_dash,
+        mikami_55k,
+        mikami_119k,
+        mlperf,
+        nado_32k,
+        smith_16k,
+        smith_inception,
+        strikes_back_a3,
+        yamazaki_81k,
+        ying_32k,
+        ying_64k,
+        you_alexnet,
+        you_alexnet_bn,
+        you_minutes_32k,
+        you_minutes_alexnet,
+        you_resnet50,
+    )
+
+    return dict(locals())
+
+
+def study_modules() -> dict[str, ModuleType]:
+    """Returns every study of `studies/` by its name."""
+    from tf_largebatch.studies import critical_batch  # noqa: F401, what locals() returns
+
+    return dict(locals())
 
 
 def load_recipes() -> list[Recipe]:
     """Returns the record of every recipe module, all rows of a family, by paper and batch."""
-    modules = [
-        importlib.import_module(f"tf_largebatch.recipes.{info.name}")
-        for info in pkgutil.iter_modules(recipes.__path__)
-    ]
+    modules = recipe_modules().values()
     rows = [r for m in modules for r in getattr(m, "ROWS", {"": m.RECIPE}).values()]
     return sorted(rows, key=lambda r: (r.paper, r.name, r.global_batch))
 
 
-def describe(recipe: Recipe) -> dict:
-    """Returns one recipe's line of the table as plain data.
-
-    `rung` is how far this project has reproduced it: "plan" (its numbers are held against the
-    published ones by tests) or "mini" (its miniature has a record over several seeds); "full",
-    ImageNet, has not been run. None without the source tree.
-    """
-    expected = recipe.expected
-    record = None
-    if expected is not None:
-        record = published.match(recipe.paper, recipe.global_batch, expected.top1_error_pct)
-    rung = None
-    if RECORDS.is_dir():
-        rung = "mini" if miniature_record(recipe.name) else "plan"
-    return {
-        "name": recipe.name,
-        "row": recipe.row,
-        "title": recipe.title,
-        "paper": recipe.paper,
-        "global_batch": recipe.global_batch,
-        "growth": [list(phase) for phase in recipe.growth],
-        "optimizer": type(recipe.optimizer).__name__.removesuffix("Spec"),
-        "peak_rate": recipe.peak_rate,
-        "epochs": recipe.epochs,
-        "updates": recipe.updates,
-        "published_top1_pct": None if expected is None else round(100 - expected.top1_error_pct, 2),
-        "published_std_pct": None if expected is None else expected.std,
-        "hardware": record.hardware if record else None,
-        "time": record.time if record else None,
-        "rung": rung,
-    }
-
-
-@functools.cache
-def miniature_record(name: str) -> tuple[Path, Result] | None:
-    """The newest committed result of a module's unmodified miniature, over several seeds.
+def find_recipe(name: str) -> ModuleType:
+    """Returns a recipe's module.
 
     Raises:
-        InputError: a record that cannot be read.
+        InputError: there is none of this name; names the nearest.
     """
-    for path in sorted((RECORDS / name / "runs").glob("*/result.json"), reverse=True):
-        try:
-            result = Result.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(
-                "a result record must be readable: restore or remove it. Received: "
-                f"{path}, damaged or of another version ({type(error).__name__})"
-            ) from None
-        if result.scale == "miniature" and not result.modified:
-            if len(result.rows[0].runs) >= SEEDS:
-                return path, result
-    return None
+    modules = recipe_modules()
+    return modules[choose(name, modules, "the recipe")]
 
 
-def table() -> str:
-    """Returns the recipes as aligned columns."""
-    lines = [HEADER, *(_line(describe(recipe)) for recipe in load_recipes())]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs a command and exits with its status: 0 done, 2 wrong input, others as it says."""
+    match list(sys.argv[1:] if argv is None else argv):
+        case ["list", *rest]:
+            run_command(_list_parser(f"{PROGRAM} list"), _list, rest)
+        case ["plan", *rest]:
+            run_command(_plan_parser(), lambda arguments: _plan(arguments, rest[1:]), rest[:1])
+        case ["launch", *rest]:
+            from tf_largebatch.training.workers.launch import command as launch
+
+            launch.main(rest)
+        case ["prepare", *rest]:
+            from tf_largebatch.data.prepare import __main__ as prepare
+
+            prepare.main(rest)
+        case ["diagnose", *rest]:
+            from tf_largebatch.diagnostics import command as diagnose
+
+            diagnose.main(rest)
+        case ["compare", *rest]:
+            from tf_largebatch.review import compare
+
+            compare.main(rest)
+        case ["study", *rest]:
+            run_command(_study_parser(), lambda arguments: _study(arguments, rest[1:]), rest[:1])
+        case ["job", *rest]:
+            from tf_largebatch.planning import job
+
+            job.main(_find_family, rest)
+        case rest:
+            run_command(_parser(), _show, rest)
 
 
-def _line(row: dict) -> tuple[str, ...]:
-    top1 = "-" if row["published_top1_pct"] is None else f"{row['published_top1_pct']:.2f}"
-    if row["published_std_pct"] is not None:
-        top1 += f" +- {row['published_std_pct']:g}"
-    largest = row["growth"][-1][1] if row["growth"] else None
-    return (
-        row["name"] if row["row"] is None else f"{row['name']} --row {row['row']}",
-        f"{row['global_batch']:,}" + (f" to {largest:,}" if largest else ""),
-        row["optimizer"],
-        f"{row['epochs']:g}",
-        f"{row['updates']:,}",
-        top1,
-        ", ".join(filter(None, [row["hardware"], row["time"]])) or "-",
-        row["rung"] or "-",
-    )
+def _parser() -> Parser:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    parser = _list_parser(PROGRAM)
+    parser.usage = "%(prog)s COMMAND [arguments]     (%(prog)s COMMAND --help: of a command)"
+    parser.description = "\n".join(["commands:", *lines, NEXT])
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
+    return parser
 
 
-def main() -> None:
-    """Prints the table and how to go on."""
-    parser = Parser(
-        prog="python -m tf_largebatch",
-        description="Lists the recipes. Run one with python -m tf_largebatch.recipes.NAME.",
-    )
-    parser.add_argument("--json", action="store_true", help="for machines: one record a recipe")
-    run_command(parser, _run)
-
-
-def _run(arguments: argparse.Namespace) -> None:
+def _show(arguments: argparse.Namespace) -> None:
     if arguments.json:
-        print(json.dumps([describe(recipe) for recipe in load_recipes()], indent=1))
-        return
-    print(table())
-    print("\nrun one:    python -m tf_largebatch.recipes.NAME [--row ROW] [--data DIR]")
-    print("look first: python -m tf_largebatch.recipes.NAME --plan")
-    print(
-        "here:       plan = numbers held against the paper's by tests, mini = miniature run, "
-        "full = ImageNet (none yet)"
+        _list(arguments)
+    elif arguments.command is None:
+        _parser().print_help()
+    else:
+        if arguments.command in recipe_modules():
+            raise InputError(
+                f"{arguments.command} is a recipe. Run it with python -m "
+                f"tf_largebatch.recipes.{arguments.command}"
+            )
+        choose(arguments.command, COMMANDS, "COMMAND")
+
+
+def _list_parser(program: str) -> Parser:
+    parser = Parser(prog=program, description=f"Prints {COMMANDS['list']}.")
+    parser.add_argument("--json", action="store_true", help="for machines: one record a recipe")
+    return parser
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from tf_largebatch.review import recipe_list
+
+    recipes = load_recipes()
+    if arguments.json:
+        print(json.dumps([recipe_list.describe(recipe) for recipe in recipes], indent=1))
+    else:
+        print(recipe_list.table(recipes), NEXT, RUNGS, sep="\n")
+
+
+def _plan_parser() -> Parser:
+    parser = Parser(
+        prog=f"{PROGRAM} plan",
+        usage="%(prog)s NAME [--row ROW] [--replicas N] [--micro-batch N] [--set FIELD=VALUE]",
+        description=f"Prints {COMMANDS['plan']}. Takes the options of the recipe's own command, "
+        "which python -m tf_largebatch.recipes.NAME --help shows.",
     )
+    parser.add_argument("name", metavar="NAME", help="of the recipe, as `list` shows it")
+    return parser
+
+
+def _plan(arguments: argparse.Namespace, rest: list[str]) -> None:
+    module = find_recipe(arguments.name)
+    from tf_largebatch.training.command import main as run_recipe
+
+    rows = getattr(module, "ROWS", None)
+    run_recipe(module.RECIPE, module.MINIATURE, [*rest, "--plan"], rows=rows)
+
+
+def _study_parser() -> Parser:
+    parser = Parser(
+        prog=f"{PROGRAM} study",
+        usage="%(prog)s [NAME [arguments]]",
+        description=f"Runs {COMMANDS['study']}; without a name lists the studies.",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="of the study")
+    return parser
+
+
+def _study(arguments: argparse.Namespace, rest: list[str]) -> None:
+    studies = study_modules()
+    if arguments.name is not None:
+        studies[choose(arguments.name, studies, "the study")].main(rest)
+    for name, module in studies.items():
+        print(f"{name}  {(module.__doc__ or '').splitlines()[0]}")
+
+
+def _find_family(name: str) -> tuple[Recipe, dict[str, Recipe]]:
+    """What `job` asks for: the recipe that runs without `--row`, and all rows by name."""
+    module = find_recipe(name)
+    return module.RECIPE, getattr(module, "ROWS", {})
 
 
 if __name__ == "__main__":

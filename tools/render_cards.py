@@ -1,11 +1,10 @@
-"""Writes recipes/<name>/: the card and the launchers of every recipe, from its module and records.
+"""Writes recipes/<name>/card.md of every recipe, from its module and records.
 
     python tools/render_cards.py           # after a recipe or a record has changed
     python tools/render_cards.py --check   # exit 1 if a file says something else, names it
 
 A card has every number of the recipe with its source, the paper's result, what differs from the
-paper, how far it has been reproduced here, and the command lines. The launchers end in the same
-module call.
+paper, how far it has been reproduced here, and the command lines.
 """
 
 import argparse
@@ -17,14 +16,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tf_largebatch.__main__ import load_recipes, miniature_record  # noqa: E402
+from tf_largebatch.__main__ import load_recipes, recipe_modules  # noqa: E402
 from tf_largebatch.records import overrides, sources  # noqa: E402
 from tf_largebatch.records.plan import describe_expected  # noqa: E402
 from tf_largebatch.records.recipe import Recipe  # noqa: E402
+from tf_largebatch.review.recipe_list import miniature_record  # noqa: E402
 
 FOLDER = ROOT / "recipes"
 SMOKE = ROOT / "tools" / "records" / "smoke.json"
-GPUS_PER_NODE, IMAGES_PER_GPU = 8, 32
 
 
 def families() -> dict[str, list[Recipe]]:
@@ -37,8 +36,11 @@ def families() -> dict[str, list[Recipe]]:
 
 def call(recipe: Recipe, extra: str = "") -> str:
     """The module call of a recipe."""
-    row = "" if recipe.row is None else f" --row {recipe.row}"
-    return f"python -m tf_largebatch.recipes.{recipe.name}{row}{extra}"
+    return f"python -m tf_largebatch.recipes.{_row(recipe)}{extra}"
+
+
+def _row(recipe: Recipe) -> str:
+    return recipe.name if recipe.row is None else f"{recipe.name} --row {recipe.row}"
 
 
 def card(name: str, recipes: list[Recipe]) -> str:
@@ -59,8 +61,8 @@ def card(name: str, recipes: list[Recipe]) -> str:
                 "```",
             ]
         ),
-        "`local.sh` (GPUs of one machine), `cluster.sbatch` (SLURM), `k8s.yaml` (an indexed Job) "
-        "and `tpu.sh` end in that call.",
+        f"`python -m tf_largebatch job {_row(main)} --on slurm --workers N --gpus G` prints the "
+        "same for a cluster; `--on` also takes kubernetes, kubeflow, tpu and local.",
         "## How far it is reproduced here",
         _reproduced(name),
         f"## Numbers{_of(main)}",
@@ -75,7 +77,7 @@ def card(name: str, recipes: list[Recipe]) -> str:
 
 
 def _module(name: str):
-    return sys.modules[f"{sources.PACKAGE}.{name}"]
+    return recipe_modules()[name]
 
 
 def _default(name: str, recipes: list[Recipe]) -> Recipe:
@@ -186,106 +188,9 @@ def _numbers_table(recipe: Recipe) -> str:
     return "\n".join(lines)
 
 
-def _gpus(recipe: Recipe) -> int:
-    """GPUs that hold the batch with the batch-norm batch, or 32 images, each."""
-    return max(recipe.global_batch // (recipe.model.bn_batch or IMAGES_PER_GPU), 1)
-
-
-def local_sh(recipe: Recipe) -> str:
-    """GPUs of one machine, micro-batches making up the rest of the batch."""
-    return f"""#!/usr/bin/env bash
-# {recipe.label} on the GPUs of this machine: DATA=... ./local.sh
-set -euo pipefail
-exec {call(recipe)} --data "${{DATA:?a folder of ImageNet TFRecord shards}}" \\
-  --micro-batch auto --run-dir "${{RUN_DIR:-runs/{recipe.name}}}" "$@"
-"""
-
-
-def sbatch(recipe: Recipe) -> str:
-    """A SLURM job of one worker a node."""
-    nodes = max(_gpus(recipe) // GPUS_PER_NODE, 1)
-    return f"""#!/usr/bin/env bash
-#SBATCH --job-name={recipe.name}
-#SBATCH --nodes={min(nodes, 64)}
-#SBATCH --ntasks-per-node=1
-#SBATCH --gpus-per-node={GPUS_PER_NODE}
-#SBATCH --distribution=block
-#SBATCH --signal=TERM@120
-# {recipe.label}. On {_gpus(recipe):,} GPUs an update is one micro-batch each; on fewer it is
-# accumulated, with the same result. The same job again continues the run. Not run by this project.
-set -euo pipefail
-srun {call(recipe)} --data "${{DATA:?a folder of ImageNet TFRecord shards}}" \\
-  --run-dir "${{RUN_DIR:?a folder that all nodes share}}" "$@"
-"""
-
-
-def k8s(recipe: Recipe) -> str:
-    """An indexed Job with a headless service."""
-    name = recipe.name.replace("_", "-")
-    command = call(recipe).split()
-    arguments = ", ".join(json.dumps(part) for part in command)
-    return f"""# {recipe.label}. Set image and claims; not run by this project.
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}}}
-spec:
-  clusterIP: None
-  selector: {{job-name: {name}}}
----
-apiVersion: batch/v1
-kind: Job
-metadata: {{name: {name}}}
-spec:
-  completionMode: Indexed
-  completions: 8
-  parallelism: 8
-  backoffLimit: 100
-  template:
-    spec:
-      subdomain: {name}
-      restartPolicy: OnFailure
-      containers:
-        - name: worker
-          image: YOUR_IMAGE
-          command: [{arguments}, "--data", "/data", "--run-dir", "/runs/{recipe.name}"]
-          env:
-            - {{name: TF_LARGEBATCH_WORKERS, value: "8"}}
-            - {{name: TF_LARGEBATCH_HOSTS, value: "{name}-{{index}}.{name}:5000"}}
-          resources:
-            limits: {{nvidia.com/gpu: {GPUS_PER_NODE}}}
-          volumeMounts:
-            - {{name: data, mountPath: /data, readOnly: true}}
-            - {{name: runs, mountPath: /runs}}
-      volumes:
-        - {{name: data, persistentVolumeClaim: {{claimName: imagenet}}}}
-        - {{name: runs, persistentVolumeClaim: {{claimName: runs}}}}
-"""
-
-
-def tpu_sh(recipe: Recipe) -> str:
-    """A TPU machine."""
-    return f"""#!/usr/bin/env bash
-# {recipe.label} on a TPU: DATA=gs://... TPU=local ./tpu.sh
-# Never run: the step compiles under XLA with static shapes, which is all that was tested.
-set -euo pipefail
-exec {call(recipe)} --tpu "${{TPU:-local}}" --precision bfloat16 \\
-  --data "${{DATA:?a folder of ImageNet TFRecord shards}}" \\
-  --run-dir "${{RUN_DIR:-runs/{recipe.name}}}" "$@"
-"""
-
-
 def files() -> dict[Path, str]:
     """Every file that belongs to the recipes, with its text."""
-    texts = {}
-    for name, recipes in families().items():
-        main = _default(name, recipes)
-        place = FOLDER / name
-        texts[place / "card.md"] = card(name, recipes)
-        texts[place / "local.sh"] = local_sh(main)
-        texts[place / "cluster.sbatch"] = sbatch(main)
-        texts[place / "k8s.yaml"] = k8s(main)
-        texts[place / "tpu.sh"] = tpu_sh(main)
-    return texts
+    return {FOLDER / name / "card.md": card(name, recipes) for name, recipes in families().items()}
 
 
 def stale() -> list[str]:
@@ -311,7 +216,6 @@ def main() -> None:
     for path, text in files().items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        path.chmod(0o755 if path.suffix in (".sh", ".sbatch") else 0o644)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tf_largebatch.__main__ import describe, load_recipes  # noqa: E402
+from tf_largebatch.__main__ import load_recipes  # noqa: E402
 from tf_largebatch.records.result import Result, RowResult  # noqa: E402
+from tf_largebatch.review.recipe_list import describe  # noqa: E402
 
 RUNS = ROOT / "recipes" / "goyal_8k" / "runs"
 END = "<!-- end -->"

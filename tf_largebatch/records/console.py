@@ -4,11 +4,12 @@ Standard library only.
 """
 
 import argparse
+import difflib
 import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from tf_largebatch.records.errors import InputError, StoppedError
@@ -70,6 +71,20 @@ def _run(
     except StoppedError as stopped:
         print(stopped, file=sys.stderr)
         return 128 + stopped.signal
+
+
+def choose(name: str, names: Iterable[str], what: str) -> str:
+    """Returns the name if it is one of the names.
+
+    Raises:
+        InputError: it is none; says `what` it should be, and the nearest name or else all.
+    """
+    names = list(names)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    remedy = f"Nearest: {near[0]}" if near else f"There are: {', '.join(names)}"
+    raise InputError(f"{what} must be a known name. Received: {name}. {remedy}")
 
 
 def number(

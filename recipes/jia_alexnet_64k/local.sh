@@ -1,5 +1,0 @@
-#!/usr/bin/env bash
-# jia_alexnet_64k on the GPUs of this machine: DATA=... ./local.sh
-set -euo pipefail
-exec python -m tf_largebatch.recipes.jia_alexnet_64k --data "${DATA:?a folder of ImageNet TFRecord shards}" \
-  --micro-batch auto --run-dir "${RUN_DIR:-runs/jia_alexnet_64k}" "$@"

@@ -1,7 +1,0 @@
-#!/usr/bin/env bash
-# smith_16k on a TPU: DATA=gs://... TPU=local ./tpu.sh
-# Never run: the step compiles under XLA with static shapes, which is all that was tested.
-set -euo pipefail
-exec python -m tf_largebatch.recipes.smith_16k --tpu "${TPU:-local}" --precision bfloat16 \
-  --data "${DATA:?a folder of ImageNet TFRecord shards}" \
-  --run-dir "${RUN_DIR:-runs/smith_16k}" "$@"

@@ -1,5 +1,0 @@
-#!/usr/bin/env bash
-# you_minutes_32k, 64 on the GPUs of this machine: DATA=... ./local.sh
-set -euo pipefail
-exec python -m tf_largebatch.recipes.you_minutes_32k --row 64 --data "${DATA:?a folder of ImageNet TFRecord shards}" \
-  --micro-batch auto --run-dir "${RUN_DIR:-runs/you_minutes_32k}" "$@"

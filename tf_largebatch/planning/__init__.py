@@ -1,0 +1,1 @@
+"""What a training needs before a machine is rented: arithmetic only, no framework."""

@@ -1,0 +1,174 @@
+"""The script or manifest of a training for a machine: `tf-largebatch job goyal_8k --on slurm`.
+
+    tf-largebatch job goyal_8k --on slurm --workers 32 --gpus 8 > goyal_8k.sbatch
+    tf-largebatch job mlperf --row sony-v0.6-46080 --on kubernetes --workers 8 | kubectl apply -f -
+
+Workers and GPUs must split the batch as the recipe allows, which is checked first: what is printed
+starts. Standard library only.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+
+from tf_largebatch.planning import job_texts
+from tf_largebatch.planning.job_texts import Job
+from tf_largebatch.records.console import Parser, choose, number, run_command
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.recipe import Recipe
+
+GPUS_PER_WORKER = 8
+AUTO = "auto"  # the largest micro-batch that fits
+WRITERS = {
+    "local": job_texts.local,
+    "slurm": job_texts.slurm,
+    "kubernetes": job_texts.kubernetes,
+    "kubeflow": job_texts.kubeflow,
+    "tpu": job_texts.tpu,
+}
+
+
+# Of a recipe's name: the row that runs without --row, and all rows of a family.
+Find = Callable[[str], tuple[Recipe, Mapping[str, Recipe]]]
+
+
+def main(find: Find, argv: Sequence[str] | None = None) -> None:
+    """Prints the text and exits: 0 done, 2 wrong input.
+
+    Args:
+        find: a recipe's module by its name; raises InputError where there is none.
+        argv: arguments; None for those of the process.
+    """
+    run_command(make_parser(), lambda arguments: print(write(find, arguments), end=""), argv)
+
+
+def make_parser() -> Parser:
+    """Returns the flags."""
+    parser = Parser(
+        prog="python -m tf_largebatch job",
+        description="Prints the script or manifest that runs a recipe as published on a machine.",
+        epilog="example: python -m tf_largebatch job goyal_8k --on slurm --workers 32 --gpus 8",
+    )
+    add = parser.add_argument
+    add("name", metavar="NAME", help="of the recipe, as `list` shows it")
+    add("--row", metavar="ROW", help="of a family of recipes (default: its first)")
+    add("--on", required=True, metavar="WHERE", help=f"one of {', '.join(WRITERS)}")
+    add(
+        "--workers",
+        type=number(int, 1),
+        metavar="N",
+        help="processes, one a node; a TPU has none (default: 1)",
+    )
+    add(
+        "--gpus",
+        type=number(int, 1),
+        metavar="G",
+        help=f"of each worker (default: {GPUS_PER_WORKER}; on local all there are)",
+    )
+    add(
+        "--micro-batch",
+        type=number(int, 1, word=AUTO),
+        metavar="N",
+        help="images per GPU per forward pass (default: the recipe's; on local auto, the largest "
+        "that fits)",
+    )
+    add(
+        "--data",
+        metavar="DIR",
+        help="folder of ImageNet TFRecord shards (default: $DATA of the script, /data of the "
+        "manifest)",
+    )
+    add(
+        "--run-dir",
+        metavar="DIR",
+        help="that all workers share (default: $RUN_DIR of the script, /runs/NAME of the manifest)",
+    )
+    add(
+        "--image",
+        default="YOUR_IMAGE",
+        help="of the containers on kubernetes and kubeflow, with tf_largebatch in it "
+        "(default: %(default)s)",
+    )
+    return parser
+
+
+def write(find: Find, arguments: argparse.Namespace) -> str:
+    """Returns the text that the arguments ask for.
+
+    Raises:
+        InputError: no such recipe, row or machine, or workers and GPUs that cannot split the batch.
+    """
+    on = choose(arguments.on, WRITERS, "--on")
+    recipe, rows = find(arguments.name)
+    if arguments.row is not None:
+        if not rows:
+            raise InputError(
+                f"--row is for a family of recipes. Received: --row {arguments.row} for "
+                f"{arguments.name}, which has one row alone. Leave it out"
+            )
+        recipe = rows[choose(arguments.row, rows, "--row")]
+    if on == "tpu" and (arguments.workers or arguments.gpus):
+        flag = "--workers" if arguments.workers else "--gpus"
+        raise InputError(
+            "a TPU has neither --workers nor --gpus: one process drives all of it. Received: "
+            f"--on tpu {flag} {arguments.workers or arguments.gpus}. Leave them out"
+        )
+    workers = arguments.workers or 1
+    gpus = arguments.gpus or (None if on in ("local", "tpu") else GPUS_PER_WORKER)
+    micro_batch = arguments.micro_batch
+    if gpus is not None:
+        update = check_split(recipe, workers, gpus, None if micro_batch == AUTO else micro_batch)
+    job = Job(
+        recipe=recipe,
+        update=None if gpus is None else update,
+        workers=workers,
+        gpus=gpus,
+        micro_batch=micro_batch or (AUTO if on == "local" else None),
+        data=arguments.data,
+        run_dir=arguments.run_dir,
+        image=arguments.image,
+    )
+    return WRITERS[on](job)
+
+
+def check_split(recipe: Recipe, workers: int, gpus: int, micro_batch: int | None = None) -> str:
+    """Returns how an update is spread over all GPUs, in words.
+
+    Args:
+        recipe: whose batch.
+        workers: processes.
+        gpus: of each.
+        micro_batch: images per GPU per forward pass; None takes the recipe's.
+
+    Raises:
+        InputError: the batch or the batch-norm batch does not divide; names the nearest that do.
+    """
+    try:
+        return str(recipe.batch_plan(replicas=workers * gpus, micro_batch=micro_batch))
+    except ValueError as error:
+        reason = str(error).rstrip(".")
+    fits = [n for n in _divisors(recipe.global_batch) if _splits(recipe, n, micro_batch)]
+    could = [f"--workers {n // gpus}" for n in _around(fits, workers * gpus, gpus)]
+    could += [f"--gpus {n // workers}" for n in _around(fits, workers * gpus, workers)]
+    remedy = f"Nearest that do: {', '.join(could)}" if could else "No other number of them does"
+    raise InputError(
+        f"--workers x --gpus must split the batch of {recipe.label}. Received: {workers} x {gpus} "
+        f"= {workers * gpus} GPUs ({reason}). {remedy}"
+    )
+
+
+def _splits(recipe: Recipe, gpus: int, micro_batch: int | None) -> bool:
+    try:
+        recipe.phases(replicas=gpus, micro_batch=micro_batch)
+    except ValueError:
+        return False
+    return True
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def _around(fits: list[int], wanted: int, factor: int) -> list[int]:
+    """The largest below `wanted` and the smallest above it of the multiples of a factor."""
+    multiples = [n for n in fits if n % factor == 0]
+    return [n for n in multiples if n < wanted][-1:] + [n for n in multiples if n > wanted][:1]

@@ -1,0 +1,106 @@
+"""The recipes as a table: what was published, and how far it is reproduced here."""
+
+import functools
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from tf_largebatch.records import published
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.recipe import Recipe
+from tf_largebatch.records.result import Result
+
+HEADER = (
+    "recipe",
+    "batch",
+    "optimizer",
+    "epochs",
+    "updates",
+    "top-1 %",
+    "hardware and time then",
+    "here",
+)
+# Of the source tree: result records do not travel with the package.
+RECORDS = Path(__file__).parents[2] / "recipes"
+SEEDS = 3  # that a miniature's record has at least
+
+
+def describe(recipe: Recipe) -> dict:
+    """Returns one recipe's line of the table as plain data.
+
+    `rung` is how far this project has reproduced it: "plan" (its numbers are held against the
+    published ones by tests) or "mini" (its miniature has a record over several seeds); "full",
+    ImageNet, has not been run. None without the source tree.
+    """
+    expected = recipe.expected
+    record = None
+    if expected is not None:
+        record = published.match(recipe.paper, recipe.global_batch, expected.top1_error_pct)
+    rung = None
+    if RECORDS.is_dir():
+        rung = "mini" if miniature_record(recipe.name) else "plan"
+    return {
+        "name": recipe.name,
+        "row": recipe.row,
+        "title": recipe.title,
+        "paper": recipe.paper,
+        "global_batch": recipe.global_batch,
+        "growth": [list(phase) for phase in recipe.growth],
+        "optimizer": type(recipe.optimizer).__name__.removesuffix("Spec"),
+        "peak_rate": recipe.peak_rate,
+        "epochs": recipe.epochs,
+        "updates": recipe.updates,
+        "published_top1_pct": None if expected is None else round(100 - expected.top1_error_pct, 2),
+        "published_std_pct": None if expected is None else expected.std,
+        "hardware": record.hardware if record else None,
+        "time": record.time if record else None,
+        "rung": rung,
+    }
+
+
+@functools.cache
+def miniature_record(name: str) -> tuple[Path, Result] | None:
+    """The newest committed result of a module's unmodified miniature, over several seeds.
+
+    Raises:
+        InputError: a record that cannot be read.
+    """
+    for path in sorted((RECORDS / name / "runs").glob("*/result.json"), reverse=True):
+        try:
+            result = Result.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                "a result record must be readable: restore or remove it. Received: "
+                f"{path}, damaged or of another version ({type(error).__name__})"
+            ) from None
+        if result.scale == "miniature" and not result.modified:
+            if len(result.rows[0].runs) >= SEEDS:
+                return path, result
+    return None
+
+
+def table(recipes: Iterable[Recipe]) -> str:
+    """Returns the recipes as aligned columns."""
+    lines = [HEADER, *(_line(describe(recipe)) for recipe in recipes)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _line(row: dict) -> tuple[str, ...]:
+    top1 = "-" if row["published_top1_pct"] is None else f"{row['published_top1_pct']:.2f}"
+    if row["published_std_pct"] is not None:
+        top1 += f" +- {row['published_std_pct']:g}"
+    largest = row["growth"][-1][1] if row["growth"] else None
+    return (
+        row["name"] if row["row"] is None else f"{row['name']} --row {row['row']}",
+        f"{row['global_batch']:,}" + (f" to {largest:,}" if largest else ""),
+        row["optimizer"],
+        f"{row['epochs']:g}",
+        f"{row['updates']:,}",
+        top1,
+        ", ".join(filter(None, [row["hardware"], row["time"]])) or "-",
+        row["rung"] or "-",
+    )
