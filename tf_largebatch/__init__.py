@@ -54,33 +54,35 @@ __all__ = [
 __path__.append(str(Path(__file__).with_name("old_names")))
 
 
-def __getattr__(name: str):
-    match name:
-        case "LAMB" | "LARS" | "MomentumSGD" | "RMSpropSGD":
-            from tf_largebatch import optimizers as room
-        case (
-            "BatchPhases"
-            | "Constant"
-            | "Cosine"
-            | "Exponential"
-            | "Polynomial"
-            | "Scaled"
-            | "Steps"
-            | "Warmup"
-        ):
-            from tf_largebatch import schedules as room
-        case "DistributedFit":
-            from tf_largebatch.training import keras_fit as room
-        case "BatchPlan":
-            from tf_largebatch.records import batching as room
-        case "GhostBatchNormalization":
-            from tf_largebatch.models import ghost_batchnorm as room
-        case "NoiseScaleScalars" | "TensorBoardScalars":
-            from tf_largebatch.review import tensorboard as room
-        case _:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(room, name)
+if not TYPE_CHECKING:  # a name that is not there is an error for type checkers too
+
+    def __getattr__(name: str):
+        match name:
+            case "LAMB" | "LARS" | "MomentumSGD" | "RMSpropSGD":
+                from tf_largebatch import optimizers as room
+            case (
+                "BatchPhases"
+                | "Constant"
+                | "Cosine"
+                | "Exponential"
+                | "Polynomial"
+                | "Scaled"
+                | "Steps"
+                | "Warmup"
+            ):
+                from tf_largebatch import schedules as room
+            case "DistributedFit":
+                from tf_largebatch.training import keras_fit as room
+            case "BatchPlan":
+                from tf_largebatch.records import batching as room
+            case "GhostBatchNormalization":
+                from tf_largebatch.models import ghost_batchnorm as room
+            case "NoiseScaleScalars" | "TensorBoardScalars":
+                from tf_largebatch.review import tensorboard as room
+            case _:
+                raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(room, name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})

@@ -88,7 +88,12 @@ def choose(name: str, names: Iterable[str], what: str) -> str:
 
 
 def number(
-    kind: type, least: float, most: float = math.inf, *, above: bool = False, word: str = ""
+    kind: type[int] | type[float],
+    least: float,
+    most: float = math.inf,
+    *,
+    above: bool = False,
+    word: str = "",
 ) -> Callable[[str], float | str]:
     """Returns the `type=` of a flag that takes a finite number.
 
