@@ -348,6 +348,7 @@ time.sleep(60)
     process.send_signal(number)
     out, err = process.communicate(timeout=50)
     assert process.returncode == 77
+    assert f"[launch] stopped by {number.name}: rank " in err and "failed" not in err
     assert sorted(out.splitlines()) == [f"[rank {r}] saved on {int(number)}" for r in range(2)]
     assert len(started(err.splitlines())) == 1
 

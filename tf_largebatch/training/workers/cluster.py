@@ -60,7 +60,7 @@ class Cluster:
     def __post_init__(self):
         if not self.workers:
             raise InputError("workers must name at least one host:port. Received: workers=()")
-        seen = {}
+        seen: dict[str, int] = {}
         for rank, address in enumerate(self.workers):
             match = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
             if not match or not 1 <= int(match["port"]) <= 65_535:

@@ -1,4 +1,4 @@
-"""The launcher: the workers of one training job on this machine, started and ended as one.
+"""The launcher: the workers of one training on this machine, started and ended as one.
 
-`python -m tf_largebatch.launch`. Standard library only.
+`tf-largebatch launch`. Standard library only.
 """

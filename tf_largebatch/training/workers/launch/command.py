@@ -1,19 +1,19 @@
-"""Runs the workers of one training job on this machine as one command, and ends them as one.
+"""Runs the workers of one training on this machine as one command, and ends them as one.
 
     tf-largebatch launch --workers 2 -- -m tf_largebatch.recipes.goyal_8k --run-dir runs/a
     tf-largebatch launch --print     # what a cluster's environment says; starts nothing
 
 What stands after `--` are arguments of Python. Each worker gets its TF_CONFIG on free loopback
 ports, its GPUs, and its own process group; each line that it prints is prefixed with its rank. The
-first failure ends the job: it is named, the others get `--grace` seconds to end by themselves, then
+first failure ends all: it is named, the others get `--grace` seconds to end by themselves, then
 SIGTERM, and after as long again SIGKILL. A worker's peers often abort because it died, so what
 comes later is not the cause, except statuses 2 (wrong input) and 3 (not finite), which no dead peer
 brings about. SIGINT, SIGTERM and SIGHUP are passed on to the workers, which get `--grace` seconds.
 When the launcher itself is killed, a small process beside it kills the workers' groups.
 
 A worker reports that its cluster is up by touching the file that TF_LARGEBATCH_READY names
-(`cluster.report_ready`); training does so. Without it `--start-timeout` ends the job, because
-TensorFlow's worker 0 waits for a missing peer without limit.
+(`workers.cluster.report_ready`); training does so. Without it `--start-timeout` ends the launch,
+because TensorFlow's worker 0 waits for a missing peer without limit.
 
 Exit status: 0, or that of the first failure (128 + n for signal n); 124 when time ran out; 2 for
 wrong arguments. Children of a worker that leave its process group are not followed. Needs a POSIX
@@ -22,20 +22,21 @@ system. Standard library only.
 
 import argparse
 import contextlib
-import math
 import os
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 
 from tf_largebatch.records.console import Parser, number, run_command
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.training.workers import cluster
 from tf_largebatch.training.workers.gpus import GPUS, gpu_for_local_rank, share_gpus, visible_gpus
-from tf_largebatch.training.workers.launch.guard import Guard
-from tf_largebatch.training.workers.launch.signals import Signals
-from tf_largebatch.training.workers.launch.start import Job, free_ports, say, worker_environment
+from tf_largebatch.training.workers.launch.start import (
+    Request,
+    free_ports,
+    start,
+    worker_environment,
+)
 
 PROGRAM = "python -m tf_largebatch launch"
 
@@ -59,7 +60,7 @@ def make_parser() -> Parser:
     parser = Parser(
         prog=PROGRAM,
         usage=f"{PROGRAM} --workers N [options] -- -m MODULE [arguments]",
-        description="Runs the workers of one training job on this machine. What stands after -- "
+        description="Runs the workers of one training on this machine. What stands after -- "
         "are arguments of Python, the same for each worker. On SLURM or Kubernetes, start the "
         "training command itself on each node instead: it reads the environment, and --print "
         "shows what it finds there.",
@@ -123,16 +124,15 @@ def _run(arguments: argparse.Namespace, command: list[str] | None) -> int:
         print(_describe_workers(command, gpus))
         return 0
     _require_single_process()
-    stop_at = time.monotonic() + (arguments.run_timeout or math.inf)
-    with Signals() as signals, Guard() as guard:
-        for attempt in range(arguments.restarts + 1):
-            if attempt:
-                say(f"restart {attempt} of {arguments.restarts}: all workers, new ports")
-            job = Job(arguments, command, gpus, stop_at, signals, guard)
-            status = job.run()
-            if not job.may_restart:
-                break
-    return status
+    request = Request(
+        command=command,
+        gpus=gpus,
+        restarts=arguments.restarts,
+        start_timeout=arguments.start_timeout,
+        run_timeout=arguments.run_timeout,
+        grace=arguments.grace,
+    )
+    return start(request)
 
 
 def _require_single_process() -> None:

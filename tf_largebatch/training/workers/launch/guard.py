@@ -49,7 +49,7 @@ class Guard:
         signal.set_wakeup_fd(-1)
         for number in FORWARDED:
             signal.signal(number, signal.SIG_IGN)
-        left = set()
+        left: set[int] = set()
         with open(read, "rb") as events:
             for event in events.read().split():
                 (left.add if event[:1] == b"+" else left.discard)(int(event[1:]))

@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import time
+from typing import IO
 
 _UNFINISHED_SECONDS = 1.0  # after which a line without its end is shown
 
@@ -12,9 +13,10 @@ _UNFINISHED_SECONDS = 1.0  # after which a line without its end is shown
 class Stream:
     """What one worker writes to one descriptor, shown line by line as a terminal would."""
 
-    def __init__(self, pipe, out: int, rank: int):
+    def __init__(self, pipe: IO[bytes], out: int, rank: int):
         os.set_blocking(pipe.fileno(), False)
         self.pipe, self.out, self.prefix = pipe, out, b"[rank %d] " % rank
+        self.closed = False  # whether nobody reads `out` any more
         self.text = b""  # the line that has no end yet
         self.since = 0.0  # when it began
         self.cut = False  # whether its beginning has been shown
@@ -60,13 +62,13 @@ class Stream:
 
     def _write(self, data: bytes) -> None:
         try:
-            while data and self.out is not None:
+            while data and not self.closed:
                 data = data[os.write(self.out, data) :]
         except BlockingIOError:  # some terminals and pipes come that way
             select.select([], [self.out], [])
             self._write(data)
         except BrokenPipeError:
-            self.out = None  # nobody reads any more: stop, as other commands do
+            self.closed = True  # nobody reads any more: stop, as other commands do
             signal.raise_signal(signal.SIGTERM)
 
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tf_largebatch.records import run_folder
@@ -17,8 +18,9 @@ from tf_largebatch.records.console import WRONG_INPUT
 from tf_largebatch.training.workers import cluster
 from tf_largebatch.training.workers.cluster import Cluster
 from tf_largebatch.training.workers.gpus import GPUS, GPUS_ASSIGNED
-from tf_largebatch.training.workers.launch.guard import kill_group
+from tf_largebatch.training.workers.launch.guard import Guard, kill_group
 from tf_largebatch.training.workers.launch.output import Stream
+from tf_largebatch.training.workers.launch.signals import Signals
 
 NOT_FINITE, OUT_OF_TIME = 3, 124
 
@@ -35,29 +37,70 @@ class Worker:
     rank: int
     process: subprocess.Popen
     ready: Path
-    streams: list["Stream"]
+    streams: list[Stream]
     status: int | None = None
 
 
-class Job:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be launched.
+
+    Attributes:
+        command: arguments of Python, the same for each worker.
+        gpus: CUDA_VISIBLE_DEVICES of each worker.
+        restarts: how often all workers are started again after a failure.
+        start_timeout: seconds until every worker has reported; 0 asks for no report.
+        run_timeout: seconds for everything, restarts included; 0 sets no limit.
+        grace: seconds for the others to end after the first failure.
+    """
+
+    command: Sequence[str]
+    gpus: Sequence[str]
+    restarts: int
+    start_timeout: float
+    run_timeout: float
+    grace: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Cause:
+    """Why a launch ended other than well.
+
+    Attributes:
+        status: of the launcher.
+        text: what happened, in a few words.
+        asked: the signal that had been passed on before; None where nobody asked for an end.
+    """
+
+    status: int
+    text: str
+    asked: signal.Signals | None
+
+    @property
+    def explains(self) -> bool:
+        """Whether it is none that a dead peer brings about."""
+        return self.status in (WRONG_INPUT, NOT_FINITE)
+
+
+class Launch:
     """One start of all workers, until the last of them has ended."""
 
-    def __init__(self, arguments, command, gpus, stop_at, signals, guard):
-        self.arguments, self.command, self.gpus = arguments, command, gpus
-        self.stop_at, self.signals, self.guard = stop_at, signals, guard
+    def __init__(self, request: Request, stop_at: float, signals: Signals, guard: Guard):
+        self.request, self.stop_at = request, stop_at
+        self.signals, self.guard = signals, guard
         self.workers: list[Worker] = []
         self.selector = selectors.DefaultSelector()
         self.started = time.monotonic()
-        self.ready_by = self.started + (arguments.start_timeout or math.inf)
+        self.ready_by = self.started + (request.start_timeout or math.inf)
         self.term_at = self.kill_at = math.inf
-        self.cause: tuple[int, str] | None = None  # exit status, and what happened
+        self.cause: Cause | None = None
         self.settled = False  # whether what ends from here on is our own doing
         self.signal: signal.Signals | None = None  # the first one passed on
         self.out_of_time = False
         self.may_restart = False
 
     def run(self) -> int:
-        """Starts the workers and returns the job's exit status once none of them is left."""
+        """Starts the workers and returns the exit status once none of them is left."""
         try:
             self.selector.register(self.signals.incoming, selectors.EVENT_READ)
             self._start()
@@ -68,21 +111,21 @@ class Job:
             self.selector.close()
         if self.cause is None:
             return 0
-        status, text = self.cause
-        say(f"failed: {text}")
+        asked = self.cause.asked
+        say(f"{f'stopped by {asked.name}' if asked else 'failed'}: {self.cause.text}")
         stopped = self.signal is not None or self.out_of_time
-        self.may_restart = status not in (WRONG_INPUT, NOT_FINITE) and not stopped
-        return status
+        self.may_restart = not self.cause.explains and not stopped
+        return self.cause.status
 
     def _start(self) -> None:
-        ports = free_ports(len(self.gpus))
-        shown = "none" if self.gpus[0] == "-1" else " ".join(self.gpus)
+        ports = free_ports(len(self.request.gpus))
+        shown = "none" if self.request.gpus[0] == "-1" else " ".join(self.request.gpus)
         say(f"{len(ports)} workers, ports {' '.join(map(str, ports))}, GPUs: {shown}")
-        for rank, share in enumerate(self.gpus):
+        for rank, share in enumerate(self.request.gpus):
             ready = self.guard.folder / f"ready-{rank}"
             ready.unlink(missing_ok=True)
             process = subprocess.Popen(
-                [sys.executable, *self.command],
+                [sys.executable, *self.request.command],
                 env={**os.environ, **worker_environment(ports, rank, share, str(ready))},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -90,7 +133,8 @@ class Job:
                 start_new_session=True,
                 preexec_fn=self.guard.add_this_process,  # safe: the launcher has one thread
             )
-            streams = [Stream(process.stdout, 1, rank), Stream(process.stderr, 2, rank)]
+            pipes = zip((process.stdout, process.stderr), (1, 2), strict=True)
+            streams = [Stream(pipe, out, rank) for pipe, out in pipes if pipe is not None]
             self.workers.append(Worker(rank, process, ready, streams))
             for stream in streams:
                 self.selector.register(stream.pipe, selectors.EVENT_READ, stream)
@@ -122,7 +166,7 @@ class Job:
     def _pass_on(self, number: int, now: float) -> None:
         if self.signal is None:
             self.signal = signal.Signals(number)
-            grace = self.arguments.grace
+            grace = self.request.grace
             say(f"{self.signal.name}: passed on to the workers, which get {grace:g} s")
             self.kill_at = min(self.kill_at, now + grace)
         for worker in self._running():
@@ -139,34 +183,35 @@ class Job:
 
     def _judge(self, worker: Worker, now: float) -> None:
         status = worker.status
-        if status == 0 or self.settled:
-            return
-        explains = status in (WRONG_INPUT, NOT_FINITE)
-        first = self.cause is None
-        if not first and (not explains or self.cause[0] in (WRONG_INPUT, NOT_FINITE)):
+        if not status or self.settled:
             return
         text = f"rank {worker.rank} {_ending(status)}"
-        self.cause = (status if status > 0 else 128 - status, text)
+        found = Cause(status if status > 0 else 128 - status, text, self.signal)
+        first = self.cause is None
+        if self.cause is not None and (not found.explains or self.cause.explains):
+            return
+        self.cause = found
         others = " ".join(str(w.rank) for w in self._running())
         if first and others and self.signal is None:
-            say(f"{text}; rank {others} still running, gets {self.arguments.grace:g} s")
-            self.term_at = now + self.arguments.grace
+            say(f"{text}; rank {others} still running, gets {self.request.grace:g} s")
+            self.term_at = now + self.request.grace
 
     def _check_limits(self, now: float) -> None:
         if self.ready_by < math.inf:
             self._check_ready(now)
         if now >= self.stop_at:
             self.stop_at, self.out_of_time = math.inf, True
-            self._give_up(f"not done within {self.arguments.run_timeout:g} s (--run-timeout)", now)
+            self._give_up(f"not done within {self.request.run_timeout:g} s (--run-timeout)", now)
         if now >= self.term_at:
             self.term_at, self.settled = math.inf, True
-            self.kill_at = min(self.kill_at, now + self.arguments.grace)
+            self.kill_at = min(self.kill_at, now + self.request.grace)
             for worker in self._running():
                 worker.process.terminate()
         if now >= self.kill_at:
             ranks = " ".join(str(w.rank) for w in self._running())
-            text = f"rank {ranks} had not ended {self.arguments.grace:g} s after the signal"
-            self.cause = self.cause or (128 + self.signal, text)
+            text = f"rank {ranks} had not ended {self.request.grace:g} s after the signal"
+            if self.cause is None and self.signal is not None:
+                self.cause = Cause(128 + self.signal, text, self.signal)
             self._kill()
 
     def _check_ready(self, now: float) -> None:
@@ -178,12 +223,12 @@ class Job:
         elif now >= self.ready_by:
             self.ready_by = math.inf
             ranks = " ".join(str(w.rank) for w in missing)
-            limit = f"{self.arguments.start_timeout:g} s (--start-timeout)"
+            limit = f"{self.request.start_timeout:g} s (--start-timeout)"
             self._give_up(f"rank {ranks} of {len(self.workers)} not ready within {limit}", now)
 
     def _give_up(self, text: str, now: float) -> None:
         if self._running() and self.cause is None and self.signal is None:
-            self.cause, self.settled = (OUT_OF_TIME, text), True
+            self.cause, self.settled = Cause(OUT_OF_TIME, text, None), True
             self.term_at = now
 
     def _kill(self) -> None:
@@ -208,6 +253,20 @@ class Job:
             if stream.pipe in self.selector.get_map():
                 self.selector.unregister(stream.pipe)
             stream.close()
+
+
+def start(request: Request) -> int:
+    """Launches the workers, again after a failure that a restart may mend; returns the status."""
+    stop_at = time.monotonic() + (request.run_timeout or math.inf)
+    with Signals() as signals, Guard() as guard:
+        for attempt in range(request.restarts + 1):
+            if attempt:
+                say(f"restart {attempt} of {request.restarts}: all workers, new ports")
+            launch = Launch(request, stop_at, signals, guard)
+            status = launch.run()
+            if not launch.may_restart:
+                break
+    return status
 
 
 def worker_environment(ports: list[int], rank: int, gpus: str, ready: str) -> dict[str, str]:
