@@ -12,7 +12,7 @@ from test_report import DIVERGED, Page, result, row, run
 
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.review import compare, comparison, comparison_tables
-from tf_largebatch.review.curves import COLOURS, draw_comparison
+from tf_largebatch.review.figures import COLOURS, draw_comparison
 
 
 def recipe(name="goyal_8k", data="digits", **fields):

@@ -10,10 +10,8 @@ from tf_largebatch.diagnostics.steps_to_target import (
     BatchResult,
     Range,
     Trial,
-    first_reached,
     fit_results,
     quasi_random,
-    steps_to_target,
 )
 
 BATCHES = [2**i for i in range(4, 14)]
@@ -101,18 +99,17 @@ def test_the_search_repeats_with_its_seed_and_differs_with_another():
     assert quasi_random(space, 5, seed=1) != quasi_random(space, 5, seed=2)
 
 
-def test_a_training_ends_where_it_reached_the_target():
-    read = []
-
-    def curve():
-        for step, error in [(10, 0.5), (20, 0.1), (30, 0.0)]:
-            read.append(step)
-            yield step, error
-
-    assert first_reached(curve(), 0.1) == 20
-    assert read == [10, 20]
-    assert first_reached([(10, 0.5)], 0.1) is None
-    assert first_reached([(10, math.nan), (20, 0.0)], 0.1) is None
+def search(train, batches, space, *, target, trials):
+    """Every batch on its own, each trial to the first update whose error is at most the target."""
+    results = []
+    for batch in batches:
+        done = []
+        for settings in quasi_random(space, trials, seed=batch):
+            curve = train(batch, settings)
+            steps = next((step for step, error in curve if error <= target), None)
+            done.append(Trial(settings, steps))
+        results.append(BatchResult(batch, tuple(done)))
+    return results
 
 
 def train_quadratic(batch, settings):
@@ -128,7 +125,7 @@ def train_quadratic(batch, settings):
 
 def test_noisy_descent_shows_the_three_regimes_and_its_critical_batch():
     batches = [2**i for i in range(0, 17, 2)]
-    results = steps_to_target(
+    results = search(
         train_quadratic,
         batches,
         {"rate": Range(1e-3, 1.0, log=True)},
@@ -154,7 +151,7 @@ def test_noisy_descent_shows_the_three_regimes_and_its_critical_batch():
 
 def test_a_batch_that_never_reaches_the_target_stays_out_of_the_fit():
     space = {"rate": Range(0.1, 1.0)}
-    results = steps_to_target(
+    results = search(
         lambda batch, s: [(math.ceil(steps_at(batch)), 0.0 if batch > 8 else 1.0)],
         [8, 16, 64, 256, 1024, 4096],
         space,

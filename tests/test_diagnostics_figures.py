@@ -8,6 +8,7 @@ import pytest
 from tf_largebatch.diagnostics import figures
 from tf_largebatch.diagnostics.critical_batch import fit_tradeoff
 from tf_largebatch.diagnostics.layer_ratios import LayerRatio
+from tf_largebatch.review.figures import draw_noise
 
 
 def pixels(png):
@@ -45,7 +46,7 @@ def test_a_gap_in_a_plane_is_hatched_and_has_no_colour():
         lambda: figures.draw_line(np.arange(3.0), {"loss": np.full(3, np.nan)}, "x"),
         lambda: figures.draw_plane(np.arange(3.0), np.arange(3.0), np.full((3, 3), np.nan)),
         lambda: figures.draw_plane(np.arange(3.0), np.arange(3.0), np.ones((3, 3))),
-        lambda: figures.draw_noise([1, 2], [np.nan, np.nan], None),
+        lambda: draw_noise([1, 2], [np.nan, np.nan], None),
         lambda: figures.draw_ratios({"first": [LayerRatio("a", 1, 0.0, 1.0)]}),
         lambda: figures.draw_growth([10], [1.0], None),
         lambda: figures.draw_steps([("one batch", [8], [10], None)], "5 $ error"),

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from tf_largebatch.review.findings import read_findings
-from tf_largebatch.review.tensorboard.noise import NoiseScaleScalars
-from tf_largebatch.review.training_noise import keep_noise, measure_training_noise
+from tf_largebatch.review.tensorboard.noise import (
+    NoiseScaleScalars,
+    keep_noise,
+    measure_training_noise,
+)
 
 
 def train(run, updates, *, every=10, trace=300.0, grad_sq=2.0, first=0):
@@ -43,7 +46,7 @@ def test_the_last_average_and_its_advice_are_kept_next_to_the_instruments(tmp_pa
     assert text.startswith("measured B_simple 150 after 40 updates")
     # At 64: 1 / (1 + 150 / 64) = 30 %, 1 + 64 / 150 = 1.43.
     assert "at 64 an update makes 30 % of the largest progress" in text and "1.43 times" in text
-    assert finding.picture.startswith(b"\x89PNG")
+    assert finding.figure.startswith(b"\x89PNG")
 
 
 def test_of_an_update_that_a_restart_did_again_the_newer_value_counts(tmp_path):

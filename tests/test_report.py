@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from tf_largebatch.records.result import EpochRecord, Result, RowResult, SeedResult
-from tf_largebatch.review.curves import COLOURS, draw_curves, draw_rates
+from tf_largebatch.review.figures import COLOURS, draw_curves, draw_rates
 from tf_largebatch.review.report import text_table, write_report, write_rows_csv
 from tf_largebatch.review.tables import MISSING, PAPER_HEADER, table, verdict
 

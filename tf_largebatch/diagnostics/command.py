@@ -147,8 +147,8 @@ def _diagnose(arguments: argparse.Namespace) -> None:
     from tf_largebatch.diagnostics.finished_run import open_run
     from tf_largebatch.diagnostics.progress import show_progress
     from tf_largebatch.review import report
-    from tf_largebatch.review.measurement import write_measurements
-    from tf_largebatch.review.training_noise import keep_noise
+    from tf_largebatch.review.findings import write_findings
+    from tf_largebatch.review.tensorboard.noise import keep_noise
 
     run = open_run(arguments.run)
     other = open_run(arguments.interpolate) if arguments.interpolate else None
@@ -171,7 +171,7 @@ def _diagnose(arguments: argparse.Namespace) -> None:
         "seed": arguments.seed,
     }
     folder = run.folder / FOLDER
-    write_measurements(found, folder, step=run.updates, facts=facts)
+    write_findings(found, folder, step=run.updates, facts=facts)
     keep_noise(run.folder, global_batch=run.global_batch)
     pages = [report.write_instruments_page(run.folder), *report.refresh(run.folder)]
     lines = [line for one in found for line in one.lines]

@@ -11,7 +11,7 @@ from tf_largebatch.diagnostics.hessian import top_eigenvalues
 from tf_largebatch.diagnostics.layer_ratios import fit_log_growth, layer_ratios
 from tf_largebatch.diagnostics.objective import Objective
 from tf_largebatch.review.figures import draw_noise
-from tf_largebatch.review.measurement import Measurement
+from tf_largebatch.review.findings import Finding
 from tf_largebatch.review.noise_scale import advise, from_two_batches
 
 BETWEEN = (-0.5, 1.5)  # range of the line between two solutions, arXiv:1712.09913
@@ -20,7 +20,7 @@ SEEN = 40  # points of the noise scale's figure
 
 def measure_noise_scale(
     objective: Objective, *, micro_batch: int, global_batch: int | None, updates: int | None
-) -> Measurement:
+) -> Finding:
     """Measures B_simple at the solution, from the gradients of `micro_batch` examples each.
 
     A micro-batch of 1 takes every example by itself: for small models.
@@ -47,7 +47,7 @@ def measure_noise_scale(
     show = np.unique(np.linspace(1, len(rows) - 1, SEEN).astype(int))
     advice = advise(last, global_batch=global_batch, updates=updates)
     known = {"b_simple": last.b_simple} if last.b_simple is not None else {}
-    return Measurement(
+    return Finding(
         name="noise_scale",
         title="gradient noise scale (McCandlish et al. 2018)",
         lines=(("noise scale", advice),),
@@ -81,7 +81,7 @@ def measure_sharpness(
     epsilons: Sequence[float] = sharpness.EPSILONS,
     manifold: int = sharpness.MANIFOLD,
     seed: int = 0,
-) -> Measurement:
+) -> Finding:
     """Measures Keskar's sharpness in the full space and on a random manifold."""
     found = [
         sharpness.measure_sharpness(
@@ -106,7 +106,7 @@ def measure_sharpness(
         )
         tag = "full" if one.directions is None else "manifold"
         scalars[f"sharpness/{tag}_{one.epsilon:g}"] = one.sharpness
-    return Measurement(
+    return Finding(
         name="sharpness",
         title="sharpness (Keskar et al. 2016, Metric 2.1)",
         lines=tuple(lines),
@@ -115,9 +115,7 @@ def measure_sharpness(
     )
 
 
-def measure_hessian(
-    objective: Objective, *, count: int, products: int, seed: int = 0
-) -> Measurement:
+def measure_hessian(objective: Objective, *, count: int, products: int, seed: int = 0) -> Finding:
     """Finds the largest eigenvalues of the Hessian of the mean loss."""
     size = objective.vector.size
     found = top_eigenvalues(
@@ -129,7 +127,7 @@ def measure_hessian(
     )
     values = ", ".join(f"{v:.4g}" for v in found.largest)
     state = "" if found.converged else f" (residuals up to {found.residuals.max():.2g})"
-    return Measurement(
+    return Finding(
         name="hessian",
         title="largest eigenvalues of the Hessian (Lanczos)",
         lines=(
@@ -150,12 +148,12 @@ def measure_hessian(
     )
 
 
-def measure_line(objective: Objective, *, points: int, seed: int = 0) -> Measurement:
+def measure_line(objective: Objective, *, points: int, seed: int = 0) -> Finding:
     """Draws the loss along a filter-normalised random direction."""
     places = np.linspace(-landscape.RANGE, landscape.RANGE, points)
     direction = _direction(objective, seed)
     losses = landscape.line(objective.value, objective.vector, direction, places)
-    return Measurement(
+    return Finding(
         name="landscape_1d",
         title="loss along a filter-normalised direction (Li et al. 2018)",
         lines=(("landscape, line", _range_text(losses)),),
@@ -165,12 +163,12 @@ def measure_line(objective: Objective, *, points: int, seed: int = 0) -> Measure
     )
 
 
-def measure_plane(objective: Objective, *, points: int, seed: int = 0) -> Measurement:
+def measure_plane(objective: Objective, *, points: int, seed: int = 0) -> Finding:
     """Draws the loss over two filter-normalised random directions."""
     places = np.linspace(-landscape.RANGE, landscape.RANGE, points)
     directions = (_direction(objective, seed), _direction(objective, seed + 1))
     losses = landscape.plane(objective.value, objective.vector, directions, places, places)
-    return Measurement(
+    return Finding(
         name="landscape_2d",
         title="loss over two filter-normalised directions (Li et al. 2018)",
         lines=(("landscape, plane", _range_text(losses)),),
@@ -186,7 +184,7 @@ def measure_between(
     *,
     points: int,
     names: tuple[str, str],
-) -> Measurement:
+) -> Finding:
     """Draws the loss between this solution (x = 0) and another (x = 1).
 
     Both ways where the network has batch norm: statistics on the line too, and taken afresh at
@@ -202,7 +200,7 @@ def measure_between(
     else:
         curves = {"loss": next(iter(curves.values()))}
     lines = [(f"between, {label}", _range_text(losses)) for label, losses in curves.items()]
-    return Measurement(
+    return Finding(
         name="interpolation",
         title=f"loss between {names[0]} (0) and {names[1]} (1)",
         lines=tuple(lines),
@@ -217,7 +215,7 @@ def measure_between(
     )
 
 
-def measure_layers(objective: Objective, solutions: Mapping[str, np.ndarray]) -> Measurement:
+def measure_layers(objective: Objective, solutions: Mapping[str, np.ndarray]) -> Finding:
     """Measures |w| / |grad L(w)| of every tensor, with batch norm as in training.
 
     Args:
@@ -242,7 +240,7 @@ def measure_layers(objective: Objective, solutions: Mapping[str, np.ndarray]) ->
                 f"|w|/|g| from {low.ratio:.3g} ({low.name}) to {high.ratio:.4g} ({high.name})",
             )
         )
-    return Measurement(
+    return Finding(
         name="layers",
         title="weight norm over gradient norm, by layer (You et al. 2017)",
         lines=tuple(lines),
@@ -255,7 +253,7 @@ def measure_layers(objective: Objective, solutions: Mapping[str, np.ndarray]) ->
     )
 
 
-def measure_drift(first: np.ndarray, later: Mapping[int, np.ndarray]) -> Measurement:
+def measure_drift(first: np.ndarray, later: Mapping[int, np.ndarray]) -> Finding:
     """Measures the distance from the first weights against the updates.
 
     Args:
@@ -275,7 +273,7 @@ def measure_drift(first: np.ndarray, later: Mapping[int, np.ndarray]) -> Measure
         text += f"; no fit to {len(updates)} checkpoints, three are needed"
     else:
         text += f"; {growth.slope:.3g} log t + {growth.intercept:.3g}, R^2 {growth.r_squared:.3f}"
-    return Measurement(
+    return Finding(
         name="drift",
         title="distance from the first weights (Hoffer et al. 2017)",
         lines=(("drift", text),),

@@ -5,7 +5,7 @@ over all trials count in which the validation error first reaches the goal.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy.stats import qmc
@@ -112,51 +112,6 @@ def quasi_random(space: Mapping[str, Range], trials: int, *, seed: int) -> list[
         {name: limits.at(float(p)) for (name, limits), p in zip(space.items(), point, strict=True)}
         for point in points
     ]
-
-
-def first_reached(curve: Iterable[tuple[int, float]], target: float) -> int | None:
-    """Returns the first step whose error is at most the target; None if there is none.
-
-    Args:
-        curve: (updates done, error), in order; it is read no further than needed, so that a
-            training which yields them ends there. An error that is not finite ends it too.
-        target: the goal, in the units of the error.
-    """
-    for step, error in curve:
-        if not math.isfinite(error):
-            return None
-        if error <= target:
-            return step
-    return None
-
-
-def steps_to_target(
-    train: Callable[[int, dict[str, float]], Iterable[tuple[int, float]]],
-    batches: Sequence[int],
-    space: Mapping[str, Range] | Callable[[int], Mapping[str, Range]],
-    *,
-    target: float,
-    trials: int,
-    seed: int = 0,
-) -> list[BatchResult]:
-    """Searches every batch size on its own and returns what each trial needed.
-
-    Args:
-        train: (global batch, settings) -> (updates done, validation error) as it goes; it decides
-            how long a trial may last.
-        batches: examples per update.
-        space: of the hyperparameters, the same at every batch or a function of it.
-        target: validation error to reach.
-        trials: at each batch; the paper has 100.
-        seed: each batch has its own points of the sequence.
-    """
-    results = []
-    for number, batch in enumerate(batches):
-        own = space(batch) if callable(space) else space
-        points = quasi_random(own, trials, seed=seed + number)
-        done = [Trial(p, first_reached(train(batch, p), target)) for p in points]
-        results.append(BatchResult(batch, tuple(done)))
-    return results
 
 
 def fit_results(results: Sequence[BatchResult]) -> Tradeoff:

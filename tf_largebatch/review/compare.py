@@ -67,13 +67,13 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _write(entries: list[comparison.Entry], folder: Path) -> None:
-    from tf_largebatch.review import curves
+    from tf_largebatch.review import figures
     from tf_largebatch.review.page import compare_plans, flatten, split_shared, write_page
 
     comparison_tables.write_csv(entries, folder / ROWS)
     comparison_tables.write_epochs_csv(entries, folder / EPOCHS)
     named = [(entry.label, entry.row, entry.train_examples) for entry in entries]
-    picture = curves.draw_comparison(named, folder / FIGURE)
+    picture = figures.draw_comparison(named, folder / FIGURE)
     plans, differing = compare_plans([entry.plan for entry in entries])
     environments = [list(flatten(entry.result.environment)) for entry in entries]
     alike, environment = split_shared(environments)
@@ -83,7 +83,7 @@ def _write(entries: list[comparison.Entry], folder: Path) -> None:
         entries=entries,
         verdict=comparison_tables.say(entries),
         header=comparison_tables.HEADER,
-        rows=[(curves.colour(i), c) for i, c in enumerate(comparison_tables.table(entries))],
+        rows=[(figures.colour(i), c) for i, c in enumerate(comparison_tables.table(entries))],
         picture=picture,
         departures=comparison_tables.departures(entries),
         differing=differing,

@@ -1,13 +1,86 @@
-"""The style of all figures, as PNG bytes, and the figure of the noise scale.
-
-matplotlib is imported to draw.
-"""
+"""One style for all figures, and the figures of runs; matplotlib is imported to draw."""
 
 import io
+import math
 from collections.abc import Sequence
+from pathlib import Path
+
+from tf_largebatch.records.files import write_bytes
+from tf_largebatch.records.result import EpochRecord, Result, RowResult
+from tf_largebatch.review.tables import error_text, is_finite, scale_text
 
 # Okabe and Ito's colours, told apart by colour-blind readers; without yellow, pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
+STYLES = ("-", "-.", ":")  # the second round of colours is drawn in the second style
+ALONG = {"epoch": "epoch", "update": "update", "images_seen": "images seen"}
+
+
+def draw_curves(result: Result, path: Path) -> bytes:
+    """Draws validation error against epoch and writes it as PNG.
+
+    One colour per row: the mean over the seeds that finished as a line, their range as a band.
+    Each diverged run is a thin line that ends in a cross. At full scale the published errors are
+    dashed lines; a miniature's paper is another experiment and is left out.
+
+    Returns:
+        The bytes of the file, to be embedded.
+    """
+    figure, axes = make_axes((7, 4.6))
+    paper = {
+        number: row.published_error_pct
+        for number, row in enumerate(result.rows)
+        if result.scale == "full" and is_finite(row.published_error_pct)
+    }
+    for number, error in paper.items():
+        axes.axhline(error, color=colour(number), ls="--", lw=1)
+    legend = _draw_rows(axes, [(row.label, row) for row in result.rows], also=[*paper.values()])
+    title = axes.set_title(f"{result.title} · {scale_text(result)}", fontsize=10, wrap=True)
+    title.set_parse_math(False)
+    return write_png(figure, path, legend)
+
+
+def draw_comparison(named: Sequence[tuple[str, RowResult, int]], path: Path) -> bytes:
+    """Draws validation errors of several set-ups and writes them as PNG.
+
+    One panel against epoch; where batches differ one against updates, and where the sizes of the
+    data differ one against images seen. Looks as in `draw_curves`, without published errors.
+
+    Args:
+        named: (label, row, images of an epoch) of each.
+        path: of the file.
+
+    Returns:
+        The bytes of the file.
+    """
+    panels = ["epoch"]
+    panels += ["update"] * (len({row.global_batch for _, row, _ in named}) > 1)
+    panels += ["images_seen"] * (len({examples for *_, examples in named}) > 1)
+    figure, *all_axes = make_axes((7, 1 + 3.2 * len(panels)), panels=len(panels))
+    rows = [(label, row) for label, row, _ in named]
+    for axes, along in zip(all_axes, panels, strict=True):
+        legend = _draw_rows(axes, rows, along=along)
+    return write_png(figure, path, legend)
+
+
+def draw_rates(rates: Sequence[tuple[str, Sequence[float], Sequence[float]]], path: Path) -> bytes:
+    """Draws learning rate against epoch and writes it as PNG.
+
+    Args:
+        rates: (label, epochs, rates) of each schedule; the last two are equally long.
+        path: of the file.
+
+    Returns:
+        The bytes of the file.
+    """
+    figure, axes = make_axes((7, 3.6))
+    for number, (label, epochs, values) in enumerate(rates):
+        # A rate holds until the next update changes it.
+        axes.plot(epochs, values, **_look(number), label=label, drawstyle="steps-post")
+    name_axes(axes, "epoch", "learning rate")
+    axes.set_xlim(left=0)
+    axes.set_yscale("symlog", linthresh=1e-3)  # drops of ten, and warmups from zero
+    axes.set_ylim(bottom=0)
+    return write_png(figure, path, axes.get_legend_handles_labels()[0])
 
 
 def draw_noise(
@@ -36,6 +109,27 @@ def draw_noise(
     return finish(figure, axes, xlabel, "examples", legend=True)
 
 
+def colour(number: int) -> str:
+    """Returns the colour of row `number` in the figure and the report."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def make_axes(size: tuple[float, float] = (6.4, 4.2), *, panels: int = 1) -> tuple:
+    """Returns an empty figure of this size in inches, and the axes of each panel, from above."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, *figure.subplots(panels, squeeze=False)[:, 0]
+
+
+def name_axes(axes, xlabel: str, ylabel: str) -> None:
+    """Names the axes, and draws their grid."""
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def plain_numbers(axis, base: int = 10) -> None:
     """Writes 256 for 2^8, and 130 for 1.3 x 10^2, on an axis that may span less than a decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -46,24 +140,93 @@ def plain_numbers(axis, base: int = 10) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def make_axes(size: tuple[float, float] = (6.4, 4.2)):
-    """Returns an empty figure of this size in inches, and its axes."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    return figure, figure.add_subplot()
-
-
 def finish(figure, axes, xlabel: str, ylabel: str, *, legend: bool) -> bytes:
     """Names the axes, draws the legend below them if asked, and returns the figure as PNG."""
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    if legend and axes.get_legend_handles_labels()[1]:
-        shown = figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    name_axes(axes, xlabel, ylabel)
+    return as_png(figure, axes.get_legend_handles_labels()[0] if legend else ())
+
+
+def as_png(figure, legend: Sequence = ()) -> bytes:
+    """Returns the figure as PNG, with these entries in a legend below it."""
+    if legend:
+        shown = figure.legend(handles=legend, loc="outside lower center", ncols=2, fontsize=9)
         for text in shown.get_texts():
-            text.set_parse_math(False)  # names are the user's words
+            text.set_parse_math(False)  # names are the user's words: a $ is no mathematics
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()
+
+
+def write_png(figure, path: Path, legend: Sequence) -> bytes:
+    """Writes the figure, whole or not at all, and returns the bytes of the file."""
+    data = as_png(figure, legend)
+    write_bytes(path, data)
+    return data
+
+
+def _look(number: int) -> dict:
+    return {"color": colour(number), "ls": STYLES[number // len(COLOURS) % len(STYLES)]}
+
+
+def _draw_rows(
+    axes,
+    named: Sequence[tuple[str, RowResult]],
+    *,
+    along: str = "epoch",
+    also: Sequence[float] = (),
+) -> list:
+    """Draws (label, row) against a field of their epochs; returns the entries of the legend.
+
+    `also` are errors for which the axis must have room.
+    """
+    legend = [_draw_row(axes, row, _look(i), label, along) for i, (label, row) in enumerate(named)]
+    name_axes(axes, ALONG[along], "validation error, %")
+    if along == "epoch":
+        axes.set_xlim(left=0)
+    else:  # the updates of a small batch are many times those of a large one
+        axes.set_xscale("log")
+    drawn = [e for _, row in named for run in row.runs for _, e in _points(run.epochs)] + [*also]
+    # A tenfold range would press the rows that work onto the bottom of a linear axis.
+    if drawn and min(drawn) > 0 and max(drawn) >= 10 * min(drawn):
+        axes.set_yscale("log")
+        plain_numbers(axes.yaxis)
+    elif not drawn:
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "no epoch finished", ha="center", transform=axes.transAxes)
+    return legend
+
+
+def _draw_row(axes, row: RowResult, look: dict, label: str, along: str):
+    from matplotlib.lines import Line2D
+
+    by_epoch: dict[int, list[float]] = {}
+    for run in row.runs:
+        points = _points(run.epochs, along)
+        if run.diverged_at is None:
+            for epoch, error in points:
+                by_epoch.setdefault(epoch, []).append(error)
+            continue
+        axes.plot(*zip(*points, strict=True), **look, lw=0.8) if points else None
+        # A run that diverged within its first epoch has no point: its cross stands at the top.
+        epoch, error = points[-1] if points else (0, 0.97)
+        where = axes.transData if points else axes.get_xaxis_transform()
+        axes.plot(epoch, error, "X", color=look["color"], ms=9, mec="white", transform=where)
+    epochs = sorted(by_epoch)
+    errors = [by_epoch[e] for e in epochs]
+    mark = "o" if len(epochs) < 10 else None
+    axes.plot(epochs, [sum(e) / len(e) for e in errors], **look, lw=1.8, marker=mark, ms=4)
+    if len(row.errors_pct) > 1:
+        low, high = map(min, errors), map(max, errors)
+        axes.fill_between(epochs, [*low], [*high], color=look["color"], alpha=0.18, lw=0)
+    text = f"{label}: {error_text(row)}{' %' * bool(row.errors_pct)}"
+    if row.diverged:
+        text += f" (×: {row.diverged} of {len(row.runs)})"
+    return Line2D([], [], **look, lw=1.8, label=text)
+
+
+def _points(epochs: tuple[EpochRecord, ...], along: str = "epoch") -> list[tuple[int, float]]:
+    return [
+        (getattr(e, along), e.validation_error_pct)
+        for e in epochs
+        if math.isfinite(e.validation_error_pct)
+    ]

@@ -1,34 +1,69 @@
-"""What instruments found in a run's folder, read back for a report.
+"""What instruments find on a run: JSON, arrays, figures and TensorBoard events in its folder.
 
-Standard library only.
+Reading them back for a report needs the standard library only.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tf_largebatch.records.files import read_json, write_csv
+from tf_largebatch.records.files import read_json, write_bytes, write_csv, write_json
 
 FOLDER = "diagnostics"  # of a run: <name>.json, .npz and .png of each instrument
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One instrument on one run.
+    """What one instrument found on one run.
 
     Attributes:
         name: of its files.
         title: one line.
         lines: (label, text) of its table.
-        facts: (label, text) of what it was measured on.
-        picture: PNG, or None.
+        facts: (label, text) of what it was measured on; known when it is read back.
+        numbers: plain data; this and the following are not read back.
+        arrays: what the figure was drawn from, by name.
+        scalars: for TensorBoard, by tag.
+        figure: PNG, or None.
     """
 
     name: str
     title: str
     lines: tuple[tuple[str, str], ...]
     facts: tuple[tuple[str, str], ...] = ()
-    picture: bytes | None = None
+    numbers: dict = field(default_factory=dict)
+    arrays: dict = field(default_factory=dict)
+    scalars: dict[str, float] = field(default_factory=dict)
+    figure: bytes | None = None
+
+
+def write_findings(
+    findings: Sequence[Finding], folder: Path, *, step: int, facts: Mapping, events: bool = True
+) -> None:
+    """Writes `<name>.json`, `.npz` and `.png` of each, whole or not at all, and TensorBoard events.
+
+    Args:
+        findings: to write; earlier ones of the same name are replaced.
+        folder: made where it is missing.
+        step: updates of the solution.
+        facts: plain data kept with each: images, seed, model.
+        events: whether TensorBoard shall have them.
+    """
+    import numpy as np
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in findings:
+        if one.arrays:
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **one.arrays)
+            write_bytes(folder / f"{one.name}.npz", buffer.getvalue())
+        if one.figure is not None:
+            write_bytes(folder / f"{one.name}.png", one.figure)
+        kept = {"title": one.title, "lines": one.lines, "measured": one.numbers, "facts": facts}
+        write_json(folder / f"{one.name}.json", kept)
+    if events:
+        _write_events(findings, folder, step)
 
 
 def read_findings(run: Path) -> list[Finding]:
@@ -58,7 +93,7 @@ def _read(path: Path) -> Finding:
             title=str(kept["title"]),
             lines=tuple((str(label), str(text)) for label, text in kept["lines"]),
             facts=tuple((label, _text(value)) for label, value in kept["facts"].items()),
-            picture=picture.read_bytes() if picture.exists() else None,
+            figure=picture.read_bytes() if picture.exists() else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         problem = (("cannot be read", f"{path.name} is damaged: measure it again"),)
@@ -67,3 +102,16 @@ def _read(path: Path) -> Finding:
 
 def _text(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _write_events(findings: Sequence[Finding], folder: Path, step: int) -> None:
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(str(folder))
+    with writer.as_default(step=step):
+        for one in findings:
+            for tag, value in one.scalars.items():
+                tf.summary.scalar(tag, value)
+            if one.figure is not None:
+                tf.summary.image(one.name, tf.io.decode_png(one.figure)[tf.newaxis])
+    writer.close()

@@ -16,10 +16,7 @@ an estimate for the population that the N examples came from.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-
-import numpy as np
 
 DECAY = 0.95  # ours; the paper does not state its own
 WARM_ESTIMATES = 20  # ours: one time constant of the default decay
@@ -77,34 +74,6 @@ def from_two_batches(
     return NoiseEstimate(grad_sq=grad_sq, trace=trace)
 
 
-def from_gradients(gradients: Iterable[np.ndarray], *, batch: int = 1) -> NoiseEstimate:
-    """Estimates from the mean gradients of equal batches, at one set of weights.
-
-    With batches of one example this is the sample covariance itself: for small models, and to check
-    the other estimate.
-
-    Args:
-        gradients: float [weights] each, two or more; used one at a time, summed in float64.
-        batch: examples behind each.
-
-    Raises:
-        ValueError: fewer than two.
-    """
-    squares, total, count = 0.0, 0.0, 0
-    for gradient in gradients:
-        row = np.asarray(gradient, np.float64)
-        squares, total, count = squares + float(row @ row), total + row, count + 1
-    if count < 2:
-        raise ValueError(
-            f"`gradients` must be two or more. Received: {count}. Use more examples, or smaller "
-            "micro-batches"
-        )
-    mean = total / count
-    return from_two_batches(
-        squares / count, float(mean @ mean), small_batch=batch, big_batch=batch * count
-    )
-
-
 class NoiseScale:
     """Running B_simple: the ratio of exponential averages of tr(Sigma) and |G|^2.
 
@@ -112,16 +81,15 @@ class NoiseScale:
 
     Args:
         decay: of the averages per estimate, in [0, 1).
-        average_all: plain sums instead, where the weights stand still.
 
     Raises:
         ValueError: `decay` out of range.
     """
 
-    def __init__(self, decay: float = DECAY, *, average_all: bool = False):
+    def __init__(self, decay: float = DECAY):
         if not 0 <= decay < 1:
             raise ValueError(f"`decay` must be in [0, 1). Received: decay={decay}")
-        self._decay = 1.0 if average_all else decay
+        self._decay = decay
         self._grad_sq = self._trace = self._weight = 0.0
         self.count = 0
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from tf_largebatch.records.files import read_json, write_csv
 from tf_largebatch.records.result import Result, RowResult, SeedResult
 from tf_largebatch.records.run_folder import METRICS, PLAN, RESULT
-from tf_largebatch.review.curves import colour, draw_curves
+from tf_largebatch.review.figures import colour, draw_curves
 from tf_largebatch.review.findings import FOLDER, Finding, read_findings, write_findings_csv
 from tf_largebatch.review.page import compare_plans, duration_text, flatten, write_page
 from tf_largebatch.review.tables import (

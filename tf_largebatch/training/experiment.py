@@ -17,8 +17,8 @@ from tf_largebatch.records.files import read_json, write_json
 from tf_largebatch.records.plan import Plan
 from tf_largebatch.records.recipe import Expected
 from tf_largebatch.records.result import Result, RowResult, SeedResult
-from tf_largebatch.review import curves, report
-from tf_largebatch.review.training_noise import keep_noise
+from tf_largebatch.review import figures, report
+from tf_largebatch.review.tensorboard.noise import keep_noise
 from tf_largebatch.schedules import trace
 from tf_largebatch.training.build import make_schedule
 from tf_largebatch.training.train import Job, train
@@ -94,7 +94,7 @@ def run(
     )
     if not team.chief:
         return result
-    curves.draw_rates([_rates(row) for row in rows], folder / report.RATES)
+    figures.draw_rates([_rates(row) for row in rows], folder / report.RATES)
     report.write_rows_csv(result, folder / report.ROWS)
     report.write_runs_csv(result, folder / report.RUNS)
     plans = [row.plan.to_json() for row in rows]

@@ -1,18 +1,28 @@
-"""The gradient noise scale while a model trains, from gradients that are there anyway."""
+"""The gradient noise scale while a model trains, from gradients that are there anyway.
 
+A callback writes it to TensorBoard; at the end of the run its course is read back for the report.
+"""
+
+import math
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from tf_largebatch.review.figures import draw_noise
+from tf_largebatch.review.findings import FOLDER, Finding, write_findings
 from tf_largebatch.review.noise_scale import (
     DECAY,
     WARM_ESTIMATES,
+    NoiseEstimate,
     NoiseScale,
     advise,
     from_two_batches,
 )
+from tf_largebatch.review.tensorboard.summaries import read_scalars
 
+NOISE = "noise"  # of a run: the events of `NoiseScaleScalars`
 NEEDED = ("grad_norm", "micro_grad_norm", "micro_batch", "global_batch")
 
 
@@ -94,3 +104,55 @@ class NoiseScaleScalars(keras.callbacks.Callback):
             tf.summary.scalar("noise/trace", average.trace)
             if average.b_simple is not None and self.scale.count >= WARM_ESTIMATES:
                 tf.summary.scalar("noise/b_simple", average.b_simple)
+
+
+def keep_noise(run: Path, *, global_batch: int) -> None:
+    """Writes what a run's events say of its noise scale next to the other instruments' files.
+
+    A run without such events gets nothing.
+
+    Args:
+        run: its folder.
+        global_batch: of its last updates.
+    """
+    found = measure_training_noise(run, global_batch=global_batch)
+    if found is not None:
+        facts = {"updates": found.numbers["updates"], "global batch": global_batch}
+        write_findings([found], run / FOLDER, step=facts["updates"], facts=facts, events=False)
+
+
+def measure_training_noise(run: Path, *, global_batch: int) -> Finding | None:
+    """Returns the course of B_simple and the last average's advice, or None without events.
+
+    Args:
+        run: the folder of a run.
+        global_batch: of its last updates.
+    """
+    tags = ("noise/grad_sq", "noise/trace", "noise/b_simple")
+    grad_sq, trace, told = read_scalars(run / NOISE, *tags)
+    updates = sorted(set(grad_sq) & set(trace))
+    if not updates:  # without events, or killed between the first two points
+        return None
+    last = NoiseEstimate(grad_sq[updates[-1]], trace[updates[-1]])
+    advice = advise(last, global_batch=global_batch, updates=updates[-1])
+    # The first averages are of a few updates: shown from where the callback gives a scale itself.
+    scales = np.array([told.get(u, math.nan) for u in updates])
+    return Finding(
+        name="noise_while_training",
+        title="gradient noise scale while training (McCandlish et al. 2018)",
+        lines=(("noise scale at the end", advice),),
+        numbers={
+            "grad_sq": last.grad_sq,
+            "trace": last.trace,
+            "b_simple": last.b_simple,
+            "updates": updates[-1],
+            "advice": advice,
+        },
+        arrays={
+            "updates": np.array(updates),
+            "grad_sq": np.array([grad_sq[u] for u in updates]),
+            "trace": np.array([trace[u] for u in updates]),
+            "b_simple": scales,
+        },
+        figure=draw_noise(updates, scales, global_batch, xlabel="updates"),
+    )

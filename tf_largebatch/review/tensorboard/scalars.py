@@ -15,7 +15,13 @@ from tensorboard.plugins.hparams import summary as hparams_summary
 from tf_largebatch.review.tensorboard.dashboards import make_layout
 from tf_largebatch.review.tensorboard.layers import layer_points, named_tensors
 from tf_largebatch.review.tensorboard.pictures import picture_grid
-from tf_largebatch.review.tensorboard.summaries import drop_from, scalar_pb, text_pb, write
+from tf_largebatch.review.tensorboard.summaries import (
+    drop_from,
+    read_scalars,
+    scalar_pb,
+    text_pb,
+    write,
+)
 
 # Name in the logs of an update, tag, and mean over a window. For updates of one size the harmonic
 # mean of rates is images over time.
@@ -134,9 +140,9 @@ class TensorBoardScalars(keras.callbacks.Callback):
             [(v.path, len(v.shape)) for v in self.model.trainable_variables] if self.model else []
         )
         if self._first_update:
-            self._best_top1 = _last_value(
-                self._folder / "validation", METRICS[0][0], self._first_epoch
-            )
+            [best] = read_scalars(self._folder / "validation", METRICS[0][0])
+            known = [epoch for epoch in best if epoch <= self._first_epoch]
+            self._best_top1 = best[max(known)] if known else None
         else:
             self._write_once()
         # TensorBoard takes the first such mark in a folder for the start: a fresh run has one too.
@@ -244,17 +250,3 @@ def _experiment(hparams: dict):
         for tag, title in METRICS
     ]
     return hparams_summary.experiment_pb(columns, metrics)
-
-
-def _last_value(folder: Path, tag: str, last_step: int) -> float | None:
-    """Reads the newest value of a scalar up to a step back, or None where there is none."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    if not folder.is_dir():
-        return None
-    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
-    events.Reload()
-    if tag not in events.Tags()["tensors"]:
-        return None
-    known = [event for event in events.Tensors(tag) if event.step <= last_step]
-    return float(tf.make_ndarray(known[-1].tensor_proto)) if known else None

@@ -1,6 +1,7 @@
-"""Points for TensorBoard, written several at a time, and the mark of a run that goes on."""
+"""Points of TensorBoard: written several at a time, marked where a run goes on, and read back."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -8,7 +9,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 
-__all__ = ["drop_from", "scalar_pb", "text_pb", "write"]
+__all__ = ["drop_from", "read_scalars", "scalar_pb", "text_pb", "write"]
 
 
 def write(writer: tf.summary.SummaryWriter, step: int, summaries: Iterable[Summary]) -> None:
@@ -35,3 +36,23 @@ def drop_from(writer: tf.summary.SummaryWriter, step: int) -> None:
     # Not in the public interface of writers: the resource behind one.
     tf.raw_ops.ImportEvent(writer=writer._resource, event=mark.SerializeToString())
     writer.flush()
+
+
+def read_scalars(folder: Path, *tags: str) -> list[dict[int, float]]:
+    """Returns step -> value of each scalar; empty where there is none.
+
+    Of a step that a restart did again, it is the newer value.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    if not folder.is_dir():
+        return [{} for _ in tags]
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    events.Reload()
+    there = events.Tags()["tensors"]
+    return [
+        {e.step: float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)}
+        if tag in there
+        else {}
+        for tag in tags
+    ]
