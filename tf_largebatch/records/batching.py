@@ -14,6 +14,9 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
+
+from tf_largebatch.records.checks import check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,7 @@ class BatchPlan:
         global_batch: examples per update over all replicas, > 0.
         train_examples: examples per epoch, > 0.
         replicas: devices that train in step, > 0.
-        micro_batch: examples per replica per forward pass; None takes the whole replica batch.
+        micro_batch: examples per replica per forward pass; the whole replica batch if left out.
         whole_epochs: round the updates of each epoch up instead of those of the whole run.
         start_update: the first update that is split so; others came before it where the batch
             changes during training (see `followed_by`).
@@ -40,38 +43,36 @@ class BatchPlan:
     global_batch: int
     train_examples: int
     replicas: int = 1
-    micro_batch: int | None = None
+    micro_batch: int = None  # type: ignore[assignment]  # set below
     whole_epochs: bool = False
     start_update: int = 0
     start_position: int = 0
     start_epoch: Fraction = Fraction(0)
 
-    def __post_init__(self):
-        for name in ("global_batch", "train_examples", "replicas"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(
-                    f"`{name}` must be a whole number of at least 1. Received: {name}={value!r}"
-                )
+    def __post_init__(self) -> None:
+        self._check_whole("global_batch", "train_examples", "replicas")
         if self.global_batch % self.replicas:
             raise ValueError(
                 f"`global_batch` must be a multiple of the replicas. Received: "
                 f"global_batch={self.global_batch}, replicas={self.replicas}. Replica counts that "
                 f"divide it: {_nearest_divisors(self.global_batch, self.replicas)}"
             )
-        micro = self.replica_batch if self.micro_batch is None else self.micro_batch
-        if not isinstance(micro, int) or isinstance(micro, bool) or micro < 1:
-            raise ValueError(
-                "`micro_batch` must be a whole number of at least 1. "
-                f"Received: micro_batch={micro!r}"
-            )
-        if self.replica_batch % micro:
+        if self.micro_batch is None:
+            object.__setattr__(self, "micro_batch", self.replica_batch)
+        self._check_whole("micro_batch")
+        if self.replica_batch % self.micro_batch:
             raise ValueError(
                 f"`micro_batch` must divide the replica batch of {self.replica_batch} "
-                f"({self.global_batch} / {self.replicas} replicas). Received: micro_batch={micro}. "
-                f"Nearest that do: {_nearest_divisors(self.replica_batch, micro)}"
+                f"({self.global_batch} / {self.replicas} replicas). Received: "
+                f"micro_batch={self.micro_batch}. Nearest that do: "
+                f"{_nearest_divisors(self.replica_batch, self.micro_batch)}"
             )
-        object.__setattr__(self, "micro_batch", micro)
+
+    def _check_whole(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            check(whole and value >= 1, name, "a whole number of at least 1", value)
 
     @property
     def replica_batch(self) -> int:
@@ -103,7 +104,7 @@ class BatchPlan:
     def _exact_epoch_at(self, update: int) -> Fraction:
         return self.start_epoch + (update - self.start_update) / self.updates_per_epoch
 
-    def position_at(self, update):
+    def position_at(self, update: Any) -> Any:
         """Returns the examples used before `update`: a number, or a tensor for a tensor."""
         return self.start_position + (update - self.start_update) * self.global_batch
 

@@ -1,12 +1,12 @@
 """Update rules."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tf_largebatch.records.checks import check, check_at_least
 
 
-def _check_common(spec) -> None:
+def _check_common(spec: Any) -> None:
     check_at_least(
         0,
         optimizer_weight_decay=spec.weight_decay,
@@ -14,7 +14,7 @@ def _check_common(spec) -> None:
     )
 
 
-def _check_momentum(spec) -> None:
+def _check_momentum(spec: Any) -> None:
     check(0 <= spec.momentum < 1, "optimizer.momentum", "in [0, 1)", spec.momentum)
     _check_common(spec)
 
@@ -35,7 +35,8 @@ class SGDSpec:
     weight_decay: float = 0.0
     exempt_rank_below: int = 2
 
-    __post_init__ = _check_momentum
+    def __post_init__(self) -> None:
+        _check_momentum(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class LARSSpec:
     decay_in_norm: Literal["sum", "combined"] = "sum"
     exempt_rank_below: int = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_momentum(self)
         check(
             self.trust_coefficient > 0,
@@ -95,7 +96,7 @@ class LAMBSpec:
     clip_norm: float | None = None
     exempt_rank_below: int = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("beta_1", "beta_2"):
             value = getattr(self, name)
             check(0 <= value < 1, f"optimizer.{name}", "in [0, 1)", value)
@@ -133,7 +134,7 @@ class RMSpropSGDSpec:
     weight_decay: float = 0.0
     exempt_rank_below: int = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_momentum(self)
         check_at_least(
             0, optimizer_center_epochs=self.center_epochs, optimizer_rmsprop_rate=self.rmsprop_rate

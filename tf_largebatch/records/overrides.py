@@ -18,7 +18,7 @@ FIXED = ("name", "row", "title", "paper", "expected", "notes", "data.name")
 
 def fields(record: Any, prefix: str = "") -> dict[str, Any]:
     """Returns every field that can be set: dotted name -> value, in the record's order."""
-    found = {}
+    found: dict[str, Any] = {}
     for field in dataclasses.fields(record):
         name, value = prefix + field.name, getattr(record, field.name)
         if name in FIXED:
@@ -74,7 +74,8 @@ def _hint(record: Any, name: str) -> Any:
 
 def _rebuild(record: Any, values: dict[str, Any]) -> Any:
     """Replaces all fields at once, so that records check the whole and not each step to it."""
-    changes, parts = {}, {}
+    changes: dict[str, Any] = {}
+    parts: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         first, _, rest = name.partition(".")
         if rest:

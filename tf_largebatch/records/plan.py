@@ -5,6 +5,7 @@ Standard library only: a plan answers before a framework could be imported.
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from tf_largebatch.records import architectures, sources
 from tf_largebatch.records.batching import BatchPlan
@@ -117,7 +118,7 @@ class Plan:
         rows = [f"| {label.strip()} | {text} |" for label, text in self.lines()]
         return "\n".join(["| | |", "|---|---|", *rows])
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """Returns plain data: the lines, and the records they were made of."""
         return {
             "rows": [[label.strip(), text] for label, text in self.lines()],

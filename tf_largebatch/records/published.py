@@ -5,6 +5,7 @@ The rows stand in `published.json` beside this file. Standard library only.
 
 import functools
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,7 @@ class PublishedResult:
     confidence: str
     notes: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # Some rows are losses or batch sizes; only percentages have a range.
         if self.value is not None and "%" in self.metric and not 0 <= self.value <= 100:
             raise ValueError(f"`value` must be in 0..100. Received: value={self.value} ({self.id})")
@@ -93,8 +94,7 @@ def match(paper: str, global_batch: int, error_pct: float) -> PublishedResult | 
         and abs(row.error_pct - error_pct) < 0.051
         and (row.hardware or row.time)
     ]
-    timed = [row for row in found if row.time] or found
-    return timed[0] if timed else None
+    return min(found, key=lambda row: not row.time, default=None)
 
 
 @functools.cache
@@ -106,8 +106,7 @@ def load() -> dict[str, PublishedResult]:
     """
     rows = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
     records = {row["id"]: PublishedResult(**row) for row in rows}
-    if len(records) != len(rows):
-        ids = [row["id"] for row in rows]
-        twice = sorted({i for i in ids if ids.count(i) > 1})
-        raise ValueError(f"`id` must be unique. Received twice: {', '.join(twice)}")
+    twice = [i for i, number in Counter(row["id"] for row in rows).items() if number > 1]
+    if twice:
+        raise ValueError(f"`id` must be unique. Received twice: {', '.join(sorted(twice))}")
     return records

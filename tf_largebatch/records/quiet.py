@@ -3,9 +3,10 @@
 import os
 import sys
 import tempfile
+from typing import Any
 
 
-def import_tensorflow():
+def import_tensorflow() -> Any:
     """Returns the module; what it writes while it loads is shown only if it fails."""
     if "tensorflow" in sys.modules:
         return sys.modules["tensorflow"]

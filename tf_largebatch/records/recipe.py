@@ -4,6 +4,7 @@ A `Recipe` checks itself when it is made; siblings are made with `dataclasses.re
 record means in TensorFlow is decided in `train.py` alone. Standard library only.
 """
 
+import itertools
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
@@ -118,32 +119,23 @@ class Recipe:
     expected: Expected | None = None
     notes: tuple[str, ...] = ()
 
-    def __post_init__(self):
-        check(self.global_batch >= 1, "global_batch", "at least 1", self.global_batch)
-        check(self.epochs > 0, "epochs", "above 0", self.epochs)
-        check(self.reference_rate > 0, "reference_rate", "above 0", self.reference_rate)
-        check(self.reference_batch >= 1, "reference_batch", "at least 1", self.reference_batch)
-        for name in ("precision", "wire"):
+    def __post_init__(self) -> None:
+        for name in ("global_batch", "reference_batch"):
+            check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name in ("epochs", "reference_rate"):
+            check(getattr(self, name) > 0, name, "above 0", getattr(self, name))
+        for name, known in (("precision", PRECISIONS), ("wire", PRECISIONS), ("scaling", RULES)):
             value = getattr(self, name)
-            check(value in PRECISIONS, name, f"one of {', '.join(PRECISIONS)}", value)
-        check(self.scaling in RULES, "scaling", f"one of {', '.join(RULES)}", self.scaling)
+            check(value in known, name, f"one of {', '.join(known)}", value)
         self.schedule.check_epochs(self.epochs)
         plain = self.data.plain_last_epochs
         check(plain <= self.epochs, "data.plain_last_epochs", f"at most {self.epochs:g}", plain)
         starts = [0.0, *(epoch for epoch, _ in self.growth), self.epochs]
-        check(
-            all(a < b for a, b in zip(starts, starts[1:], strict=False)),
-            "growth",
-            f"at rising epochs within 0 to {self.epochs:g}",
-            self.growth,
-        )
-        check(
-            not (self.growth and self.whole_epochs),
-            "growth",
-            "empty with whole_epochs",
-            self.growth,
-        )
-        check(all(batch >= 1 for _, batch in self.growth), "growth", "of batches >= 1", self.growth)
+        growth = self.growth
+        rising = all(a < b for a, b in itertools.pairwise(starts))
+        check(rising, "growth", f"at rising epochs within 0 to {self.epochs:g}", growth)
+        check(not growth or not self.whole_epochs, "growth", "empty with whole_epochs", growth)
+        check(all(batch >= 1 for _, batch in growth), "growth", "of batches >= 1", growth)
 
     @property
     def label(self) -> str:
@@ -153,30 +145,34 @@ class Recipe:
     @property
     def peak_rate(self) -> float:
         """The reference rate, scaled to the global batch."""
-        return scaled_rate(
-            self.scaling, self.reference_rate, self.global_batch, self.reference_batch
-        )
+        return scaled_rate(*self._rule)
 
     @property
     def rate_arithmetic(self) -> str:
         """The same as text: `3.2 = 0.1 x 8192 / 256 (linear)`."""
-        return explain_rate(
-            self.scaling, self.reference_rate, self.global_batch, self.reference_batch
-        )
+        return explain_rate(*self._rule)
+
+    @property
+    def _rule(self) -> tuple[str, float, int, int]:
+        return self.scaling, self.reference_rate, self.global_batch, self.reference_batch
 
     @property
     def updates(self) -> int:
         """Updates of the whole training on one device, at the data set's published size."""
         return self.phases()[-1].updates_at(self.epochs)
 
-    def batch_plan(
+    def batch_plan(self, **sizes: int | None) -> BatchPlan:
+        """Returns how the first update is split; arguments and errors as for `phases`."""
+        return self.phases(**sizes)[0]  # type: ignore[arg-type]
+
+    def phases(
         self,
         *,
         replicas: int = 1,
         micro_batch: int | None = None,
         train_examples: int | None = None,
-    ) -> BatchPlan:
-        """Returns the plan of one update on this many replicas.
+    ) -> tuple[BatchPlan, ...]:
+        """Returns how updates are split in each phase of the batch; one where it does not change.
 
         Args:
             replicas: devices that train in step.
@@ -186,21 +182,6 @@ class Recipe:
 
         Raises:
             ValueError: sizes that do not divide, or that would change the batch-norm batch.
-        """
-        return self.phases(
-            replicas=replicas, micro_batch=micro_batch, train_examples=train_examples
-        )[0]
-
-    def phases(
-        self,
-        *,
-        replicas: int = 1,
-        micro_batch: int | None = None,
-        train_examples: int | None = None,
-    ) -> tuple[BatchPlan, ...]:
-        """Returns the plans of all phases of the batch, in order; one where it does not change.
-
-        Args and errors as for `batch_plan`.
         """
         plan = BatchPlan(
             global_batch=self.global_batch,
@@ -221,11 +202,11 @@ class Recipe:
             )
         return tuple(plans)
 
-    def _micro_batch(self, global_batch: int, replicas: int, wanted: int | None) -> int | None:
+    def _micro_batch(self, global_batch: int, replicas: int, wanted: int | None) -> int:
         """The default on ImageNet is the batch-norm batch, or what nearly every device can hold."""
+        replica_batch = max(global_batch // replicas, 1)
         if wanted is not None or not isinstance(self.data, ImageNetSpec):
-            return wanted
-        replica_batch = global_batch // replicas
+            return replica_batch if wanted is None else wanted
         if self.model.bn_batch is not None:
             return min(self.model.bn_batch, replica_batch)
         return max(d for d in range(1, MICRO_BATCH + 1) if replica_batch % d == 0)
@@ -288,6 +269,6 @@ class Miniature:
     contrast: str
     rows: tuple[Row, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         labels = [row.label for row in self.rows]
         check(len(set(labels)) == len(labels), "rows", "labelled uniquely", labels)

@@ -11,6 +11,7 @@ import dataclasses
 import math
 import statistics
 from dataclasses import dataclass, field
+from typing import Any
 
 SCHEMA = 1
 LAST_EPOCHS = 5  # arXiv:1706.02677 §5.1: median error of the final five epochs
@@ -75,7 +76,7 @@ class SeedResult:
         return statistics.median(e.validation_error_pct for e in self.epochs[-LAST_EPOCHS:])
 
     @classmethod
-    def from_json(cls, data: dict) -> "SeedResult":
+    def from_json(cls, data: dict[str, Any]) -> "SeedResult":
         """Reads the fields back; a derived `top1_error_pct` is left to follow again."""
         return cls(
             **{k: v for k, v in data.items() if k not in ("top1_error_pct", "epochs")},
@@ -101,7 +102,7 @@ class RowResult:
 
     label: str
     shows: str = ""
-    recipe: dict
+    recipe: dict[str, Any]
     global_batch: int
     peak_rate: float
     updates: int
@@ -153,7 +154,7 @@ class Result:
     scale: str
     departures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    environment: dict = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
     rows: tuple[RowResult, ...] = ()
     wall_seconds: float = 0.0
 
@@ -162,7 +163,7 @@ class Result:
         """Whether the run counts as a departure and never as a reproduction."""
         return bool(self.departures)
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """Returns plain data: the fields, and per row the numbers that follow from them."""
         data = {"schema": SCHEMA, **dataclasses.asdict(self)}
         for row, plain in zip(self.rows, data["rows"], strict=True):
@@ -173,7 +174,7 @@ class Result:
         return data
 
     @classmethod
-    def from_json(cls, data: dict) -> "Result":
+    def from_json(cls, data: dict[str, Any]) -> "Result":
         """Reads what `to_json` wrote.
 
         Raises:
@@ -191,7 +192,7 @@ class Result:
         return cls(**plain, rows=rows)
 
 
-def _row_from_json(row: dict) -> RowResult:
+def _row_from_json(row: dict[str, Any]) -> RowResult:
     derived = ("mean_error_pct", "std_error_pct", "runs")
     return RowResult(
         **{k: v for k, v in row.items() if k not in derived},

@@ -17,7 +17,9 @@ import platform
 import subprocess
 import sys
 import time
+import typing
 from pathlib import Path
+from typing import Any
 
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import read_json, write_csv, write_json
@@ -45,7 +47,7 @@ def default_folder(name: str) -> Path:
     return folder
 
 
-def claim(folder: Path, identity: dict) -> bool:
+def claim(folder: Path, identity: dict[str, Any]) -> bool:
     """Makes the folder this run's own, or recognises it as this run's from before.
 
     Args:
@@ -95,7 +97,7 @@ def claim(folder: Path, identity: dict) -> bool:
     return False
 
 
-def _deciding(identity: dict) -> dict:
+def _deciding(identity: dict[str, Any]) -> dict[str, Any]:
     """Without what its recipes say beside their numbers, which versions word in other ways."""
     recipes = [deciding(recipe) for recipe in identity.get("recipes", [])]
     return {**identity, "recipes": recipes} if recipes else identity
@@ -130,7 +132,7 @@ def read_metrics(path: Path) -> list[EpochRecord]:
     """Reads what `write_metrics` wrote; an absent file holds no epochs."""
     if not path.exists():
         return []
-    kinds = {f.name: f.type for f in dataclasses.fields(EpochRecord)}
+    kinds = typing.get_type_hints(EpochRecord)
     with path.open(newline="", encoding="utf-8") as file:
         return [
             EpochRecord(**{name: kinds[name](value) for name, value in line.items()})
@@ -138,8 +140,9 @@ def read_metrics(path: Path) -> list[EpochRecord]:
         ]
 
 
-def environment() -> dict:
+def environment() -> dict[str, Any]:
     """Returns versions, hardware and commit as plain data, without importing a framework."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = {}
     for package in PACKAGES:
         try:
@@ -150,9 +153,7 @@ def environment() -> dict:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores,
         "versions": versions,
         "commit": _commit(),
         "command": " ".join([Path(sys.executable).name, *sys.orig_argv[1:]]),
@@ -170,13 +171,12 @@ def processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the source, with `+` where files differ from it; None outside a checkout."""
-    source = Path(__file__).parents[1]
+    """The package's commit, with `+` where its files differ from it; None outside a checkout."""
+    package = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(source), *arguments], capture_output=True, text=True, timeout=10
-        )
+        command = ["git", "-C", str(package), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:

@@ -1,8 +1,9 @@
 """Courses of the rate, in epochs."""
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 from tf_largebatch.records.checks import check, check_at_least
 
@@ -26,7 +27,7 @@ class WarmupSpec:
     warmup_shape: Literal["linear", "quadratic", "power", "cosine", "constant"] = "linear"
     warmup_power: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_at_least(
             0,
             schedule_warmup_epochs=self.warmup_epochs,
@@ -39,9 +40,19 @@ class WarmupSpec:
             self.warmup_power,
         )
 
-    def stretched(self, factor: float):
+    def stretched(self, factor: float) -> Self:
         """Returns the same course in `factor` times the epochs."""
-        return dataclasses.replace(self, warmup_epochs=factor * self.warmup_epochs)
+
+        def times(value: Any) -> Any:
+            return tuple(map(times, value)) if isinstance(value, tuple) else factor * value
+
+        return dataclasses.replace(self, **{n: times(value) for n, value in self._times().items()})
+
+    def _times(self) -> dict[str, Any]:
+        """The fields that are epochs, where they are given."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        ends = ("_epoch", "_epochs")
+        return {n: v for n, v in values.items() if n.endswith(ends) and v is not None}
 
     def check_epochs(self, epochs: float) -> None:
         """Checks that the course ends within `epochs`."""
@@ -51,7 +62,8 @@ class WarmupSpec:
     @property
     def last_epoch(self) -> float:
         """Where the course changes last, as far as it states it."""
-        return self.warmup_epochs
+        times = (v if isinstance(v, tuple) else (v,) for v in self._times().values())
+        return float(max(itertools.chain(*times)))
 
     def milestones(self, peak_rate: float, epochs: float) -> list[Milestone]:
         """Returns where the rate changes its course.
@@ -87,8 +99,8 @@ class StepsSpec(WarmupSpec):
     drop_factor: float = 0.1
     drop_shares: tuple[float, ...] | None = None
 
-    def __post_init__(self):
-        rising = all(a < b for a, b in zip(self.drop_epochs, self.drop_epochs[1:], strict=False))
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in itertools.pairwise(self.drop_epochs))
         check(
             rising and all(e > 0 for e in self.drop_epochs),
             "schedule.drop_epochs",
@@ -110,17 +122,6 @@ class StepsSpec(WarmupSpec):
                 f"at most the first drop ({self.drop_epochs[0]:g})",
                 self.warmup_epochs,
             )
-
-    def stretched(self, factor: float) -> "StepsSpec":
-        """Returns the same course in `factor` times the epochs."""
-        drops = tuple(factor * epoch for epoch in self.drop_epochs)
-        warmup = factor * self.warmup_epochs
-        return dataclasses.replace(self, warmup_epochs=warmup, drop_epochs=drops)
-
-    @property
-    def last_epoch(self) -> float:
-        """The last drop."""
-        return max(self.warmup_epochs, *self.drop_epochs, 0.0)
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -159,7 +160,7 @@ class PolynomialSpec(WarmupSpec):
     whole_run: bool = False
     extra_updates: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check(self.power > 0, "schedule.power", "above 0", self.power)
         check_at_least(
             0, schedule_end_rate=self.end_rate, schedule_extra_updates=self.extra_updates
@@ -182,22 +183,11 @@ class PolynomialSpec(WarmupSpec):
             self.warmup_epochs,
         )
 
-    def stretched(self, factor: float) -> "PolynomialSpec":
-        """Returns the same course in `factor` times the epochs."""
-        end = None if self.end_epoch is None else factor * self.end_epoch
-        warmup = factor * self.warmup_epochs
-        return dataclasses.replace(self, warmup_epochs=warmup, end_epoch=end)
-
-    @property
-    def last_epoch(self) -> float:
-        """The end of the fall, where it is stated."""
-        return self.end_epoch or self.warmup_epochs
-
     def _after_warmup(self, peak_rate: float, epochs: float) -> float:
         if not self.whole_run:
             return peak_rate
         left = 1.0 - self.warmup_epochs / (self.end_epoch or epochs)
-        return self.end_rate + (peak_rate - self.end_rate) * left**self.power
+        return float(self.end_rate + (peak_rate - self.end_rate) * left**self.power)
 
     def milestones(self, peak_rate: float, epochs: float) -> list[Milestone]:
         """Returns the warmup, the middle of the fall and its end."""
@@ -223,7 +213,7 @@ class CosineSpec(WarmupSpec):
 
     end_rate: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_at_least(0, schedule_end_rate=self.end_rate)
         super().__post_init__()
 
