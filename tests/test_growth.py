@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_loop import StopAt
 
 from tf_largebatch.data.arrays import ArraySource
 from tf_largebatch.optimizers import MomentumSGD
@@ -14,8 +15,8 @@ from tf_largebatch.records.recipe import DigitsSpec, ModelSpec, Recipe, SGDSpec,
 from tf_largebatch.schedules import Steps, trace
 from tf_largebatch.training.checkpoint import Checkpoints, Progress
 from tf_largebatch.training.evaluation import Scores
-from tf_largebatch.training.loop import fit
 from tf_largebatch.training.step import TrainingStep
+from tf_largebatch.training.train import fit
 from tf_largebatch.training.workers.strategy import make_strategy
 
 EXAMPLES, EPOCHS = 100, 5.0
@@ -160,12 +161,13 @@ def test_a_run_that_was_stopped_in_any_phase_goes_on_bit_for_bit(source, tmp_pat
     step, progress = make_step(), Progress()
     saved = Checkpoints(tmp_path, step.model, step.optimizer)
 
-    def pause(progress):
-        if progress.update == stop:
-            saved.save(progress)
-        return progress.update == stop
-
-    train(source, step, progress, after_block=pause, pause_every=5 if stop != 34 else 17)
+    train(
+        source,
+        step,
+        progress,
+        keepers=[StopAt(stop, saved.save)],
+        pause_every=5 if stop != 34 else 17,
+    )
     assert progress.update == stop
 
     step = make_step()

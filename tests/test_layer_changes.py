@@ -15,7 +15,7 @@ from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD
 from tf_largebatch.training.checkpoint import Progress
 from tf_largebatch.training.evaluation import Scores
 from tf_largebatch.training.layer_changes import LayerChanges
-from tf_largebatch.training.loop import fit
+from tf_largebatch.training.train import fit
 
 SCORES = Scores(loss=1.0, top1_error_pct=50.0, top5_error_pct=10.0, examples=4)
 SPLITS = [(1, None), (1, 6), (2, None), (2, 3)]

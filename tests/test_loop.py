@@ -11,10 +11,11 @@ from tf_largebatch.optimizers import MomentumSGD
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.errors import InputError, NonFiniteError
 from tf_largebatch.schedules import Steps
+from tf_largebatch.training.blocks import BLOCK
 from tf_largebatch.training.checkpoint import Checkpoints, Progress
 from tf_largebatch.training.evaluation import Scores
-from tf_largebatch.training.loop import BLOCK, fit
 from tf_largebatch.training.step import TrainingStep
+from tf_largebatch.training.train import fit
 from tf_largebatch.training.workers.strategy import make_strategy
 
 SCORES = Scores(loss=1.0, top1_error_pct=50.0, top5_error_pct=10.0, examples=4)
@@ -54,6 +55,21 @@ def run(step, *, epochs, progress=None, poison=None, **options):
 
     fit(step, batches=batches, evaluate=lambda: SCORES, epochs=epochs, progress=progress, **options)
     return progress
+
+
+class StopAt:
+    """A keeper that ends the training after an update, and calls `save` there."""
+
+    def __init__(self, update, save=lambda progress: None):
+        self.update, self.save = update, save
+
+    def after_block(self, progress):
+        if progress.update == self.update:
+            self.save(progress)
+        return progress.update == self.update
+
+    def after_epoch(self, progress):
+        pass
 
 
 class Log(keras.callbacks.Callback):
@@ -123,7 +139,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, stop):
     expected = run(whole, epochs=2)
 
     first = make_step(50, 1)
-    halted = run(first, epochs=2, after_block=lambda progress: progress.update == stop)
+    halted = run(first, epochs=2, keepers=[StopAt(stop)])
     assert halted.update == stop
     Checkpoints(tmp_path, first.model, first.optimizer).save(halted)
 

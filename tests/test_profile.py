@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import keras
 import pytest
 import tensorflow as tf
-from test_loop import make_step, run
+from test_loop import StopAt, make_step, run
 
 from tf_largebatch.records.console import Parser, span
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.training import session
 from tf_largebatch.training.profile import Profile
+from tf_largebatch.training.rows import check_profile
 from tf_largebatch.training.step import waiting
 
 
@@ -47,7 +47,7 @@ def test_a_training_that_ends_inside_writes_its_trace(tmp_path):
         step,
         epochs=1,
         profile=Profile(3, 50, tmp_path),
-        after_block=lambda progress: progress.update == 5,
+        keepers=[StopAt(5)],
     )
     assert len(list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))) == 1
 
@@ -124,4 +124,4 @@ def test_a_profile_must_end_within_the_run(profile, fine):
             InputError, match="within the 150 updates of goyal_8k. Received: 148:151"
         )
     ):
-        session._check_profile(profile, plan)
+        check_profile(profile, plan)

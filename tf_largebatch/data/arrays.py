@@ -54,6 +54,7 @@ class ArraySource:
         augmentation: str = "no augmentation",
     ):
         self.name = name
+        self.eval_batch = 517  # all of the digits
         self.classes = classes
         self.image_shape = self.eval_image_shape = tuple(train[0].shape[1:])
         self.pixel_mean = tuple(float(m) for m in pixel_mean)

@@ -137,6 +137,7 @@ class ImageNetSource:
     """
 
     name = "imagenet2012"
+    eval_batch = 64
     pixel_mean = PIXEL_MEAN
     pixel_std = PIXEL_STD
 

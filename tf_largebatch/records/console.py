@@ -4,17 +4,19 @@ Standard library only.
 """
 
 import argparse
+import contextlib
+import dataclasses
 import difflib
 import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from tf_largebatch.records.errors import InputError, StoppedError
+from tf_largebatch.records.errors import InputError, StoppedError, WorkerLostError
 
-WRONG_INPUT = 2  # exit status
+WRONG_INPUT, WORKER_LOST = 2, 4  # exit statuses
 LARGEST_SEED = 2**31 - 1
 
 
@@ -29,48 +31,74 @@ class Parser(argparse.ArgumentParser):
         self.exit(WRONG_INPUT, f"{self.prog}: {message}\n")
 
 
+@dataclasses.dataclass
+class End:
+    """How a command ends.
+
+    Attributes:
+        status: the exit status.
+    """
+
+    status: int = 0
+
+
+@contextlib.contextmanager
+def ending(parser: Parser) -> Iterator[End]:
+    """Ends the process with the status that the block sets, or that its error stands for.
+
+    Status 2: an `InputError`, as one line. 4: a worker is gone (a `WorkerLostError`). 128 + n:
+    signal n asked for an end (a `StoppedError`, Ctrl-C), or nobody reads the output any more
+    (`| head`).
+
+    Args:
+        parser: of the command's flags.
+    """
+    end = End()
+    try:
+        with _answered(parser, end):
+            yield end
+        sys.stdout.flush()  # here, where a closed pipe is answered
+    except KeyboardInterrupt:
+        end.status = 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The interpreter flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        end.status = 128 + signal.SIGPIPE
+    sys.exit(end.status)
+
+
+@contextlib.contextmanager
+def _answered(parser: Parser, end: End) -> Iterator[None]:
+    try:
+        yield
+    except SystemExit as left:  # --help, or what argparse refuses
+        end.status = left.code if isinstance(left.code, int) else 0
+    except InputError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        end.status = WRONG_INPUT
+    except WorkerLostError as lost:
+        print(lost, file=sys.stderr)
+        end.status = WORKER_LOST
+    except StoppedError as stopped:
+        print(stopped, file=sys.stderr)
+        end.status = 128 + stopped.signal
+
+
 def run_command(
     parser: Parser,
     run: Callable[[argparse.Namespace], int | None],
     argv: Sequence[str] | None = None,
 ) -> NoReturn:
-    """Runs one command line and exits with its status.
+    """Runs one command line and exits, as `ending` says.
 
     Args:
         parser: of its flags.
         run: the command itself; returns the exit status, None for 0.
         argv: arguments; None for those of the process.
-
-    Status 2: an `InputError`, as one line. 128 + n: signal n asked for an end (a `StoppedError`,
-    Ctrl-C), or nobody reads the output any more (`| head`).
     """
-    try:
-        status = _run(parser, run, argv)
-        sys.stdout.flush()  # here, where a closed pipe is answered
-    except KeyboardInterrupt:
-        status = 128 + signal.SIGINT
-    except BrokenPipeError:
-        # The interpreter flushes once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 128 + signal.SIGPIPE
-    sys.exit(status)
-
-
-def _run(
-    parser: Parser,
-    run: Callable[[argparse.Namespace], int | None],
-    argv: Sequence[str] | None,
-) -> int:
-    try:
-        return run(parser.parse_args(argv)) or 0
-    except SystemExit as end:  # --help, or what argparse refuses
-        return end.code if isinstance(end.code, int) else 0
-    except InputError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return WRONG_INPUT
-    except StoppedError as stopped:
-        print(stopped, file=sys.stderr)
-        return 128 + stopped.signal
+    with ending(parser) as end:
+        end.status = run(parser.parse_args(argv)) or 0
+    raise AssertionError("`ending` exits")
 
 
 def choose(name: str, names: Iterable[str], what: str) -> str:

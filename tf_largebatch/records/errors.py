@@ -36,3 +36,7 @@ class StoppedError(Exception):
     def __init__(self, message: str, signal: int):
         super().__init__(message)
         self.signal = signal
+
+
+class WorkerLostError(Exception):
+    """Another worker of the run is gone. One line; the command line exits with status 4."""

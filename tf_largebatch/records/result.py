@@ -163,6 +163,11 @@ class Result:
         """Whether the run counts as a departure and never as a reproduction."""
         return bool(self.departures)
 
+    @property
+    def diverged(self) -> bool:
+        """Whether no run's loss stayed finite."""
+        return all(run.diverged_at is not None for row in self.rows for run in row.runs)
+
     def to_json(self) -> dict[str, Any]:
         """Returns plain data: the fields, and per row the numbers that follow from them."""
         data = {"schema": SCHEMA, **dataclasses.asdict(self)}

@@ -23,6 +23,8 @@ from tf_largebatch.records.optimizer_spec import LAMBSpec, LARSSpec, RMSpropSGDS
 from tf_largebatch.records.recipe import Recipe
 from tf_largebatch.records.schedule_spec import CosineSpec, PolynomialSpec, StepsSpec
 from tf_largebatch.schedules import BatchPhases, Cosine, Polynomial, Steps, Warmup
+from tf_largebatch.training.run import Run
+from tf_largebatch.training.step import TrainingStep
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 # Weights stay float32 under all of them.
@@ -273,3 +275,30 @@ def make_loss(spec: LossSpec) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         return tf.where(read > 0, tf.reduce_sum(each, axis=-1), 0.0)
 
     return loss
+
+
+def make_step(run: Run) -> TrainingStep:
+    """Makes the network and its update rule, on the devices that train them."""
+    recipe, batch, settings = run.plan.recipe, run.plan.batch, run.plan.settings
+    keras.utils.set_random_seed(run.seed)
+    with run.team.strategy.scope():
+        model = make_model(
+            recipe,
+            run.dataset,
+            run.seed,
+            precision=settings.precision,
+            bn_replicas=recipe.bn_replicas(batch),
+        )
+        # The step scales the loss; Keras would wrap the optimizer to divide by a scale of its own.
+        model.compile(optimizer=make_optimizer(recipe, run.plan.phases), auto_scale_loss=False)
+    return TrainingStep(
+        model,
+        model.optimizer,
+        loss=make_loss(recipe.loss),
+        plan=batch,
+        strategy=run.team.strategy,
+        scale_loss=settings.precision == "float16",
+        seed=run.seed,
+        wire_dtype=None if settings.wire == "float32" else settings.wire,
+        pack_bytes=settings.pack_mb << 20,
+    )

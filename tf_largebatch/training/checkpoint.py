@@ -1,6 +1,8 @@
 """Checkpoints from which a killed run continues at the exact update."""
 
 import shutil
+import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,8 +12,11 @@ import tensorflow as tf
 
 from tf_largebatch.records.errors import InputError, StorageError
 from tf_largebatch.records.result import EpochRecord
+from tf_largebatch.records.run_folder import METRICS, read_metrics, write_metrics
 from tf_largebatch.records.settings import Settings
-from tf_largebatch.training.step import COLUMNS
+from tf_largebatch.training.evaluation import Scores
+from tf_largebatch.training.run import Run
+from tf_largebatch.training.step import COLUMNS, TrainingStep
 
 # What writing to a full disk raises: TensorFlow reports it under several names.
 _WRITE_ERRORS = (tf.errors.OpError, OSError)
@@ -32,6 +37,45 @@ class Progress:
     records: list[EpochRecord] = field(default_factory=list)
     rows: np.ndarray = field(default_factory=lambda: np.zeros((0, len(COLUMNS)), np.float32))
     seconds: float = 0.0
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch that trains now, 1 for the first."""
+        return self.records[-1].epoch + 1 if self.records else 1
+
+    def add(self, rows: np.ndarray, seconds: float) -> None:
+        """Counts a block of updates."""
+        self.update += len(rows)
+        self.rows = np.concatenate([self.rows, rows])
+        self.seconds += seconds
+
+    def end_epoch(self, epoch: int, seen: int, scores: Scores) -> EpochRecord:
+        """Turns the updates since the last epoch into the record of this one.
+
+        Args:
+            epoch: which.
+            seen: training images used so far.
+            scores: of the model as it stands.
+        """
+        rows = self.rows
+        mean = dict(zip(COLUMNS, rows.mean(axis=0, dtype=np.float64).tolist(), strict=True))
+        record = EpochRecord(
+            epoch=epoch,
+            update=self.update,
+            images_seen=seen,
+            learning_rate=float(rows[-1, COLUMNS.index("learning_rate")]),
+            train_loss=mean["loss"],
+            train_error_pct=100.0 * (1.0 - mean["accuracy"]),
+            validation_loss=scores.loss,
+            validation_error_pct=scores.top1_error_pct,
+            validation_top5_error_pct=scores.top5_error_pct,
+            seconds=self.seconds,
+            unread=round(float(rows[:, COLUMNS.index("unread")].sum(dtype=np.float64))),
+            validation_unread=scores.unread,
+        )
+        self.records.append(record)
+        self.rows, self.seconds = rows[:0], 0.0
+        return record
 
 
 class Checkpoints:
@@ -142,3 +186,64 @@ class Checkpoints:
             rows=rows,
             seconds=float(self._seconds.numpy()),
         )
+
+
+class Saver:
+    """Restores a run, and writes its checkpoints: after every epoch and as the settings say.
+
+    Only the chief writes. State is the same on all workers, so none has anything to add.
+
+    Args:
+        run: what trains.
+        step: its update.
+    """
+
+    def __init__(self, run: Run, step: TrainingStep):
+        self._run = run
+        self._metrics = run.folder / METRICS
+        self._checkpoints = Checkpoints(
+            run.folder / "checkpoints",
+            step.model,
+            step.optimizer,
+            others=step.variables,
+            keep=run.plan.settings.keep,
+        )
+        self._saved = time.monotonic()
+
+    def restore(self) -> Progress:
+        """Returns where the newest whole checkpoint stands, the same on all workers.
+
+        Raises:
+            InputError: there are checkpoints, but none can be restored; or workers see others.
+        """
+        progress = self._checkpoints.restore(read_metrics(self._metrics))
+        self._run.team.agree("the checkpoint that --run-dir shows", f"update {progress.update}")
+        for damage in self._checkpoints.damaged if self._run.team.chief else ():
+            print(f"{damage}: continues from update {progress.update}", file=sys.stderr)
+        return progress
+
+    def save(self, progress: Progress) -> None:
+        """Writes the epochs' records and then the checkpoint that goes with them.
+
+        Raises:
+            StorageError: one of them cannot be written.
+        """
+        if not self._run.team.chief:
+            return
+        try:
+            write_metrics(self._metrics, progress.records)
+        except OSError as error:
+            raise StorageError(f"{self._metrics} could not be written ({error.strerror})") from None
+        self._checkpoints.save(progress)
+        self._saved = time.monotonic()
+
+    def after_block(self, progress: Progress) -> None:
+        """Saves if it is time."""
+        settings = self._run.plan.settings
+        by_count = settings.checkpoint_updates and not progress.update % settings.checkpoint_updates
+        if by_count or time.monotonic() - self._saved > 60.0 * settings.checkpoint_minutes:
+            self.save(progress)
+
+    def after_epoch(self, progress: Progress) -> None:
+        """Saves."""
+        self.save(progress)

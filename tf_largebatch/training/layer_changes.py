@@ -4,7 +4,7 @@ Only updates that are looked at pay: for one copy of the weights and two norms o
 training step is the same one, run for that update by itself, so that nothing is compiled twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 import keras
@@ -18,13 +18,36 @@ class LayerChanges:
     Args:
         model: built.
         optimizer: its optimizer; with `trust_ratios()` if it has any.
+        every: updates from one look to the next; None for no look.
     """
 
-    def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer):
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        every: int | None = None,
+    ):
         self._variables, self._optimizer = model.trainable_variables, optimizer
+        self._every = every
         self._norms = tf.function(self._norms)
         self._before: list[tf.Tensor] = []
         self._updates = 0
+
+    def parts(self, first: int, size: int) -> Iterator[int]:
+        """Splits a block where a multiple of `every` is reached: its last update runs alone.
+
+        Args:
+            first: number of the block's first update.
+            size: its updates.
+        """
+        if not self._every or (first + size) % self._every >= size:
+            yield size
+            return
+        if size > 1:
+            yield size - 1
+        self.keep()
+        yield 1
 
     def keep(self) -> None:
         """Keeps the weights as they are before the update."""
@@ -33,13 +56,15 @@ class LayerChanges:
         self._updates = int(self._optimizer.iterations.numpy())
 
     def compare(self) -> dict[str, Mapping[str, float]]:
-        """Returns, after the update, what it did; nothing if float16 skipped it.
+        """Returns, after the update, what it did; nothing if float16 skipped it or none was kept.
 
         Returns:
             `update_ratio`, |w' - w| / |w| of every tensor by path, without those of zeros; and
             `trust_ratio`, what the optimizer applied to each tensor that it adapts, where the rule
             has one.
         """
+        if not self._before:
+            return {}
         norms = self._norms(self._before).numpy().astype(np.float64)
         self._before = []
         if int(self._optimizer.iterations.numpy()) == self._updates:

@@ -1,256 +1,313 @@
-"""One command's rows: what they are, planned for this machine, run, and reported.
+"""One command at work: the team, the folder, the data and the plans that all its workers share.
 
-Imports no framework until something is run.
+Imports no framework until the rows are known to fit and the folder is this run's own.
 """
 
+import contextlib
 import dataclasses
+import os
+import re
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tf_largebatch.records import overrides, run_folder
-from tf_largebatch.records.errors import InputError
+from tf_largebatch.records import __version__, run_folder
+from tf_largebatch.records.console import WRONG_INPUT
+from tf_largebatch.records.errors import InputError, WorkerLostError
+from tf_largebatch.records.files import read_json, write_json
 from tf_largebatch.records.plan import Plan
-from tf_largebatch.records.recipe import Expected, ImageNetSpec, Recipe
-from tf_largebatch.records.result import Result
-from tf_largebatch.records.settings import Settings
+from tf_largebatch.records.quiet import import_tensorflow
+from tf_largebatch.records.recipe import Miniature, Recipe, Row
+from tf_largebatch.records.result import SeedResult
+from tf_largebatch.training.options import AUTO, Options
+from tf_largebatch.training.rows import (
+    SMOKE_EVAL_IMAGES,
+    SMOKE_TRAIN_IMAGES,
+    check_profile,
+    choose_rows,
+    departures_of,
+    describe_rows,
+    resolve,
+)
+from tf_largebatch.training.workers import cluster, gpus
 
-AUTO = "auto"  # --micro-batch: the largest that fits
-NOT_FINITE = 3  # exit status where no run's loss stayed finite
+if TYPE_CHECKING:
+    from tf_largebatch.data import DataSource as DataSet
+    from tf_largebatch.training.run import Run
+    from tf_largebatch.training.workers.team import Team
 
-# A smoke run's own numbers: the smallest that walk the whole path.
-SMOKE = {"global_batch": 8, "grown_batch": 16, "bn_batch": 4, "image_size": 80, "epochs": 2.0}
-SMOKE_TRAIN_IMAGES, SMOKE_EVAL_IMAGES = 32, 20
+FINISHED = "seed.json"  # of a run: its result, written last
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-    """A recipe to run and how it is shown, before a plan can be made."""
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What one command runs, and who runs it.
 
-    label: str
-    shows: str
+    Attributes:
+        recipe: the published set-up.
+        miniature: of it.
+        options: of the command line.
+        rows: run in this order.
+        plans: one for each row.
+        datasets: one for each row; rows of one data set share it.
+        folder: of the command, the same on all workers.
+        team: the workers.
+    """
+
     recipe: Recipe
-    departures: tuple[str, ...]
-    published: Expected | None
+    miniature: Miniature
+    options: Options
+    rows: list[Row]
+    plans: list[Plan]
+    datasets: "list[DataSet]"
+    folder: Path
+    team: "Team"
+
+    @property
+    def departures(self) -> tuple[str, ...]:
+        """Every change to the published set-up."""
+        return departures_of(self.plans)
+
+    def runs(self) -> "Iterator[tuple[Row, Run]]":
+        """Yields every row with every seed."""
+        from tf_largebatch.training.run import Run
+
+        count = self.options.seeds
+        single = len(self.rows) == count == 1
+        for row, plan, dataset in zip(self.rows, self.plans, self.datasets, strict=True):
+            for seed in range(self.options.seed, self.options.seed + count):
+                place = self.folder / slug(row.label) / f"seed-{seed}"
+                first = row is self.rows[0] and seed == self.options.seed
+                yield (
+                    row,
+                    Run(
+                        label=row.label if count == 1 else f"{row.label}, seed {seed}",
+                        plan=plan,
+                        dataset=dataset,
+                        seed=seed,
+                        folder=self.folder if single else place,
+                        team=self.team,
+                        profile=self.options.profile if first else None,
+                    ),
+                )
+
+    def finished(self, run: "Run") -> SeedResult | None:
+        """Returns the result of a run that ended before; None where it must be trained."""
+        mark = run.folder / FINISHED
+        if self.team.chief:
+            run.folder.mkdir(parents=True, exist_ok=True)
+        # All workers read the folder before the chief may write to it again.
+        there = mark.exists()
+        self.team.agree("the run folder", f"{mark} {'is' if there else 'is not'} there")
+        if not there:
+            return None
+        return SeedResult.from_json(read_json(mark))
+
+    def keep(self, run: "Run", done: SeedResult) -> None:
+        """Marks a run as finished, and notes what its events say of the gradient noise."""
+        if self.team.chief:
+            from tf_largebatch.review.tensorboard.noise import keep_noise
+
+            keep_noise(run.folder, global_batch=run.plan.phases[-1].global_batch)
+            write_json(run.folder / FINISHED, dataclasses.asdict(done))
 
 
-def resolve_rows(recipe, miniature, arguments, scale) -> list[Row]:
-    """The recipes that this command runs, with `--set` applied to each."""
-    if scale == "miniature":
-        wanted = [(r.label, r.shows, r.recipe, r.published) for r in miniature.rows]
-    elif scale == "full":
-        wanted = [(recipe.label, recipe.title, recipe, recipe.expected)]
-    else:
-        wanted = [("smoke", "the path works; the numbers mean nothing", _smoke(recipe), None)]
-    rows = []
-    for label, shows, base, published in wanted:
-        changed, departures = overrides.apply(base, arguments.set)
-        rows.append(
-            Row(
-                label=label,
-                shows=shows,
-                recipe=changed,
-                departures=departures,
-                published=published,
-            )
+@contextlib.contextmanager
+def open_session(recipe: Recipe, miniature: Miniature, options: Options) -> Iterator[Session]:
+    """Gathers the workers around one folder and opens the data; the chief says what will run.
+
+    Alone, a process is a team of one, and agrees with itself.
+
+    Raises:
+        InputError: something does not fit, on any worker. Nothing is left behind that was not
+            there before, and only the chief says it.
+        WorkerLostError: another worker is gone.
+    """
+    rows = choose_rows(recipe, miniature, options)
+    plans = [resolve(row.recipe, options) for row in rows]
+    workers = cluster.resolve()
+    several = workers is not None and workers.size > 1
+    _check_tpu(options, workers if several else None)
+    chief = not several or workers.is_chief
+    folder = claim(recipe, plans, options) if chief else None
+    team = None
+    try:
+        team = _gather(options, workers if several else None)
+        blocks = [options.checkpoint_updates, options.profile]  # decide where blocks of updates end
+        mine = run_folder.fingerprint([[dataclasses.asdict(p.recipe) for p in plans], blocks])
+        team.agree("recipe, settings and version", f"{__version__} {mine}")
+        folder = Path(team.exchange(str(folder))[0])
+        datasets = _agree_on_data(plans, options, folder, team)
+        plans = _agree_on_plans(rows, datasets, options, team)
+        session = Session(
+            recipe=recipe,
+            miniature=miniature,
+            options=options,
+            rows=rows,
+            plans=plans,
+            datasets=datasets,
+            folder=folder,
+            team=team,
         )
-    return rows
+        if team.chief:
+            _announce(session)
+        yield session
+    except InputError:
+        if chief:
+            run_folder.release(folder)  # nothing came of it: leave no empty run behind
+        elif team is not None:
+            sys.exit(WRONG_INPUT)  # the chief says it
+        raise
+    except Exception as error:
+        if several and (loss := _describe_loss(error, workers, options.worker_timeout)):
+            raise WorkerLostError(loss) from None
+        raise
 
 
-def _smoke(recipe: Recipe) -> Recipe:
-    """The same recipe in a few updates: its epochs squeezed into two."""
-    ratio = SMOKE["epochs"] / recipe.epochs
-    return dataclasses.replace(
-        recipe,
-        global_batch=SMOKE["global_batch"],
-        epochs=SMOKE["epochs"],
-        data=dataclasses.replace(
-            recipe.data,
-            image_size=SMOKE["image_size"],
-            eval_image_size=recipe.data.eval_image_size and SMOKE["image_size"] + 8,
-            eval_short_side=SMOKE["image_size"] + 8,
-            plain_last_epochs=recipe.data.plain_last_epochs * ratio,
-        ),
-        model=dataclasses.replace(recipe.model, bn_batch=SMOKE["bn_batch"]),
-        schedule=recipe.schedule.stretched(ratio),
-        growth=tuple((e * ratio, SMOKE["grown_batch"]) for e, _ in recipe.growth),
-        expected=None,
-    )
+def claim(recipe: Recipe, plans: list[Plan], options: Options) -> Path:
+    """Makes the run folder this run's own, once the recipes fit the devices."""
+    scale, departures = options.scale, departures_of(plans)
+    name = recipe.name if recipe.row is None or scale != "full" else f"{recipe.name}-{recipe.row}"
+    name += {"full": "", "miniature": "-mini", "smoke": "-smoke"}[scale]
+    name += "-modified" if departures else ""
+    folder = options.run_dir or run_folder.default_folder(name)
+    identity = {
+        "recipe": recipe.name,
+        "scale": scale,
+        "settings": list(departures),
+        "precision": [plan.settings.precision for plan in plans],
+        "wire": [plan.settings.wire for plan in plans],
+        "seeds": [options.seed, options.seeds],
+        "recipes": [dataclasses.asdict(plan.recipe) for plan in plans],
+    }
+    if run_folder.claim(folder, identity):
+        print(f"continues {folder}", file=sys.stderr)
+    return folder
 
 
-def make_plan(
-    recipe, arguments, departures, *, scale, data, train_examples=None, micro_batch=None
-) -> Plan:
-    """Plans one recipe for the devices of this command; InputError where its sizes do not fit."""
-    try:
-        phases = recipe.phases(
-            replicas=arguments.replicas or 1,
-            micro_batch=micro_batch if arguments.micro_batch == AUTO else arguments.micro_batch,
-            train_examples=train_examples,
-        )
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    return Plan(
-        recipe=recipe,
-        phases=phases,
-        scale=scale,
-        settings=make_settings(recipe, arguments),
-        data=data,
-        departures=departures,
-    )
+def slug(label: str) -> str:
+    """Returns the label as a folder name: `linear, warmup 5` -> `linear-warmup-5`."""
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
 
 
-def make_settings(recipe: Recipe, arguments) -> Settings:
-    """Returns the machine's side of a run: the flags, and the paper's types beside them."""
-    return Settings(
-        precision=arguments.precision or recipe.precision,
-        wire=arguments.wire or recipe.wire,
-        pack_mb=arguments.pack_mb,
-        checkpoint_updates=arguments.checkpoint_updates,
-        checkpoint_minutes=arguments.checkpoint_minutes,
-        keep=arguments.keep_checkpoints,
-        skip_unreadable=arguments.skip_unreadable,
-    )
-
-
-def describe_rows(rows: list[tuple[str, Recipe]]) -> str:
-    """One line for each (label, recipe): batch, updates and the rate with its arithmetic."""
-    width = max(len(label) for label, _ in rows)
-    return "\n".join(
-        f"  {label:<{width}}  batch {recipe.global_batch}, "
-        f"{recipe.updates:,} updates, rate {recipe.rate_arithmetic}"
-        for label, recipe in rows
-    )
-
-
-def execute(recipe, miniature, arguments, folder, rows, scale, team) -> int:
-    """Opens the data, runs the rows, and prints what was found."""
-    from tf_largebatch.review import report
-    from tf_largebatch.training import experiment
-
-    sources, plans, problem = {}, [], None
-    try:
-        sources = _open_sources(arguments, folder, rows, scale, team)
-    except InputError as error:
-        problem = error
-    data = " ".join(source.describe() for source in sources.values())
-    team.agree("the data", data, problem=problem)
-    try:
-        plans = [_final_plan(r, sources[r.recipe.data], arguments, scale, team) for r in rows]
-        _check_profile(arguments.profile, plans[0])
-    except InputError as error:
-        problem = error
-    phases = " ".join(str(phase) for plan in plans for phase in plan.phases)
-    team.agree("the plan", phases, problem=problem)
-    departures = tuple(sorted({change for plan in plans for change in plan.departures}))
-    if team.chief:
-        _announce(recipe, miniature, rows, plans, departures)
-
-    blank = Result(
-        recipe=recipe.name,
-        title=recipe.title,
-        paper=recipe.paper,
-        scale=scale,
-        departures=departures,
-        notes=recipe.notes if scale == "full" else (miniature.contrast,),
-        environment=run_folder.environment(),
-    )
-    result = experiment.run(
-        blank,
-        [
-            experiment.Row(
-                label=row.label,
-                shows=row.shows,
-                plan=plan,
-                source=sources[row.recipe.data],
-                published=row.published,
-            )
-            for row, plan in zip(rows, plans, strict=True)
-        ],
-        seeds=[arguments.seed + i for i in range(arguments.seeds)],
-        folder=folder,
-        team=team,
-        interrupt=scale == "smoke",
-        profile=arguments.profile,
-    )
-    if team.chief:
-        _conclude(report.text_table(result), folder)
-    diverged = all(run.diverged_at is not None for row in result.rows for run in row.runs)
-    if diverged and team.chief:
-        print(f"every run ended early; see {folder}/**/diverged.txt", file=sys.stderr)
-    return NOT_FINITE if diverged else 0
-
-
-def _check_profile(profile: tuple[int, int] | None, plan: Plan) -> None:
-    if profile and profile[1] > plan.updates:
+def _check_tpu(options: Options, workers: cluster.Cluster | None) -> None:
+    if options.tpu and workers is not None:
         raise InputError(
-            f"--profile must end within the {plan.updates:,} updates of {plan.recipe.label}. "
-            f"Received: {profile[0]}:{profile[1]}"
+            f"--tpu must be given to a single process, which drives the whole TPU. Received: "
+            f"--tpu {options.tpu} on worker {workers.rank} of {workers.size}"
         )
+    if options.tpu and options.precision == "float16":
+        raise InputError("--precision must be float32 or bfloat16 on a TPU. Received: float16")
 
 
-def _open_sources(arguments, folder, rows, scale, team) -> dict:
-    """Opens each row's data once."""
+def _gather(options: Options, workers: cluster.Cluster | None) -> "Team":
+    """Starts TensorFlow on this worker's devices, and waits for the others."""
+    assigned = None if workers is None else gpus.gpu_for_local_rank(workers)
+    if assigned is not None:
+        os.environ[gpus.GPUS] = assigned
+    import_tensorflow()
+    from tf_largebatch.training.workers.team import Team
+
+    # Small data want one device, ImageNet all that are there.
+    everything = options.scale == "full" or options.tpu or workers is not None
+    return Team(
+        options.replicas or (None if everything else 1),
+        tpu=options.tpu,
+        worker_timeout=options.worker_timeout,
+        join_timeout=options.join_timeout,
+    )
+
+
+def _agree_on_data(
+    plans: list[Plan], options: Options, folder: Path, team: "Team"
+) -> "list[DataSet]":
+    """Opens each row's data, once for those that share it."""
+    from tf_largebatch.data import synthetic
     from tf_largebatch.training.build import make_source
 
-    data = arguments.data
-    if scale == "smoke":
-        from tf_largebatch.data import synthetic
-
+    data, opened, problem = options.data, {}, None
+    if options.scale == "smoke":
         data = folder / "images"
         try:
             if team.chief and not data.exists():
                 synthetic.write_shards(
                     data, train_examples=SMOKE_TRAIN_IMAGES, eval_examples=SMOKE_EVAL_IMAGES
                 )
-        finally:
-            team.exchange("")  # the others wait until the pictures are there
-    return {
-        row.recipe.data: make_source(
-            row.recipe.data,
-            data,
-            epochs=row.recipe.epochs,
-            skip_unreadable=arguments.skip_unreadable > 0,
-        )
-        for row in {row.recipe.data: row for row in rows}.values()
-    }
+        except InputError as error:
+            problem = error
+        team.exchange("")  # the others wait until the pictures are there
+    try:
+        for plan in plans if problem is None else ():
+            if plan.recipe.data not in opened:
+                opened[plan.recipe.data] = make_source(
+                    plan.recipe.data,
+                    data,
+                    epochs=plan.recipe.epochs,
+                    skip_unreadable=options.skip_unreadable > 0,
+                )
+    except InputError as error:
+        problem = error
+    described = " ".join(dataset.describe() for dataset in opened.values())
+    team.agree("the data", described, problem=problem)
+    return [opened[plan.recipe.data] for plan in plans]
 
 
-def _announce(recipe, miniature, rows, plans, departures) -> None:
-    if len(plans) == 1:
-        print(plans[0].text())
+def _agree_on_plans(
+    rows: list[Row], datasets: "list[DataSet]", options: Options, team: "Team"
+) -> list[Plan]:
+    """The plans with the sizes of the data that is really there, and the micro-batch that fits."""
+    from tf_largebatch.training import micro_batch
+
+    plans, problem = [], None
+    try:
+        for row, dataset in zip(rows, datasets, strict=True):
+            fits = None
+            if options.micro_batch == AUTO:
+                recipe = resolve(row.recipe, options).recipe
+                precision = options.settings(recipe).precision
+                fits = micro_batch.find(recipe, dataset, team, precision=precision)
+            plans.append(
+                resolve(
+                    row.recipe,
+                    options,
+                    dataset=dataset,
+                    replicas=team.replicas,
+                    micro_batch=fits,
+                )
+            )
+        check_profile(options.profile, plans[0])
+    except InputError as error:
+        problem = error
+    phases = " ".join(str(phase) for plan in plans for phase in plan.phases)
+    team.agree("the plan", phases, problem=problem)
+    return plans
+
+
+def _announce(session: Session) -> None:
+    if len(session.plans) == 1:
+        print(session.plans[0].text())
     else:
-        print(f"{recipe.title} · miniature\n{miniature.contrast}")
-        print(describe_rows([(row.label, row.recipe) for row in rows]))
-        for change in departures:
+        print(f"{session.recipe.title} · miniature\n{session.miniature.contrast}")
+        labels = [row.label for row in session.rows]
+        recipes = [plan.recipe for plan in session.plans]
+        print(describe_rows(list(zip(labels, recipes, strict=True))))
+        for change in session.departures:
             print(f"modified: {change}")
     sys.stdout.flush()
 
 
-def _conclude(table: str, folder: Path) -> None:
-    print(table)
-    for name in ("report.html", "curves.png", "rates.png", "rows.csv", "result.json"):
-        print(f"{name:<12} {folder / name}")
-    print(f"TensorBoard  tensorboard --logdir {folder}")
+def _describe_loss(error: Exception, workers: cluster.Cluster, seconds: int) -> str | None:
+    """Which worker is gone; None where the error says something else."""
+    import tensorflow as tf
 
+    from tf_largebatch.training.workers.absence import describe_loss
 
-def _final_plan(row: Row, source, arguments, scale, team) -> Plan:
-    """The plan with the sizes of the data that is really there, and the micro-batch that fits."""
-    departures = row.departures
-    expected = row.recipe.batch_plan().train_examples
-    if isinstance(row.recipe.data, ImageNetSpec) and source.train_examples != expected:
-        departures += (f"training images {expected:,} -> {source.train_examples:,}",)
-    found = None
-    if arguments.micro_batch == AUTO:
-        from tf_largebatch.training import micro_batch
-
-        precision = make_settings(row.recipe, arguments).precision
-        found = micro_batch.find(row.recipe, source, team, precision=precision)
-    return make_plan(
-        row.recipe,
-        arguments,
-        departures,
-        scale=scale,
-        data=source.describe(),
-        train_examples=source.train_examples,
-        micro_batch=found,
+    gone = (
+        tf.errors.UnavailableError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
     )
+    return describe_loss(error, workers, seconds) if isinstance(error, gone) else None

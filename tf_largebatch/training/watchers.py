@@ -1,11 +1,11 @@
 """What watches a run while it trains, made from its plan."""
 
 import functools
-from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
+from tf_largebatch.data import DataSource as DataSet
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.optimizer_spec import LAMBSpec, LARSSpec
 from tf_largebatch.records.plan import Plan
@@ -13,21 +13,19 @@ from tf_largebatch.review.progress import TrainingProgress
 from tf_largebatch.review.tensorboard.dashboards import make_layout
 from tf_largebatch.review.tensorboard.noise import NoiseScaleScalars
 from tf_largebatch.review.tensorboard.scalars import TensorBoardScalars
+from tf_largebatch.training.blocks import BLOCK
 from tf_largebatch.training.checkpoint import Progress
-from tf_largebatch.training.loop import BLOCK
-
-if TYPE_CHECKING:
-    from tf_largebatch.training.train import Job
+from tf_largebatch.training.run import Run
 
 SHOWN = 10  # training images that are read for TensorBoard
 
 
-def make_watchers(job: "Job", progress: Progress) -> list[keras.callbacks.Callback]:
+def make_watchers(run: Run, progress: Progress) -> list[keras.callbacks.Callback]:
     """Returns what watches the run: progress on the terminal, everything else in TensorBoard.
 
     The gradient noise scale only where an update has several micro-batches to compare.
     """
-    plan, recipe, done = job.plan, job.plan.recipe, progress.update
+    plan, recipe, done = run.plan, run.plan.recipe, progress.update
     noise = all(phase.accumulation * phase.replicas > 1 for phase in plan.phases)
     layout = make_layout(
         adapts=isinstance(recipe.optimizer, LARSSpec | LAMBSpec),
@@ -35,16 +33,16 @@ def make_watchers(job: "Job", progress: Progress) -> list[keras.callbacks.Callba
         grows=len(plan.phases) > 1,
     )
     watchers = [
-        TrainingProgress(job.label, updates=plan.updates, epochs=recipe.epochs, done=done),
+        TrainingProgress(run.label, updates=plan.updates, epochs=recipe.epochs, done=done),
         TensorBoardScalars(
-            job.folder,
+            run.folder,
             every=BLOCK,
             plan_markdown=plan.markdown(),
-            hparams=make_hparams(plan, job.seed),
+            hparams=make_hparams(plan, run.seed),
             first_update=done,
             first_epoch=progress.records[-1].epoch if progress.records else 0,
             departures=plan.departures,
-            inputs=lambda: first_images(job.source, job.seed),
+            inputs=lambda: first_images(run.dataset, run.seed),
             layout=layout,
             # A miniature is another experiment: its error cannot be held against the paper's.
             published=(recipe.epochs, recipe.expected.top1_error_pct)
@@ -53,7 +51,7 @@ def make_watchers(job: "Job", progress: Progress) -> list[keras.callbacks.Callba
         ),
     ]
     if noise:
-        watchers.append(NoiseScaleScalars(job.folder / "noise", every=BLOCK))
+        watchers.append(NoiseScaleScalars(run.folder / "noise", every=BLOCK))
     return watchers
 
 
@@ -79,11 +77,11 @@ def make_hparams(plan: Plan, seed: int) -> dict[str, bool | float | str]:
 
 
 @functools.lru_cache(maxsize=1)
-def first_images(source, seed: int) -> np.ndarray:
+def first_images(dataset: DataSet, seed: int) -> np.ndarray:
     """Reads a run's first training images once more: [n, height, width, channels].
 
-    The rows of a command share their source: a pipeline of its own for each would take seconds.
+    The rows of a command share their data set: a pipeline of its own for each would take seconds.
     """
     # A batch of their own: the first update's would be read whole. Even, for sources that mix.
-    batch = BatchPlan(global_batch=SHOWN, train_examples=source.train_examples)
-    return next(iter(source.train_batches(batch, seed=seed).take(1)))[0].numpy()
+    batch = BatchPlan(global_batch=SHOWN, train_examples=dataset.train_examples)
+    return next(iter(dataset.train_batches(batch, seed=seed).take(1)))[0].numpy()

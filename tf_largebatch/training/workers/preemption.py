@@ -13,9 +13,13 @@ class StopNotice:
     """Remembers a signal until the loop asks; a context manager around training.
 
     The second signal acts as it always did, so that a run which hangs can still be ended.
+
+    Args:
+        team: the workers; a signal to any of them stops all at the same update.
     """
 
-    def __init__(self):
+    def __init__(self, team: Team):
+        self._team = team
         self.received: signal.Signals | None = None
         self._before: dict = {}
 
@@ -37,7 +41,14 @@ class StopNotice:
         self.received = signal.Signals(number)
         self._restore()
 
-    def agreed(self, team: Team) -> signal.Signals | None:
+    def agreed(self) -> signal.Signals | None:
         """Returns the signal that any worker received; every worker must ask at the same update."""
-        number = team.any(self.received or 0)
+        number = self._team.any(self.received or 0)
         return signal.Signals(number) if number else None
+
+    def after_block(self, progress: object) -> bool:
+        """Whether to stop."""
+        return self.agreed() is not None
+
+    def after_epoch(self, progress: object) -> None:
+        """Nothing: the next block asks."""

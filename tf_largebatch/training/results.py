@@ -1,0 +1,93 @@
+"""What a command found: one result over its rows and seeds, with table, figures and reports."""
+
+import dataclasses
+import sys
+import time
+
+import numpy as np
+
+from tf_largebatch.records import run_folder
+from tf_largebatch.records.files import write_json
+from tf_largebatch.records.plan import Plan
+from tf_largebatch.records.recipe import Row
+from tf_largebatch.records.result import Result, RowResult, SeedResult
+from tf_largebatch.review import figures, report
+from tf_largebatch.schedules import trace
+from tf_largebatch.training.build import make_schedule
+from tf_largebatch.training.run import Run
+from tf_largebatch.training.session import Session
+
+
+def conclude(session: Session, runs: list[tuple[Row, Run, SeedResult]], started: float) -> Result:
+    """Writes result, table, figures and reports, and prints the table; the chief alone.
+
+    Args:
+        session: what ran.
+        runs: each with its row and its result, in the order of the rows.
+        started: `time.perf_counter()` at the start.
+    """
+    rows = tuple(
+        _row_result(row, plan, [_placed(run, done, session) for r, run, done in runs if r is row])
+        for row, plan in zip(session.rows, session.plans, strict=True)
+    )
+    recipe, scale = session.recipe, session.options.scale
+    result = Result(
+        recipe=recipe.name,
+        title=recipe.title,
+        paper=recipe.paper,
+        scale=scale,
+        departures=session.departures,
+        notes=recipe.notes if scale == "full" else (session.miniature.contrast,),
+        environment=run_folder.environment(),
+        rows=rows,
+        wall_seconds=time.perf_counter() - started,
+    )
+    if session.team.chief:
+        _write(session, result)
+        print(report.text_table(result))
+        for name in ("report.html", "curves.png", "rates.png", "rows.csv", "result.json"):
+            print(f"{name:<12} {session.folder / name}")
+        print(f"TensorBoard  tensorboard --logdir {session.folder}")
+        if result.diverged:
+            print(f"every run ended early; see {session.folder}/**/diverged.txt", file=sys.stderr)
+    return result
+
+
+def _placed(run: Run, done: SeedResult, session: Session) -> SeedResult:
+    return dataclasses.replace(done, folder=str(run.folder.relative_to(session.folder)))
+
+
+def _row_result(row: Row, plan: Plan, runs: list[SeedResult]) -> RowResult:
+    return RowResult(
+        label=row.label,
+        shows=row.shows,
+        recipe=dataclasses.asdict(plan.recipe),
+        global_batch=plan.recipe.global_batch,
+        peak_rate=plan.recipe.peak_rate,
+        updates=plan.updates,
+        published_error_pct=row.published.top1_error_pct if row.published else None,
+        published_std_pct=row.published.std if row.published else None,
+        runs=tuple(runs),
+    )
+
+
+def _write(session: Session, result: Result) -> None:
+    folder = session.folder
+    figures.draw_rates(
+        [(row.label, *_rates(plan)) for row, plan in zip(session.rows, session.plans, strict=True)],
+        folder / report.RATES,
+    )
+    report.write_rows_csv(result, folder / report.ROWS)
+    report.write_runs_csv(result, folder / report.RUNS)
+    plans = [plan.to_json() for plan in session.plans]
+    report.write_run_reports(result, plans, folder)
+    report.write_report(result, plans, folder)
+    # Last, so that a result is there only when everything else is.
+    write_json(folder / run_folder.RESULT, result.to_json())
+
+
+def _rates(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """The epoch and the rate of every update."""
+    updates = np.arange(plan.updates)
+    rates = trace(make_schedule(plan.recipe, plan.phases), updates)
+    return np.array([plan.epoch_at(int(u)) for u in updates]), rates

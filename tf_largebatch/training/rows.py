@@ -1,0 +1,127 @@
+"""What a command runs: its rows, each resolved to a plan for this machine. No framework."""
+
+import dataclasses
+
+from tf_largebatch.records import overrides
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.data_spec import ImageNetSpec
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.plan import Plan, describe_data
+from tf_largebatch.records.recipe import Miniature, Recipe, Row
+from tf_largebatch.training.options import AUTO, Options
+
+# A smoke run's own numbers: the smallest that walk the whole path.
+SMOKE = {"global_batch": 8, "grown_batch": 16, "bn_batch": 4, "image_size": 80, "epochs": 2.0}
+SMOKE_TRAIN_IMAGES, SMOKE_EVAL_IMAGES = 32, 20
+
+
+def choose_rows(recipe: Recipe, miniature: Miniature, options: Options) -> list[Row]:
+    """Returns the rows that this command runs, as published."""
+    match options.scale:
+        case "miniature":
+            return list(miniature.rows)
+        case "full":
+            label, shows, published = recipe.label, recipe.title, recipe.expected
+        case _:
+            label, shows, published = "smoke", "the path works; the numbers mean nothing", None
+            recipe = make_smoke(recipe)
+    return [Row(label=label, shows=shows, recipe=recipe, published=published)]
+
+
+def make_smoke(recipe: Recipe) -> Recipe:
+    """Returns the same recipe in a few updates: its epochs squeezed into two."""
+    ratio = SMOKE["epochs"] / recipe.epochs
+    return dataclasses.replace(
+        recipe,
+        global_batch=SMOKE["global_batch"],
+        epochs=SMOKE["epochs"],
+        data=dataclasses.replace(
+            recipe.data,
+            image_size=SMOKE["image_size"],
+            eval_image_size=recipe.data.eval_image_size and SMOKE["image_size"] + 8,
+            eval_short_side=SMOKE["image_size"] + 8,
+            plain_last_epochs=recipe.data.plain_last_epochs * ratio,
+        ),
+        model=dataclasses.replace(recipe.model, bn_batch=SMOKE["bn_batch"]),
+        schedule=recipe.schedule.stretched(ratio),
+        growth=tuple((e * ratio, SMOKE["grown_batch"]) for e, _ in recipe.growth),
+        expected=None,
+    )
+
+
+def resolve(
+    recipe: Recipe,
+    options: Options,
+    *,
+    dataset=None,
+    replicas: int | None = None,
+    micro_batch: int | None = None,
+) -> Plan:
+    """Plans one recipe, with `--set` applied, for the devices of this command.
+
+    Args:
+        recipe: as published.
+        options: of the command.
+        dataset: that is really there; None takes the published sizes.
+        replicas: devices that train; None takes those asked for.
+        micro_batch: in the place of "auto".
+
+    Raises:
+        InputError: a change that cannot be, or sizes that do not fit.
+    """
+    changed, departures = overrides.apply(recipe, list(options.set))
+    if dataset is not None and isinstance(changed.data, ImageNetSpec):
+        expected = changed.batch_plan().train_examples
+        if dataset.train_examples != expected:
+            departures += (f"training images {expected:,} -> {dataset.train_examples:,}",)
+    return Plan(
+        recipe=changed,
+        phases=_phases(
+            changed,
+            replicas=replicas or options.replicas or 1,
+            micro_batch=micro_batch if options.micro_batch == AUTO else options.micro_batch,
+            train_examples=dataset and dataset.train_examples,
+        ),
+        scale=options.scale,
+        settings=options.settings(changed),
+        data=describe_data(changed) if dataset is None else dataset.describe(),
+        departures=departures,
+    )
+
+
+def _phases(recipe: Recipe, **sizes) -> tuple[BatchPlan, ...]:
+    try:
+        return recipe.phases(**sizes)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def describe_plan(recipe: Recipe, miniature: Miniature, options: Options) -> str:
+    """Returns what `--plan` prints: the published run, and the rows of the miniature."""
+    full = dataclasses.replace(resolve(recipe, options), scale="full")
+    rows = describe_rows([(row.label, row.recipe) for row in miniature.rows])
+    return f"{full.text()}\n\nWithout --data the miniature runs. {miniature.contrast}\n{rows}"
+
+
+def check_profile(profile: tuple[int, int] | None, plan: Plan) -> None:
+    """Refuses a trace that would end after the run."""
+    if profile and profile[1] > plan.updates:
+        raise InputError(
+            f"--profile must end within the {plan.updates:,} updates of {plan.recipe.label}. "
+            f"Received: {profile[0]}:{profile[1]}"
+        )
+
+
+def departures_of(plans: list[Plan]) -> tuple[str, ...]:
+    """Returns every change to the published set-ups, once each."""
+    return tuple(sorted({change for plan in plans for change in plan.departures}))
+
+
+def describe_rows(rows: list[tuple[str, Recipe]]) -> str:
+    """One line for each (label, recipe): batch, updates and the rate with its arithmetic."""
+    width = max(len(label) for label, _ in rows)
+    return "\n".join(
+        f"  {label:<{width}}  batch {recipe.global_batch}, "
+        f"{recipe.updates:,} updates, rate {recipe.rate_arithmetic}"
+        for label, recipe in rows
+    )
