@@ -9,10 +9,9 @@ Expect 24.71 % top-1 error in 2,086 updates (122 s on 3,456 V100).
 
 from dataclasses import replace
 
-from tf_largebatch.recipes import goyal_8k
+from tf_largebatch.recipes import goyal_8k, jia_64k
 from tf_largebatch.records.recipe import (
     Expected,
-    ImageNetSpec,
     LARSSpec,
     LossSpec,
     Miniature,
@@ -27,14 +26,7 @@ RECIPE = Recipe(
     name="mikami_55k",
     title="Mikami et al. 2019, ImageNet training in a flash: 55,296 images per update",
     paper="arXiv:1811.05233",
-    data=ImageNetSpec(
-        image_size=224,  # [unknown] as usual
-        min_area=0.08,  # [unknown] as Goyal et al.
-        max_area=1.0,  # [unknown] as Goyal et al.
-        min_aspect=3 / 4,  # [unknown] as Goyal et al.
-        max_aspect=4 / 3,  # [unknown] as Goyal et al.
-        eval_short_side=256,  # [unknown] as usual
-    ),
+    data=jia_64k.CROP,
     model=ModelSpec(
         architecture="resnet50",  # the paper
         last_gamma=0.0,  # [unknown] as Goyal et al.

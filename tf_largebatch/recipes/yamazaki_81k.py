@@ -10,10 +10,9 @@ hyperparameters: those of the same team's MLPerf submission (`fujitsu_86k`) stan
 
 from dataclasses import replace
 
-from tf_largebatch.recipes import fujitsu_86k, goyal_8k
+from tf_largebatch.recipes import fujitsu_86k, goyal_8k, jia_64k
 from tf_largebatch.records.recipe import (
     Expected,
-    ImageNetSpec,
     LARSSpec,
     LossSpec,
     Miniature,
@@ -28,14 +27,7 @@ RECIPE = Recipe(
     name="yamazaki_81k",
     title="Yamazaki et al. 2019, ImageNet in 74.7 seconds: ResNet-50 at 81,920 images per update",
     paper="arXiv:1903.12650",
-    data=ImageNetSpec(
-        image_size=224,  # [unknown] as usual
-        min_area=0.08,  # [unknown] as Goyal et al.
-        max_area=1.0,  # [unknown] as Goyal et al.
-        min_aspect=3 / 4,  # [unknown] as Goyal et al.
-        max_aspect=4 / 3,  # [unknown] as Goyal et al.
-        eval_short_side=256,  # [unknown] as usual
-    ),
+    data=jia_64k.CROP,
     model=ModelSpec(
         architecture="resnet50",  # the paper
         last_gamma=1.0,  # [unknown] as fujitsu_86k

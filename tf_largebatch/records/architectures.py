@@ -1,4 +1,4 @@
-"""What a plan says of a network before it is built: sizes, and the tensors exempt from decay.
+"""What is said of a network before it is built: sizes, and the tensors exempt from decay.
 
 Standard library only. The tests hold these numbers against the networks of `models`.
 """

@@ -7,11 +7,8 @@ from tf_largebatch.records.checks import check, check_at_least
 
 
 def _check_common(spec: Any) -> None:
-    check_at_least(
-        0,
-        optimizer_weight_decay=spec.weight_decay,
-        optimizer_exempt_rank_below=spec.exempt_rank_below,
-    )
+    decay, rank = spec.weight_decay, spec.exempt_rank_below
+    check_at_least(0, optimizer_weight_decay=decay, optimizer_exempt_rank_below=rank)
 
 
 def _check_momentum(spec: Any) -> None:
@@ -65,12 +62,8 @@ class LARSSpec:
 
     def __post_init__(self) -> None:
         _check_momentum(self)
-        check(
-            self.trust_coefficient > 0,
-            "optimizer.trust_coefficient",
-            "above 0",
-            self.trust_coefficient,
-        )
+        trust = self.trust_coefficient
+        check(trust > 0, "optimizer.trust_coefficient", "above 0", trust)
         check_at_least(0, optimizer_epsilon=self.epsilon)
 
 
@@ -101,12 +94,8 @@ class LAMBSpec:
             value = getattr(self, name)
             check(0 <= value < 1, f"optimizer.{name}", "in [0, 1)", value)
         check(self.epsilon > 0, "optimizer.epsilon", "above 0", self.epsilon)
-        check(
-            self.clip_norm is None or self.clip_norm > 0,
-            "optimizer.clip_norm",
-            "above 0 or none",
-            self.clip_norm,
-        )
+        limit = self.clip_norm
+        check(limit is None or limit > 0, "optimizer.clip_norm", "above 0 or none", limit)
         _check_common(self)
 
 
@@ -136,9 +125,8 @@ class RMSpropSGDSpec:
 
     def __post_init__(self) -> None:
         _check_momentum(self)
-        check_at_least(
-            0, optimizer_center_epochs=self.center_epochs, optimizer_rmsprop_rate=self.rmsprop_rate
-        )
+        center, rate = self.center_epochs, self.rmsprop_rate
+        check_at_least(0, optimizer_center_epochs=center, optimizer_rmsprop_rate=rate)
         check(0 <= self.rho < 1, "optimizer.rho", "in [0, 1)", self.rho)
         for name in ("period_epochs", "epsilon"):
             check(getattr(self, name) > 0, f"optimizer.{name}", "above 0", getattr(self, name))

@@ -21,11 +21,11 @@ class PublishedResult:
         arxiv: number, or the submission's place.
         year: of publication.
         model: network.
-        dataset: as the source names it.
+        dataset: as it is named there.
         global_batch: images per update; text where it changes during training.
         hardware: as stated.
         software: as stated.
-        optimizer: as stated, with the constants the source gives.
+        optimizer: as stated, with the constants that are given.
         updates: weight changes of the whole run.
         epochs: passes over the data.
         time: wall time as stated.

@@ -183,24 +183,24 @@ class Recipe:
         Raises:
             ValueError: sizes that do not divide, or that would change the batch-norm batch.
         """
-        plan = BatchPlan(
+        first = BatchPlan(
             global_batch=self.global_batch,
             train_examples=train_examples or DATASETS[self.data.name].train_examples,
             replicas=replicas,
             micro_batch=self._micro_batch(self.global_batch, replicas, micro_batch),
             whole_epochs=self.whole_epochs,
         )
-        plans = [plan]
+        phases = [first]
         for epoch, batch in self.growth:
             micro = self._micro_batch(batch, replicas, micro_batch)
-            plans.append(plans[-1].followed_by(epoch, batch, micro))
-        groups = {self._checked_bn_replicas(plan) for plan in plans}
+            phases.append(phases[-1].followed_by(epoch, batch, micro))
+        groups = {self._checked_bn_replicas(phase) for phase in phases}
         if len(groups) > 1:
             raise ValueError(
                 f"batch norm must be shared by as many replicas in every phase. Received: {groups} "
-                f"for batches {[p.global_batch for p in plans]}. Use fewer replicas."
+                f"for batches {[p.global_batch for p in phases]}. Use fewer replicas."
             )
-        return tuple(plans)
+        return tuple(phases)
 
     def _micro_batch(self, global_batch: int, replicas: int, wanted: int | None) -> int:
         """The default on ImageNet is the batch-norm batch, or what nearly every device can hold."""
@@ -211,27 +211,27 @@ class Recipe:
             return min(self.model.bn_batch, replica_batch)
         return max(d for d in range(1, MICRO_BATCH + 1) if replica_batch % d == 0)
 
-    def _checked_bn_replicas(self, plan: BatchPlan) -> int:
+    def _checked_bn_replicas(self, phase: BatchPlan) -> int:
         bn_batch = self.model.bn_batch
-        replicas = self.bn_replicas(plan)
-        if bn_batch is None or plan.micro_batch % bn_batch == 0 or replicas > 1:
+        replicas = self.bn_replicas(phase)
+        if bn_batch is None or phase.micro_batch % bn_batch == 0 or replicas > 1:
             return replicas
         raise ValueError(
             f"`micro_batch` must be a multiple of the batch-norm batch of {bn_batch}, or a part of "
-            f"it that whole groups of replicas make up. Received: micro_batch={plan.micro_batch} "
-            f"({plan}). Use fewer replicas or another --micro-batch."
+            f"it that whole groups of replicas make up. Received: micro_batch={phase.micro_batch} "
+            f"({phase}). Use fewer replicas or another --micro-batch."
         )
 
-    def bn_replicas(self, plan: BatchPlan) -> int:
+    def bn_replicas(self, phase: BatchPlan) -> int:
         """Returns how many replicas share batch-norm statistics, 1 if each has its own.
 
         Several share them where a replica's part of an update is smaller than the batch-norm
         batch: consecutive replicas hold consecutive images, so a group holds one batch-norm batch.
         """
         bn_batch = self.model.bn_batch or 0
-        group = bn_batch // plan.micro_batch
-        whole = bn_batch % plan.micro_batch == 0 and plan.accumulation == 1
-        return group if whole and group > 1 and plan.replicas % group == 0 else 1
+        group = bn_batch // phase.micro_batch
+        whole = bn_batch % phase.micro_batch == 0 and phase.accumulation == 1
+        return group if whole and group > 1 and phase.replicas % group == 0 else 1
 
 
 def deciding(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """How the learning rate follows the batch: linear (Goyal et al.) or square root (Hoffer et al.).
 
-Standard library only, so that a plan can be printed without importing a framework.
+Standard library only, so that `--plan` imports no framework.
 """
 
 import math

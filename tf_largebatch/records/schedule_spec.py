@@ -28,17 +28,11 @@ class WarmupSpec:
     warmup_power: float | None = None
 
     def __post_init__(self) -> None:
-        check_at_least(
-            0,
-            schedule_warmup_epochs=self.warmup_epochs,
-            schedule_warmup_start_rate=self.warmup_start_rate,
-        )
-        check(
-            (self.warmup_power is None) == (self.warmup_shape != "power"),
-            "schedule.warmup_power",
-            'given with the shape "power", and only then',
-            self.warmup_power,
-        )
+        epochs, rate, power = self.warmup_epochs, self.warmup_start_rate, self.warmup_power
+        check_at_least(0, schedule_warmup_epochs=epochs, schedule_warmup_start_rate=rate)
+        fits = (power is None) == (self.warmup_shape != "power")
+        rule = 'given with the shape "power", and only then'
+        check(fits, "schedule.warmup_power", rule, power)
 
     def stretched(self, factor: float) -> Self:
         """Returns the same course in `factor` times the epochs."""
@@ -100,28 +94,16 @@ class StepsSpec(WarmupSpec):
     drop_shares: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        rising = all(a < b for a, b in itertools.pairwise(self.drop_epochs))
-        check(
-            rising and all(e > 0 for e in self.drop_epochs),
-            "schedule.drop_epochs",
-            "rising and above 0",
-            self.drop_epochs,
-        )
+        drops, shares = self.drop_epochs, self.drop_shares
+        rising = all(a < b for a, b in itertools.pairwise((0.0, *drops)))
+        check(rising, "schedule.drop_epochs", "rising and above 0", drops)
         check(0 < self.drop_factor <= 1, "schedule.drop_factor", "in (0, 1]", self.drop_factor)
-        check(
-            self.drop_shares is None or len(self.drop_shares) == len(self.drop_epochs),
-            "schedule.drop_shares",
-            "one for each of schedule.drop_epochs",
-            self.drop_shares,
-        )
+        fits = shares is None or len(shares) == len(drops)
+        check(fits, "schedule.drop_shares", "one for each of schedule.drop_epochs", shares)
         super().__post_init__()
-        if self.drop_epochs:
-            check(
-                self.warmup_epochs <= self.drop_epochs[0],
-                "schedule.warmup_epochs",
-                f"at most the first drop ({self.drop_epochs[0]:g})",
-                self.warmup_epochs,
-            )
+        if drops:
+            rule, warmup = f"at most the first drop ({drops[0]:g})", self.warmup_epochs
+            check(warmup <= drops[0], "schedule.warmup_epochs", rule, warmup)
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -166,22 +148,15 @@ class PolynomialSpec(WarmupSpec):
             0, schedule_end_rate=self.end_rate, schedule_extra_updates=self.extra_updates
         )
         super().__post_init__()
-        check(
-            self.end_epoch is None or self.end_epoch > self.warmup_epochs,
-            "schedule.end_epoch",
-            f"after the warmup ({self.warmup_epochs:g})",
-            self.end_epoch,
-        )
+        warmup, end = self.warmup_epochs, self.end_epoch
+        rule = f"after the warmup ({warmup:g})"
+        check(end is None or end > warmup, "schedule.end_epoch", rule, end)
 
     def check_epochs(self, epochs: float) -> None:
         """Checks that there is a fall, and that it ends within `epochs`."""
         super().check_epochs(epochs)
-        check(
-            self.warmup_epochs < epochs,
-            "schedule.warmup_epochs",
-            f"below epochs ({epochs:g})",
-            self.warmup_epochs,
-        )
+        warmup = self.warmup_epochs
+        check(warmup < epochs, "schedule.warmup_epochs", f"below epochs ({epochs:g})", warmup)
 
     def _after_warmup(self, peak_rate: float, epochs: float) -> float:
         if not self.whole_run:

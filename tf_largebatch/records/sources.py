@@ -29,26 +29,17 @@ from tf_largebatch.records.recipe import Recipe
 # Read as files, never imported: this room lies below the recipes.
 FOLDER = Path(__file__).parents[1] / "recipes"
 PACKAGE = "tf_largebatch.recipes"
+# Tag -> kind, from the surest on.
 KINDS = {
-    "[recall": "recalled",
-    "[unknown": "not published",
-    "[derived": "derived",
-    "taken from": "another paper's",
+    "": "published",
     "[code": "read in code",
     "[seed": "slides",
+    "[derived": "derived",
+    "taken from": "another paper's",
+    "[recall": "recalled",
+    "[unknown": "not published",
     "ours": "ours",
 }
-PUBLISHED = "published"
-ORDER = (
-    PUBLISHED,
-    "read in code",
-    "slides",
-    "derived",
-    "another paper's",
-    "recalled",
-    "not published",
-    "ours",
-)
 
 
 @dataclass(frozen=True)
@@ -65,9 +56,8 @@ class Source:
 
     @property
     def kind(self) -> str:
-        """One of `ORDER`: by the weakest of the tags in the comment."""
-        found = [kind for tag, kind in KINDS.items() if tag in self.text]
-        return max(found, key=ORDER.index) if found else PUBLISHED
+        """One of `KINDS`: by the weakest of the tags in the comment."""
+        return [kind for tag, kind in KINDS.items() if tag in self.text][-1]
 
 
 def read(module: str, name: str = "RECIPE", row: str | None = None) -> dict[str, Source]:
@@ -114,7 +104,7 @@ def _cited(source: Source, recipe: Recipe) -> Source:
 def count(found: dict[str, Source]) -> str:
     """Returns how many numbers are of which kind, in words."""
     numbers = Counter(source.kind for source in found.values())
-    return ", ".join(f"{numbers[kind]} {kind}" for kind in ORDER if numbers[kind])
+    return ", ".join(f"{numbers[kind]} {kind}" for kind in KINDS.values() if numbers[kind])
 
 
 def _text(node: ast.expr) -> str:
