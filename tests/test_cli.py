@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tf_largebatch.__main__ import load_recipes
-from tf_largebatch.training import session
+from tf_largebatch.training import rows
 
 ROOT = Path(__file__).parents[1]
 
@@ -95,9 +95,9 @@ def test_wrong_flags_are_one_line_and_status_2(arguments, message, tmp_path):
 
 @pytest.mark.parametrize("recipe", load_recipes(), ids=lambda r: r.label)
 def test_every_recipe_can_be_squeezed_into_a_smoke_run(recipe):
-    small = session._smoke(recipe)
+    small = rows.make_smoke(recipe)
     assert small.epochs == 2
-    phases = small.phases(train_examples=session.SMOKE_TRAIN_IMAGES)
+    phases = small.phases(train_examples=rows.SMOKE_TRAIN_IMAGES)
     assert 4 <= phases[-1].updates_at(small.epochs) <= 8
     assert [len(phases), phases[0].accumulation] == [1 + len(recipe.growth), 2]
 

@@ -258,3 +258,32 @@ def test_the_wire_dtype_rounds_the_gradients_and_nothing_else(data, wire, tolera
         np.testing.assert_allclose(a, b, atol=tolerance * np.abs(a).max())
         moved |= bool((a != b).any())
     assert moved
+
+
+@pytest.mark.parametrize("scale_loss", [False, True])
+def test_the_step_leaves_nothing_on_the_optimizer_and_fit_after_it_keeps_replicas_equal(
+    data, scale_loss
+):
+    # Keras's own `fit` sums gradients over replicas with a method that the step must not replace.
+    step = make_step(2, scale_loss=scale_loss)
+    train(step, data, 2)
+    assert "_all_reduce_sum_gradients" not in vars(step.optimizer)
+
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    with step.strategy.scope():
+        step.model.compile(step.optimizer, loss, auto_scale_loss=False)
+    step.model.fit(*data, batch_size=BATCH, epochs=4, verbose=0)
+    for variable in step.model.trainable_variables:
+        one, other = step.strategy.experimental_local_results(variable.value)
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_a_step_that_fails_while_it_is_traced_leaves_nothing_either(data):
+    class Failing(MomentumSGD):
+        def apply(self, *arguments):
+            raise RuntimeError("no update")
+
+    step = make_step(optimizer=lambda: Failing(0.1))
+    with pytest.raises(RuntimeError, match="no update"):
+        train(step, data, 1)
+    assert "_all_reduce_sum_gradients" not in vars(step.optimizer)

@@ -133,13 +133,13 @@ class TrainingStep:
         return other
 
     def _compile(self) -> None:
-        self.run_timed = tf.function(self._run)
-        self.run = tf.function(lambda iterator, updates: self._run(iterator, updates)[0])
+        # Without AutoGraph, which converts no loop on Python 3.13 and hides every call elsewhere.
+        self.run_timed = tf.function(self._run, autograph=False)
+        self.run = tf.function(lambda *arguments: self._run(*arguments)[0], autograph=False)
 
     def _run(self, iterator: Iterator, updates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         rows = tf.TensorArray(tf.float32, size=updates, element_shape=[len(COLUMNS)])
 
-        # An explicit loop: AutoGraph does not convert a Python one on Python 3.13.
         def body(i, rows, done, waited):
             batch = next(iterator)
             ready = _time_after(tf.nest.flatten(batch, expand_composites=True))

@@ -71,11 +71,8 @@ def train(run: Run) -> SeedResult:
             raise explain(error, run, int(step.optimizer.iterations.numpy())) or error from None
         if signal := notice.agreed():
             saver.save(progress)
-            raise StoppedError(
-                f"{signal.name}: stopped after update {progress.update:,}; the same command with "
-                f"this --run-dir continues",
-                signal,
-            )
+            done = f"{signal.name}: stopped after update {progress.update:,}"
+            raise StoppedError(f"{done}; the same command with this --run-dir continues", signal)
     if diverged_at is None and team.chief:
         export(step.model, run)
     return SeedResult(
