@@ -61,7 +61,7 @@ def test_the_record_was_made_with_the_defaults_that_the_page_names():
 
 def test_every_flag_and_file_that_the_page_names_exists():
     known = critical_batch.make_parser().format_help() + compare.make_parser().format_help()
-    commands = re.findall(r"^python -m tf_largebatch\.(?:compare|studies).*$", TEXT, re.MULTILINE)
+    commands = re.findall(r"^python -m tf_largebatch (?:compare|study).*$", TEXT, re.MULTILINE)
     flags = {flag for command in commands for flag in re.findall(r"--[a-z-]+", command)}
     assert len(flags) == 5 and all(flag in known for flag in flags)
     for name in re.findall(r"\]\(([\w/.]+)\)", TEXT):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Warmup,
     )
     from tf_largebatch.training.keras_fit import DistributedFit
+    from tf_largebatch.training.workers.cluster import report_ready
 
 __all__ = [
     "LAMB",
@@ -48,6 +49,7 @@ __all__ = [
     "TensorBoardScalars",
     "Warmup",
     "__version__",
+    "report_ready",
 ]
 
 # Commands under the names that they had: python -m tf_largebatch.launch, diagnose, compare.
@@ -73,6 +75,8 @@ if not TYPE_CHECKING:  # a name that is not there is an error for type checkers 
                 from tf_largebatch import schedules as room
             case "DistributedFit":
                 from tf_largebatch.training import keras_fit as room
+            case "report_ready":
+                from tf_largebatch.training.workers import cluster as room
             case "BatchPlan":
                 from tf_largebatch.records import batching as room
             case "GhostBatchNormalization":

@@ -29,7 +29,7 @@ SETTINGS = ["--set=global_batch=32", "--seed=11", "--checkpoint-updates=20"]
 
 
 class Launched:
-    """One `tf_largebatch.launch`, watched through its messages.
+    """One `tf-largebatch launch`, watched through its messages.
 
     Args:
         folder: the run folder.

@@ -34,7 +34,7 @@ PACKAGES = ("tf-largebatch", "tensorflow", "keras", "numpy", "tensorboard")
 def default_folder(name: str) -> Path:
     """Returns `runs/<name>-<date>-<time>`, a folder that does not exist yet.
 
-    Under `tf_largebatch.launch` it is the same one for every restart of the workers.
+    Under `tf-largebatch launch` it is the same one for every restart of the workers.
     """
     if os.environ.get(STAMP):
         return Path("runs") / f"{name}-{os.environ[STAMP]}"

@@ -206,7 +206,7 @@ def _from_slurm(environ: Mapping[str, str]) -> Cluster | None:
         raise InputError(
             f"this process must be started by srun to be one of {size} tasks. Received: "
             f"SLURM_NTASKS={size} and no SLURM_STEP_ID. Write srun in front of the command, use "
-            "python -m tf_largebatch.launch for one machine, or unset SLURM_PROCID to train alone"
+            "python -m tf_largebatch launch for one machine, or unset SLURM_PROCID to train alone"
         )
     rank = _whole(environ, "SLURM_PROCID")
     name, text = _first(environ, "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST")

@@ -68,7 +68,7 @@ def gpu_for_local_rank(
 
     Workers that share a host share out its GPUs by local rank. Nothing changes on a host of one
     worker, without a GPU, or where the worker sees only its own already: a variable of one entry,
-    srun's --gpus-per-task, or `tf_largebatch.launch`.
+    srun's --gpus-per-task, or `tf-largebatch launch`.
 
     Raises:
         InputError: the host has GPUs, but fewer than workers.
