@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tf_largebatch.__main__ import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -65,6 +67,11 @@ def test_every_module_that_a_command_names_exists():
         assert base.with_suffix(".py").exists() or (base / "__main__.py").exists(), module
 
 
+def test_every_command_of_the_front_door_exists():
+    commands = set(re.findall(r"python -m tf_largebatch (\w+)", TEXT))
+    assert commands and commands <= set(COMMANDS)
+
+
 def test_every_file_that_is_linked_exists():
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in link]
     assert links
@@ -81,3 +88,22 @@ def test_the_example_trains_a_users_own_model_with_lars():
     accuracy = float(re.findall(r"val_accuracy: ([0-9.]+)", done.stdout)[-1])
     assert accuracy > 0.85  # chance is 0.1
     assert "decay=False, adapted=False" in done.stdout
+
+
+def test_the_tree_is_what_is_on_disk():
+    tree = re.search(r"## Where things are\n\n```\n(.*?)```", TEXT, re.DOTALL)[1]
+    shown = [line.split()[0] for line in tree.splitlines() if line.startswith("  ")]
+    on_disk = [
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in (ROOT / "tf_largebatch").iterdir()
+        if path.name != "__pycache__"
+    ]
+    assert sorted(shown) == sorted(on_disk)
+    folders = [line.split()[0] for line in tree.splitlines() if not line.startswith(" ")]
+    assert all(name.endswith("/") and (ROOT / name).is_dir() for name in folders)
+    for line in tree.splitlines():
+        room, _, text = line.strip().partition(" ")
+        for name in re.findall(r"\w+\.py\b", text):
+            assert (ROOT / "tf_largebatch" / room / name).exists(), name
+        for name in re.findall(r"\w+/", text):
+            assert (ROOT / "tf_largebatch" / room / name).is_dir(), name
