@@ -69,7 +69,7 @@ def resolve(
     Raises:
         InputError: a change that cannot be, or sizes that do not fit.
     """
-    changed, departures = overrides.apply(recipe, list(options.set))
+    changed, departures = overrides.apply(recipe, list(options.set or ()))
     if dataset is not None and isinstance(changed.data, ImageNetSpec):
         expected = changed.batch_plan().train_examples
         if dataset.train_examples != expected:
