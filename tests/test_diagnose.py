@@ -138,6 +138,20 @@ def test_an_earlier_measurement_stays_on_the_page(run, capfd):
     assert "noise scale" in page and "by layer" in page
 
 
+def test_what_is_measured_stays_when_a_later_instrument_is_stopped(run, capfd, monkeypatch):
+    from tf_largebatch.diagnostics import measurements
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measurements, "measure_hessian", killed)
+    code, _, _ = call(capfd, run, "--noise-scale", "--hessian", "--images", 64)
+    assert code == 130
+    assert measured(run, "noise_scale")["examples"] == 64
+    assert "noise scale" in (run / "diagnostics" / "report.html").read_text()
+    assert not (run / "diagnostics" / "hessian.json").exists()
+
+
 def test_a_model_with_weights_that_are_no_numbers_ends_with_status_3_and_no_zero(run, capfd):
     import keras
 
@@ -243,8 +257,9 @@ def test_help_imports_no_framework():
     import sys
 
     code = (
-        "import sys; from tf_largebatch import diagnose; diagnose.make_parser().format_help();"
-        "print(sorted(set(sys.modules) & {'tensorflow', 'keras', 'numpy', 'scipy', 'rich'}))"
+        "import sys; from tf_largebatch.diagnostics import command;"
+        "command.make_parser().format_help();"
+        "print(sorted(set(sys.modules) & {'tensorflow', 'keras', 'numpy', 'scipy'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

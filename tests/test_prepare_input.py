@@ -16,10 +16,11 @@ from PIL import Image
 from tf_largebatch.data.prepare import checks, job, labels, layouts, shard
 from tf_largebatch.data.prepare.options import Options
 from tf_largebatch.data.prepare.pictures import Header, PictureError, read_header
-from tf_largebatch.data.prepare.progress import Progress, format_seconds
+from tf_largebatch.data.prepare.progress import Progress
 from tf_largebatch.data.prepare.source import Picture
 from tf_largebatch.data.shards import find_shards
 from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.progress import format_seconds
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data" / "imagenet_jpeg"

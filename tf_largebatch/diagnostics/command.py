@@ -145,23 +145,16 @@ def _diagnose(arguments: argparse.Namespace) -> None:
     wanted += ["interpolate"] * (arguments.interpolate is not None)
     import_tensorflow()
     from tf_largebatch.diagnostics.finished_run import open_run
-    from tf_largebatch.diagnostics.progress import show_progress
+    from tf_largebatch.diagnostics.progress import InstrumentProgress
     from tf_largebatch.review import report
     from tf_largebatch.review.findings import write_findings
     from tf_largebatch.review.tensorboard.noise import keep_noise
 
     run = open_run(arguments.run)
     other = open_run(arguments.interpolate) if arguments.interpolate else None
-    with show_progress() as progress:
-        progress.start("images")
-        setting = _prepare(arguments, wanted or DEFAULT, run, other, progress.advance)
-        found = []
-        for name in wanted or DEFAULT:
-            progress.start(name.replace("_", " "))
-            try:
-                found += _measure(name, setting)
-            except ValueError as error:
-                raise InputError(str(error)) from None
+    progress = InstrumentProgress()
+    progress.start("images")
+    setting = _prepare(arguments, wanted or DEFAULT, run, other, progress.advance)
     images = setting.objective.examples
     facts = {
         "images": images,
@@ -170,10 +163,21 @@ def _diagnose(arguments: argparse.Namespace) -> None:
         "global batch": run.global_batch,
         "seed": arguments.seed,
     }
-    folder = run.folder / FOLDER
-    write_findings(found, folder, step=run.updates, facts=facts)
-    keep_noise(run.folder, global_batch=run.global_batch)
-    pages = [report.write_instruments_page(run.folder), *report.refresh(run.folder)]
+    found, pages = [], []
+    try:
+        for name in wanted or DEFAULT:
+            progress.start(name.replace("_", " "), _batches(name, setting))
+            new = _measure(name, setting)
+            # Each on its own: one that is stopped, or meets no number, loses none before it.
+            write_findings(new, run.folder / FOLDER, step=run.updates, facts=facts)
+            found += new
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    finally:
+        progress.end()
+        if found:
+            keep_noise(run.folder, global_batch=run.global_batch)
+            pages = [report.write_instruments_page(run.folder), *report.refresh(run.folder)]
     lines = [line for one in found for line in one.lines]
     width = max(len(label) for label, _ in lines)
     print("\n".join(f"{label:<{width}}  {text}" for label, text in lines))
@@ -206,6 +210,27 @@ def _prepare(arguments, wanted, run, other, after_batch) -> _Setting:
     return _Setting(arguments=arguments, run=run, other=other, source=source, objective=objective)
 
 
+def _batches(name: str, setting: _Setting) -> int | None:
+    """How many an instrument evaluates; None where that follows from what it meets."""
+    arguments, objective = setting.arguments, setting.objective
+    once, points = len(objective.batches), arguments.points
+    match name:
+        case "noise_scale":
+            return objective.examples // arguments.noise_batch
+        case "landscape":
+            return once * (points + _side(points) ** 2)
+        case "layers":
+            return 2 * once
+        case "interpolate":  # with recomputed statistics: the point, the statistics, the point
+            return once * points * (3 if objective.has_statistics else 1)
+    return None
+
+
+def _side(points: int) -> int:
+    """Points on a side of the plane: odd, so that the solution itself is one."""
+    return points // 2 | 1
+
+
 def _measure(name: str, setting: _Setting) -> list:
     from tf_largebatch.diagnostics import measurements as m
 
@@ -221,10 +246,9 @@ def _measure(name: str, setting: _Setting) -> list:
             count, products = arguments.eigenvalues, arguments.products
             return [m.measure_hessian(objective, count=count, products=products, seed=seed)]
         case "landscape":
-            side = points // 2 | 1  # odd, so that the solution itself is a point
             return [
                 m.measure_line(objective, points=points, seed=seed),
-                m.measure_plane(objective, points=side, seed=seed),
+                m.measure_plane(objective, points=_side(points), seed=seed),
             ]
         case "layers":
             solutions = {"first": _first_weights(setting), "last": objective.vector}

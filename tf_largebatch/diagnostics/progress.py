@@ -1,49 +1,28 @@
-"""A bar for each instrument on a terminal; a line where the output is a file."""
+"""How far the instruments are: what is measured, batches, and the time left where it is known."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from tf_largebatch.records.progress import ProgressLine, draw_bar, time_left
 
 
-class InstrumentProgress:
-    """Which instrument runs, and how many batches it has evaluated.
+class InstrumentProgress(ProgressLine):
+    """Shows which instrument runs, and how many batches it has evaluated."""
 
-    Args:
-        bar: of rich, with a field `batches`.
-        console: where to write.
-    """
+    def start(self, label: str, batches: int | None = None) -> None:
+        """Begins another instrument.
 
-    def __init__(self, bar: Progress, console: Console):
-        self._bar, self._console = bar, console
-        self._task, self._batches = None, 0
-
-    def start(self, label: str) -> None:
-        """Ends the bar before and starts another."""
-        if not self._console.is_terminal:
-            self._console.print(f"{label} ...", highlight=False)
-        if self._task is not None:
-            self._bar.update(self._task, total=1, completed=1)
-        self._batches = 0
-        self._task = self._bar.add_task(label, total=None, batches=0)
+        Args:
+            label: its name.
+            batches: that it will evaluate; None where that follows from what it meets.
+        """
+        self.end()
+        self._label, self._total, self._done, self._start = label, batches, 0, self._clock()
+        self.show(f"{label} ...", at_once=True)
 
     def advance(self) -> None:
         """Counts a batch."""
-        self._batches += 1
-        if self._task is not None:
-            self._bar.update(self._task, batches=self._batches)
-
-
-@contextmanager
-def show_progress() -> Iterator[InstrumentProgress]:
-    """Shows bars on standard error while the block runs."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[batches]} batches"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        yield InstrumentProgress(bar, console)
+        self._done += 1
+        bar, of, left = "", "", ""
+        if self._total is not None:
+            bar = f" {draw_bar(self._done, self._total)}" * self.live
+            of = f" of {self._total:,}"
+            left = time_left(self._clock() - self._start, self._done, self._total)
+        self.show(f"{self._label}{bar or ':'} {self._done:,}{of} batches{left}")

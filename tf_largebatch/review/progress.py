@@ -1,21 +1,24 @@
-"""A progress bar per run on a terminal; a line now and then where the output is a file."""
+"""How far a training is: a bar on a terminal, a line an epoch and every half minute in a log."""
+
+import time
+from collections.abc import Callable
+from typing import TextIO
 
 import keras
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-LINES = 5  # lines per run where there is no terminal to draw on
+from tf_largebatch.records.progress import ProgressLine, draw_bar, time_left
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """Shows how far a run is, its last error, its speed and the time left.
+    """Shows how far a run is, its last loss, error, rate and speed, and the time left.
 
     Args:
         label: the run's name, at the start of the line.
         updates: updates of the whole run.
         epochs: epochs of the whole run.
         done: updates already done when a run is continued.
-        console: where to write; None for standard error.
+        stream: where to write; None for standard error.
+        clock: seconds, monotonic.
     """
 
     def __init__(
@@ -25,56 +28,46 @@ class TrainingProgress(keras.callbacks.Callback):
         updates: int,
         epochs: float,
         done: int = 0,
-        console: Console | None = None,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ):
         super().__init__()
         self._label, self._updates, self._epochs, self._done = label, updates, epochs, done
-        self._console = console or Console(stderr=True)
-        self._error = self._speed = ""
-        self._bar = None
-        self._printed = done * LINES // updates
+        self._line, self._clock = ProgressLine(stream, clock), clock
+        self._first, self._epoch = done, 1
+        self._loss = self._error = self._speed = ""
 
     def on_train_begin(self, logs=None):
-        """Starts the bar."""
-        if not self._console.is_terminal:
-            return
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("update {task.completed}/{task.total}{task.fields[error]}"),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-        )
-        self._task = self._bar.add_task(
-            self._label, total=self._updates, completed=self._done, error="", speed=""
-        )
-        self._bar.start()
+        """Shows the first line: the updates themselves may take minutes to compile."""
+        self._start = self._clock()
+        self._line.show(f"{self._label}: starts at update {self._done:,} of {self._updates:,}")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Notes the epoch."""
+        self._epoch = epoch + 1
 
     def on_train_batch_end(self, batch, logs=None):
-        """Moves the bar."""
+        """Counts an update."""
         self._done = batch + 1
-        self._speed = f"{logs['images_per_sec']:,.0f} images/s"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, speed=self._speed)
+        self._loss = f", loss {logs['loss']:.4g}"
+        self._speed = f", rate {logs['learning_rate']:.4g}, {logs['images_per_sec']:,.0f} images/s"
+        self._line.show(self._text())
 
     def on_epoch_end(self, epoch, logs=None):
-        """Shows the newest validation error."""
+        """Shows the newest loss and validation error."""
+        self._loss = f", loss {logs['train_loss']:.4g}"
         self._error = f", error {logs['validation_error_pct']:.2f} %"
-        if self._bar is not None:
-            self._bar.update(self._task, error=self._error)
-            return
-        due = self._done * LINES // self._updates
-        if due > self._printed:
-            self._printed = due
-            self._console.print(
-                f"{self._label}: epoch {epoch + 1} of {self._epochs:g}, update {self._done}"
-                f"{self._error}, {self._speed}",
-                highlight=False,
-                soft_wrap=True,
-            )
+        self._line.show(self._text(), at_once=True)
 
     def on_train_end(self, logs=None):
-        """Ends the bar."""
-        if self._bar is not None:
-            self._bar.stop()
+        """Leaves the last line standing."""
+        self._line.end()
+
+    def _text(self) -> str:
+        bar = f" {draw_bar(self._done, self._updates)}" if self._line.live else ":"
+        seconds, made = self._clock() - self._start, self._done - self._first
+        return (
+            f"{self._label}{bar} epoch {self._epoch} of {self._epochs:g}, update {self._done:,} of "
+            f"{self._updates:,}{self._loss}{self._error}{self._speed}"
+            f"{time_left(seconds, made, self._updates - self._first)}"
+        )

@@ -12,9 +12,10 @@ from tf_largebatch.data.prepare import checks
 from tf_largebatch.data.prepare.job import LABEL_MAP, MANIFEST, Job
 from tf_largebatch.data.prepare.layouts import LAYOUTS, open_source, recognise
 from tf_largebatch.data.prepare.options import Options
-from tf_largebatch.data.prepare.progress import Progress, format_seconds
+from tf_largebatch.data.prepare.progress import Progress
 from tf_largebatch.records.console import Parser, number, run_command
 from tf_largebatch.records.errors import InputError, StoppedError
+from tf_largebatch.records.progress import format_seconds
 
 MOST_PROCESSES = 16  # each holds a TensorFlow
 _ODD = {
@@ -177,7 +178,7 @@ def _prepare(arguments: argparse.Namespace, progress: Progress) -> None:
         raise InputError("--verify-md5 is for the two tars. Received: layout " + layout)
     names = (field.name for field in dataclasses.fields(Options))
     options = Options(**{name: getattr(arguments, name) for name in names})
-    source = open_source(folder, layout, arguments.val_labels, progress.note)
+    source = open_source(folder, layout, arguments.val_labels, progress.show)
     if arguments.expect == "imagenet":
         checks.check_counts(source)
     job = Job(source, options, out)
@@ -193,7 +194,7 @@ def _prepare(arguments: argparse.Namespace, progress: Progress) -> None:
     if arguments.plan:
         return
     if arguments.verify_md5:
-        checks.check_md5(folder, progress.note)
+        checks.check_md5(folder, progress.show)
         progress.end()
     start = time.monotonic()
     manifest = job.run(processes=arguments.processes, progress=progress)
