@@ -2,9 +2,7 @@
 
 Expect 25.1 % top-1 error after 90 epochs: RMSprop that turns into SGD takes the warmup's place.
 
-    python -m tf_largebatch.recipes.akiba_32k --data DIR   # the paper's run
-    python -m tf_largebatch.recipes.akiba_32k              # its miniature, in minutes
-    python -m tf_largebatch.recipes.akiba_32k --plan       # every number, without TensorFlow
+    python -m tf_largebatch.recipes.akiba_32k --data DIR  # without --data: its miniature
 """
 
 from dataclasses import replace

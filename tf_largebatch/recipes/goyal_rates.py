@@ -3,9 +3,7 @@
 Expect at 256 images 23.92 and 23.68 % top-1 error with half and twice the rate; at 8,192 images
 24.27, 24.05, 41.67 (rate not scaled) and 26.22 % (square root), where the linear rule gives 23.74.
 
-    python -m tf_largebatch.recipes.goyal_rates --row 8k-sqrt --data DIR  # one of the paper's runs
-    python -m tf_largebatch.recipes.goyal_rates  # its miniature, without data
-    python -m tf_largebatch.recipes.goyal_rates --row 8k-sqrt --plan  # every number
+    python -m tf_largebatch.recipes.goyal_rates --row 8k-sqrt --data DIR  # else: its miniature
 """
 
 from dataclasses import replace

@@ -3,9 +3,7 @@
 Expect 23.5 to 23.7 % top-1 error up to 8,192 images, then 24.79, 27.55 and 33.96 % (5 runs each):
 the linear rule with gradual warmup has an end.
 
-    python -m tf_largebatch.recipes.goyal_sweep --row 64k --data DIR  # one of the paper's runs
-    python -m tf_largebatch.recipes.goyal_sweep  # its miniature, without data
-    python -m tf_largebatch.recipes.goyal_sweep --row 64k --plan  # every number
+    python -m tf_largebatch.recipes.goyal_sweep --row 64k --data DIR  # else: its miniature
 """
 
 from dataclasses import replace

@@ -2,9 +2,7 @@
 
 Expect 75.3 % top-1 accuracy (29 hours on 8 GPUs), what large batches were first held against.
 
-    python -m tf_largebatch.recipes.he_256 --data DIR  # the paper's run
-    python -m tf_largebatch.recipes.he_256  # its miniature, without data
-    python -m tf_largebatch.recipes.he_256 --plan  # every number
+    python -m tf_largebatch.recipes.he_256 --data DIR  # without --data: its miniature
 """
 
 from dataclasses import replace

@@ -3,9 +3,7 @@
 Expect 57.10 % top-1 accuracy at 256 images (sb), 41.23 at 8,192 (lb), 53.25 with the square-root
 rate (lb-lr), 54.92 with ghost batch norm (lb-lr-gbn) and 59.5 with as many updates (lb-lr-gbn-ra).
 
-    python -m tf_largebatch.recipes.hoffer --row lb-lr-gbn --data DIR  # one of the paper's runs
-    python -m tf_largebatch.recipes.hoffer  # its miniature, without data
-    python -m tf_largebatch.recipes.hoffer --row lb-lr-gbn --plan  # every number
+    python -m tf_largebatch.recipes.hoffer --row lb-lr-gbn --data DIR  # else: its miniature
 """
 
 from dataclasses import replace

@@ -2,9 +2,7 @@
 
 Expect 24.2 % top-1 error in 1,800 updates: LARS in float32 on float16 gradients.
 
-    python -m tf_largebatch.recipes.jia_64k --data DIR   # the paper's run
-    python -m tf_largebatch.recipes.jia_64k              # its miniature, in minutes
-    python -m tf_largebatch.recipes.jia_64k --plan       # every number, without TensorFlow
+    python -m tf_largebatch.recipes.jia_64k --data DIR  # without --data: its miniature
 """
 
 from dataclasses import replace

@@ -2,9 +2,7 @@
 
 Expect 41.3 % top-1 error after 95 epochs (four minutes on 1,024 P40).
 
-    python -m tf_largebatch.recipes.jia_alexnet_64k --data DIR   # the paper's run
-    python -m tf_largebatch.recipes.jia_alexnet_64k              # a miniature, in minutes
-    python -m tf_largebatch.recipes.jia_alexnet_64k --plan       # every number, no TensorFlow
+    python -m tf_largebatch.recipes.jia_alexnet_64k --data DIR  # without --data: its miniature
 """
 
 from dataclasses import replace

@@ -3,9 +3,7 @@
 Expect 57.7 % top-1 accuracy at 128 images and 56.7 % at 1,024 with a rate eight times as large: the
 first published linear rule.
 
-    python -m tf_largebatch.recipes.krizhevsky_owt --row 1024 --data DIR  # one of the paper's runs
-    python -m tf_largebatch.recipes.krizhevsky_owt  # its miniature, without data
-    python -m tf_largebatch.recipes.krizhevsky_owt --row 1024 --plan  # every number
+    python -m tf_largebatch.recipes.krizhevsky_owt --row 1024 --data DIR  # else: its miniature
 """
 
 from tf_largebatch.recipes import goyal_8k

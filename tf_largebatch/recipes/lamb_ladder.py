@@ -3,9 +3,7 @@
 Expect 76.96, 77.06, 77.11, 76.92, 76.89, 76.66 and 76.42 % top-1 accuracy: two formulas give the
 rate and the warmup of every batch.
 
-    python -m tf_largebatch.recipes.lamb_ladder --row 32k --data DIR  # one of the paper's runs
-    python -m tf_largebatch.recipes.lamb_ladder  # its miniature, without data
-    python -m tf_largebatch.recipes.lamb_ladder --row 32k --plan  # every number
+    python -m tf_largebatch.recipes.lamb_ladder --row 32k --data DIR  # else: its miniature
 """
 
 from tf_largebatch.recipes import goyal_8k

@@ -3,9 +3,7 @@
 Expect, from its curves, the best of 0, 5, 10 and 20 epochs to be 5 at 7,680 images and 10 at
 30,720, none to be the worst of both, and no difference between scaled and unscaled rates.
 
-    python -m tf_largebatch.recipes.mccord_dash --row 30720-warmup10 --data DIR  # one of its runs
-    python -m tf_largebatch.recipes.mccord_dash  # its miniature, without data
-    python -m tf_largebatch.recipes.mccord_dash --row 30720-warmup10 --plan  # every number
+    python -m tf_largebatch.recipes.mccord_dash --row 30720-warmup10 --data DIR
 """
 
 from dataclasses import replace

@@ -2,9 +2,7 @@
 
 arXiv:1811.05233. Expect 24.85 % top-1 error (recalled): the largest batches of any of these.
 
-    python -m tf_largebatch.recipes.mikami_119k --data DIR   # the paper's run
-    python -m tf_largebatch.recipes.mikami_119k              # its miniature, in minutes
-    python -m tf_largebatch.recipes.mikami_119k --plan       # every number, without TensorFlow
+    python -m tf_largebatch.recipes.mikami_119k --data DIR  # without --data: its miniature
 """
 
 from dataclasses import replace

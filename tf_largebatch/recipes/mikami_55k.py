@@ -2,9 +2,7 @@
 
 Expect 24.71 % top-1 error in 2,086 updates (122 s on 3,456 V100).
 
-    python -m tf_largebatch.recipes.mikami_55k --data DIR   # the paper's run
-    python -m tf_largebatch.recipes.mikami_55k              # its miniature, in minutes
-    python -m tf_largebatch.recipes.mikami_55k --plan       # every number, without TensorFlow
+    python -m tf_largebatch.recipes.mikami_55k --data DIR  # without --data: its miniature
 """
 
 from dataclasses import replace

@@ -4,8 +4,6 @@ Expect 75.9 % top-1 accuracy or a little more: the benchmark's target, met by ev
 submitter, round and batch:
 
     python -m tf_largebatch.recipes.mlperf --row google-v0.7-65536-jax --data DIR
-    python -m tf_largebatch.recipes.mlperf         # a miniature, in minutes, without data
-    python -m tf_largebatch.recipes.mlperf --row nvidia-v0.7-33280 --plan   # without TensorFlow
 """
 
 from dataclasses import replace

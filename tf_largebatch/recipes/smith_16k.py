@@ -2,9 +2,7 @@
 
 arXiv:1711.00489. Expect 23.9 % top-1 error: a growing batch replaces half of a drop of the rate.
 
-    python -m tf_largebatch.recipes.smith_16k --data DIR   # the paper's run
-    python -m tf_largebatch.recipes.smith_16k              # its miniature, in minutes
-    python -m tf_largebatch.recipes.smith_16k --plan       # every number, without TensorFlow
+    python -m tf_largebatch.recipes.smith_16k --data DIR  # without --data: its miniature
 """
 
 from dataclasses import replace

@@ -2,9 +2,7 @@
 
 Expect 23 % top-1 error in fewer than 2,500 updates with momentum 0.975 (abstract).
 
-    python -m tf_largebatch.recipes.smith_inception --row m0.975 --data DIR
-    python -m tf_largebatch.recipes.smith_inception              # the miniature, in minutes
-    python -m tf_largebatch.recipes.smith_inception --plan       # every number, no TensorFlow
+    python -m tf_largebatch.recipes.smith_inception --row m0.975 --data DIR  # else: its miniature
 """
 
 from dataclasses import replace

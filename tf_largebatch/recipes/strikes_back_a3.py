@@ -2,9 +2,7 @@
 
 arXiv:2110.00476. Expect 21.9 % top-1 error after 100 epochs on 160 px, tested at 224 px.
 
-    python -m tf_largebatch.recipes.strikes_back_a3 --data DIR   # the paper's run
-    python -m tf_largebatch.recipes.strikes_back_a3              # its miniature, in minutes
-    python -m tf_largebatch.recipes.strikes_back_a3 --plan       # every number, no TensorFlow
+    python -m tf_largebatch.recipes.strikes_back_a3 --data DIR  # without --data: its miniature
 """
 
 from dataclasses import replace

@@ -3,9 +3,7 @@
 Expect 24.92 % top-1 error in 1,440 updates (74.7 s on 2,048 V100). The paper gives no
 hyperparameters: those of the same team's MLPerf submission (`fujitsu_86k`) stand in.
 
-    python -m tf_largebatch.recipes.yamazaki_81k --data DIR   # the paper's run, as far as known
-    python -m tf_largebatch.recipes.yamazaki_81k              # a miniature, in minutes
-    python -m tf_largebatch.recipes.yamazaki_81k --plan       # every number, without TensorFlow
+    python -m tf_largebatch.recipes.yamazaki_81k --data DIR  # without --data: its miniature
 """
 
 from dataclasses import replace

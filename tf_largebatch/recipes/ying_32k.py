@@ -2,9 +2,7 @@
 
 Expect 23.7 % top-1 error in 3,519 updates: LARS, and batch norm over groups of TPU cores.
 
-    python -m tf_largebatch.recipes.ying_32k --data DIR   # the paper's run
-    python -m tf_largebatch.recipes.ying_32k              # its miniature, in minutes
-    python -m tf_largebatch.recipes.ying_32k --plan       # every number, without TensorFlow
+    python -m tf_largebatch.recipes.ying_32k --data DIR  # without --data: its miniature
 """
 
 from dataclasses import replace

@@ -2,9 +2,7 @@
 
 Expect 24.8 % top-1 error after 90 epochs, 1.1 points above that of 32,768 images (`ying_32k`).
 
-    python -m tf_largebatch.recipes.ying_64k --data DIR   # the paper's run
-    python -m tf_largebatch.recipes.ying_64k              # a miniature, in minutes
-    python -m tf_largebatch.recipes.ying_64k --plan       # every number, without TensorFlow
+    python -m tf_largebatch.recipes.ying_64k --data DIR  # without --data: its miniature
 """
 
 from dataclasses import replace

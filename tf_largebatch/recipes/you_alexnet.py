@@ -3,9 +3,7 @@
 Expect 58.8 % top-1 accuracy with SGD at 512 images, 53.1 % with the best of SGD at 4,096, and 58.4
 and 58.3 % with LARS at 4,096 and 8,192.
 
-    python -m tf_largebatch.recipes.you_alexnet --row lars-8192 --data DIR  # one of their runs
-    python -m tf_largebatch.recipes.you_alexnet  # its miniature, without data
-    python -m tf_largebatch.recipes.you_alexnet --row lars-8192 --plan  # every number
+    python -m tf_largebatch.recipes.you_alexnet --row lars-8192 --data DIR  # else: its miniature
 """
 
 from dataclasses import replace

@@ -3,9 +3,7 @@
 Expect 60.2, 58.9 and 58.0 % top-1 accuracy with SGD at 512, 4,096 and 8,192 images, and with LARS
 60.2, 60.4, 60.1, 59.3 and 57.8 % at 512 to 32,768 (59.9 % there in 200 epochs).
 
-    python -m tf_largebatch.recipes.you_alexnet_bn --row lars-32k --data DIR  # one of their runs
-    python -m tf_largebatch.recipes.you_alexnet_bn  # its miniature, without data
-    python -m tf_largebatch.recipes.you_alexnet_bn --row lars-32k --plan  # every number
+    python -m tf_largebatch.recipes.you_alexnet_bn --row lars-32k --data DIR  # else: its miniature
 """
 
 from dataclasses import replace

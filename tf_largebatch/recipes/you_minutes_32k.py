@@ -3,9 +3,7 @@
 Expect 74.9 % top-1 accuracy after 64 epochs (2,503 updates: 14 minutes on 2,048 processors) and
 75.4 % after 90 (3,519 updates: 20 minutes).
 
-    python -m tf_largebatch.recipes.you_minutes_32k --row 64 --data DIR  # one of the paper's runs
-    python -m tf_largebatch.recipes.you_minutes_32k  # its miniature, without data
-    python -m tf_largebatch.recipes.you_minutes_32k --row 64 --plan  # every number
+    python -m tf_largebatch.recipes.you_minutes_32k --row 64 --data DIR  # else: its miniature
 """
 
 from dataclasses import replace

@@ -2,9 +2,7 @@
 
 Expect 58.6 % top-1 accuracy after 100 epochs (11 minutes on 1,024 processors).
 
-    python -m tf_largebatch.recipes.you_minutes_alexnet --data DIR  # the paper's run
-    python -m tf_largebatch.recipes.you_minutes_alexnet  # its miniature, without data
-    python -m tf_largebatch.recipes.you_minutes_alexnet --plan  # every number
+    python -m tf_largebatch.recipes.you_minutes_alexnet --data DIR  # without --data: its miniature
 """
 
 from dataclasses import replace

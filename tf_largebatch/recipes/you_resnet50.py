@@ -3,9 +3,7 @@
 Expect 73.0, 72.7, 73.0 and 72.3 % top-1 accuracy at 256, 8,192, 16,384 and 32,768 images after 90
 epochs: weak augmentation, so nothing here compares with 76 %.
 
-    python -m tf_largebatch.recipes.you_resnet50 --row 32k --data DIR  # one of the paper's runs
-    python -m tf_largebatch.recipes.you_resnet50  # its miniature, without data
-    python -m tf_largebatch.recipes.you_resnet50 --row 32k --plan  # every number
+    python -m tf_largebatch.recipes.you_resnet50 --row 32k --data DIR  # else: its miniature
 
 The rows that begin with "later-" are the rates of a later manuscript of the same work.
 """

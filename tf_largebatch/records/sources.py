@@ -49,10 +49,12 @@ class Source:
     Attributes:
         text: the comment.
         module: of recipes, whose line it is.
+        value: the expression that it stands behind.
     """
 
     text: str
     module: str
+    value: ast.expr
 
     @property
     def kind(self) -> str:
@@ -68,12 +70,11 @@ def read(module: str, name: str = "RECIPE", row: str | None = None) -> dict[str,
         name: of the recipe in it, or of a dictionary of recipes.
         row: key in that dictionary.
     """
-    fields = _Module.load(module).fields(_expression(name, row))
-    return {
-        field: Source(stated.comment, stated.module)
-        for field, stated in fields.items()
-        if stated.comment
-    }
+    node: ast.expr = ast.Name(name)
+    if row is not None:
+        node = ast.Subscript(node, ast.Constant(row))
+    found = _Module.load(module).fields(node)
+    return {field: source for field, source in found.items() if source.text}
 
 
 def read_recipe(recipe: Recipe) -> dict[str, Source]:
@@ -85,11 +86,6 @@ def read_recipe(recipe: Recipe) -> dict[str, Source]:
         return {}
     found = read(recipe.name, "RECIPE" if recipe.row is None else "ROWS", recipe.row)
     return {field: _cited(source, recipe) for field, source in found.items()}
-
-
-def _expression(name: str, row: str | None) -> ast.expr:
-    node = ast.Name(name)
-    return node if row is None else ast.Subscript(node, ast.Constant(row))
 
 
 def _cited(source: Source, recipe: Recipe) -> Source:
@@ -110,15 +106,6 @@ def count(found: dict[str, Source]) -> str:
 def _text(node: ast.expr) -> str:
     """A text that is written out; none for one that is made."""
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
-
-
-@dataclass(frozen=True)
-class _Stated:
-    """One field of a record as a module states it."""
-
-    value: ast.expr
-    comment: str
-    module: str
 
 
 class _Module:
@@ -156,7 +143,7 @@ class _Module:
                 of = module.removeprefix(PACKAGE + ".")
                 self._imported |= {alias.asname or alias.name: (of, alias.name) for alias in names}
 
-    def fields(self, node: ast.expr) -> dict[str, _Stated]:
+    def fields(self, node: ast.expr) -> dict[str, Source]:
         """The fields of the record that an expression makes; none where it makes no record."""
         match node:
             case ast.Name(id=name) if name in self._imported:
@@ -183,11 +170,11 @@ class _Module:
                     self._set(found, keyword)
                 if source := found.pop("source", None):  # no number: it says where the others are
                     cited = _text(source.value)
-                    found = {k: replace(s, comment=s.comment or cited) for k, s in found.items()}
+                    found = {k: replace(s, text=s.text or cited) for k, s in found.items()}
                 return found
         return {}
 
-    def _row(self, value: ast.expr, key: ast.expr) -> dict[str, _Stated]:
+    def _row(self, value: ast.expr, key: ast.expr) -> dict[str, Source]:
         """The record behind a key of a dictionary, written out or made by a comprehension."""
         match value:
             case ast.Name(id=name) if name in self._values:
@@ -203,14 +190,14 @@ class _Module:
                 return self.fields(record)
         return {}
 
-    def _set(self, found: dict[str, _Stated], keyword: ast.keyword) -> None:
+    def _set(self, found: dict[str, Source], keyword: ast.keyword) -> None:
         name, value = keyword.arg, keyword.value
         if name is None:
             return
         for old in [k for k in found if k == name or k.startswith(name + ".")]:
             del found[old]
         parts = self.fields(value)
-        found |= {f"{name}.{part}": stated for part, stated in parts.items()}
-        if not any(stated.comment for stated in parts.values()):
+        found |= {f"{name}.{part}": source for part, source in parts.items()}
+        if not any(source.text for source in parts.values()):
             comment = self._comments.get(value.end_lineno or 0, "")
-            found[name] = _Stated(value, comment, self.name)
+            found[name] = Source(comment, self.name, value)
