@@ -89,10 +89,15 @@ NVIDIA_NOTES = (
 )
 
 
+def _batch(row: str) -> int:
+    _, _, batch, *_ = row.split("-")
+    return int(batch)
+
+
 def _title(row: str, log: str) -> str:
-    submitter, round_, batch, *_ = row.split("-")
+    submitter, round_, *_ = row.split("-")
     name = {"google": "Google", "nvidia": "NVIDIA", "dellemc": "Dell EMC"}[submitter]
-    return f"MLPerf Training {round_}: {name}, ResNet-50 at {int(batch):,} images ({log})"
+    return f"MLPerf Training {round_}: {name}, ResNet-50 at {_batch(row):,} images ({log})"
 
 
 def _expected(row: str, log: str) -> Expected:
@@ -102,8 +107,9 @@ def _expected(row: str, log: str) -> Expected:
     return Expected(result.error_pct, std=result.std, runs=5, source=where)  # [code: result logs]
 
 
-def _google(row, batch, span, rate, warmup, decay, momentum, epochs, log):
+def _google(row, span, rate, warmup, decay, momentum, epochs, log):
     """A run of Google's on TPUs. Arguments: as in the table of results, and the log's folder."""
+    batch = _batch(row)
     return replace(
         COMMON,
         row=row,
@@ -140,8 +146,9 @@ def _google_first(*run, epsilon):
     )
 
 
-def _nvidia(row, batch, span, rate, warmup, decay, momentum, epochs, log):
+def _nvidia(row, span, rate, warmup, decay, momentum, epochs, log):
     """A run of NVIDIA's code with LARS. Arguments: as in the table of results, and the log."""
+    batch = _batch(row)
     return replace(
         COMMON,
         row=row,
@@ -197,91 +204,76 @@ def _nvidia_sgd(*run):
     )
 
 
-# Each: row, batch, images of one batch norm, rate, warmup epochs, decay, momentum, epochs, log.
+# Each: row, images of one batch norm, rate, warmup epochs, decay, momentum, epochs, folder of the log.
 # fmt: off
 ROWS = {
     "dellemc-v0.7-832": _nvidia_sgd(
-        "dellemc-v0.7-832", 832, 208, 3.0, 3, 2.5e-5, 0.9, 42,  # [code: result log]
-        "C4140",
+        "dellemc-v0.7-832", 208, 3.0, 3, 2.5e-5, 0.9, 42, "C4140"  # [code: log]
     ),
     "dellemc-v0.7-1664": _nvidia_sgd(
-        "dellemc-v0.7-1664", 1664, 208, 3.0, 3, 2.5e-5, 0.9, 42,  # [code: result log]
-        "2xC4140",
+        "dellemc-v0.7-1664", 208, 3.0, 3, 2.5e-5, 0.9, 42, "2xC4140"  # [code: log]
     ),
     "nvidia-v0.7-3264": _nvidia_sgd(
-        "nvidia-v0.7-3264", 3264, 408, 6.0, 5, 2.5e-5, 0.9, 42,  # [code: result log]
-        "dgxa100_ngc20.06_mxnet",
+        "nvidia-v0.7-3264", 408, 6.0, 5, 2.5e-5, 0.9, 42, "dgxa100_ngc20.06_mxnet"  # [code: log]
     ),
     "dellemc-v0.7-3328": _nvidia_sgd(
-        "dellemc-v0.7-3328", 3328, 208, 3.1, 6, 2.5e-5, 0.95, 42,  # [code: result log]
-        "4xC4140",
+        "dellemc-v0.7-3328", 208, 3.1, 6, 2.5e-5, 0.95, 42, "4xC4140"  # [code: log]
     ),
     "nvidia-v0.7-1664": _nvidia(
-        "nvidia-v0.7-1664", 1664, 208, 7.4, 2, 1e-4, 0.9, 37,  # [code: result log]
-        "dgx1_ngc20.06_mxnet",
+        "nvidia-v0.7-1664", 208, 7.4, 2, 1e-4, 0.9, 37, "dgx1_ngc20.06_mxnet"  # [code: log]
     ),
     "nvidia-v1.0-3264": _nvidia(
-        "nvidia-v1.0-3264", 3264, 408, 10.5, 2, 5e-5, 0.9, 37,  # [code: result log]
-        "dgxa100_ngc21.05_mxnet",
+        "nvidia-v1.0-3264", 408, 10.5, 2, 5e-5, 0.9, 37, "dgxa100_ngc21.05_mxnet"  # [code: log]
     ),
     "google-v0.7-2048": _google(
-        "google-v0.7-2048", 2048, 128, 8.5, 5, 2e-4, 0.9, 41,  # [code: result log]
-        "tpu-v4-16-TF",
+        "google-v0.7-2048", 128, 8.5, 5, 2e-4, 0.9, 41, "tpu-v4-16-TF"  # [code: log]
     ),
     "google-v0.7-4096": _google(
-        "google-v0.7-4096", 4096, 128, 13.0, 2, 2e-4, 0.9, 41,  # [code: result log]
-        "tpu-v3-32-TF2.0",
+        "google-v0.7-4096", 128, 13.0, 2, 2e-4, 0.9, 41, "tpu-v3-32-TF2.0"  # [code: log]
     ),
     "google-v0.7-8192": _google(
-        "google-v0.7-8192", 8192, 64, 17.0, 5, 2e-4, 0.9, 44,  # [code: result log]
-        "tpu-v4-512-TF",
+        "google-v0.7-8192", 64, 17.0, 5, 2e-4, 0.9, 44, "tpu-v4-512-TF"  # [code: log]
     ),
     "nvidia-v1.0-13056": _nvidia(
-        "nvidia-v1.0-13056", 13056, 204, 12.8, 9, 2.5e-5, 0.94, 48,  # [code: result log]
+        "nvidia-v1.0-13056", 204, 12.8, 9, 2.5e-5, 0.94, 48,  # [code: result log]
         "dgxa100_n8_ngc21.05_mxnet",
     ),
     "google-v0.6-16384": _google_first(
-        "google-v0.6-16384", 16384, 128, 25.0, 5, 2e-4, 0.9, 72,  # [code: result log]
+        "google-v0.6-16384", 128, 25.0, 5, 2e-4, 0.9, 72,  # [code: result log]
         "tpu-v3-128", epsilon=0.0,  # [code: result log]
     ),
     "google-v0.6-32768": _google_first(
-        "google-v0.6-32768", 32768, 128, 31.2, 25, 1e-4, 0.9, 76,  # [code: result log]
+        "google-v0.6-32768", 128, 31.2, 25, 1e-4, 0.9, 76,  # [code: result log]
         "tpu-v3-2048", epsilon=1e-5,  # [code: result log]
     ),
     "nvidia-v0.6-33280": _nvidia(
-        "nvidia-v0.6-33280", 33280, 65, 31.2, 25, 2e-4, 0.9, 77,  # [code: result log]
-        "dgx2h_n32_ngc19.05_mxnet",
+        "nvidia-v0.6-33280", 65, 31.2, 25, 2e-4, 0.9, 77, "dgx2h_n32_ngc19.05_mxnet"  # [code: log]
     ),
     "nvidia-v0.7-33280": _nvidia(
-        "nvidia-v0.7-33280", 33280, 65, 21.2, 16, 2.5e-5, 0.94, 58,  # [code: result log]
+        "nvidia-v0.7-33280", 65, 21.2, 16, 2.5e-5, 0.94, 58,  # [code: result log]
         "dgx2h_n32_ngc20.06_mxnet",
     ),
     "nvidia-v0.7-34560": _nvidia(
-        "nvidia-v0.7-34560", 34560, 45, 21.6, 17, 2.5e-5, 0.94, 59,  # [code: result log]
+        "nvidia-v0.7-34560", 45, 21.6, 17, 2.5e-5, 0.94, 59,  # [code: result log]
         "dgxa100_n96_ngc20.06_mxnet",
     ),
     "google-v1.0-32768": _google(
-        "google-v1.0-32768", 32768, 64, 29.0, 18, 1e-4, 0.929, 60,  # [code: result log]
-        "tpu-v4-4096-TF",
+        "google-v1.0-32768", 64, 29.0, 18, 1e-4, 0.929, 60, "tpu-v4-4096-TF"  # [code: log]
     ),
     "nvidia-v0.6-54080": _nvidia_to_zero(
-        "nvidia-v0.6-54080", 54080, 52, 38.0, 25, 2e-4, 0.9, 90,  # [code: result log]
-        "dgx1_n130_ngc19.05_mxnet",
+        "nvidia-v0.6-54080", 52, 38.0, 25, 2e-4, 0.9, 90, "dgx1_n130_ngc19.05_mxnet"  # [code: log]
     ),
     "google-v1.0-55296": _google(
-        "google-v1.0-55296", 55296, 64, 25.67, 29, 1e-4, 0.94053, 80,  # [code: result log]
-        "tpu-v4-6912-TF",
+        "google-v1.0-55296", 64, 25.67, 29, 1e-4, 0.94053, 80, "tpu-v4-6912-TF"  # [code: log]
     ),
     "nvidia-v0.6-59904": _nvidia_to_zero(
-        "nvidia-v0.6-59904", 59904, 39, 40.7, 33, 2e-4, 0.9, 90,  # [code: result log]
-        "dgx2h_n96_ngc19.05_mxnet",
+        "nvidia-v0.6-59904", 39, 40.7, 33, 2e-4, 0.9, 90, "dgx2h_n96_ngc19.05_mxnet"  # [code: log]
     ),
     "google-v0.7-65536-tf": _google(
-        "google-v0.7-65536-tf", 65536, 64, 24.699, 31, 1e-4, 0.951807, 88,  # [code: result log]
-        "tpu-v3-8192-TF",
+        "google-v0.7-65536-tf", 64, 24.699, 31, 1e-4, 0.951807, 88, "tpu-v3-8192-TF"  # [code: log]
     ),
     "google-v0.7-65536-jax": _google(
-        "google-v0.7-65536-jax", 65536, 64, 23.080977304670448,  # [code: result log]
+        "google-v0.7-65536-jax", 64, 23.080977304670448,  # [code: result log]
         33, 1e-4, 0.9537213777059405, 92,  # [code: result log]
         "tpu-v3-8192-JAX",
     ),
