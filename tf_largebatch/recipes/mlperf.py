@@ -204,7 +204,7 @@ def _nvidia_sgd(*run):
     )
 
 
-# Each: row, images of one batch norm, rate, warmup epochs, decay, momentum, epochs, folder of the log.
+# Each: row, images of one batch norm, rate, warmup epochs, decay, momentum, epochs, log's folder.
 # fmt: off
 ROWS = {
     "dellemc-v0.7-832": _nvidia_sgd(

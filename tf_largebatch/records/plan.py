@@ -82,11 +82,12 @@ class Plan:
             (epoch, f"global batch {phase}")
             for (epoch, _), phase in zip(recipe.growth, self.phases[1:], strict=True)
         ]
+        per_epoch = ", then ".join(f"{float(p.updates_per_epoch):.2f}" for p in self.phases)
         for epoch, what in sorted(events, key=lambda event: event[0]):
             lines.append((f"  epoch {epoch:g}", f"update {self.updates_at(epoch):,}: {what}"))
         lines += [
             (f"  epoch {recipe.epochs:g}", f"update {self.updates:,}: the end"),
-            ("updates", f"{self.updates:,} ({self._per_epoch()} an epoch)"),
+            ("updates", f"{self.updates:,} ({per_epoch} an epoch)"),
             ("loss", _loss_line(recipe)),
             ("optimizer", _optimizer_line(recipe)),
             ("exempt tensors", _exempt_line(recipe)),
@@ -94,18 +95,12 @@ class Plan:
             ("communication", _communication_line(self.settings, recipe, batch)),
             ("checkpoints", self.settings.checkpoints),
             ("published", describe_expected(recipe.expected)),
-            *([("numbers", sources.count(found))] if (found := self._sources()) else []),
         ]
+        if self.scale == "full" and (found := sources.read_recipe(recipe)):
+            lines.append(("numbers", sources.count(found)))
         lines += [("note", note) for note in recipe.notes]
         lines += [("modified", change) for change in self.departures]
         return lines
-
-    def _sources(self) -> dict[str, sources.Source]:
-        """Where the recipe's numbers come from, where it runs as published."""
-        return sources.read_recipe(self.recipe) if self.scale == "full" else {}
-
-    def _per_epoch(self) -> str:
-        return ", then ".join(f"{float(p.updates_per_epoch):.2f}" for p in self.phases)
 
     def text(self) -> str:
         """Returns the lines as an aligned table."""
