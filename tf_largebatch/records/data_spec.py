@@ -48,7 +48,7 @@ class ImageNetSpec:
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check(self.image_size >= 32, "data.image_size", "at least 32", self.image_size)
         check(0 < self.min_area <= self.max_area, "data.min_area", "in (0, max]", self.min_area)
         check(self.max_area <= 1, "data.max_area", "at most 1", self.max_area)
@@ -106,7 +106,7 @@ class DigitsSpec:
     plain_last_epochs: float = 0.0
     mixup_alpha: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check(0 <= self.shift <= 7, "data.shift", "in 0..7", self.shift)
         check_at_least(
             0,

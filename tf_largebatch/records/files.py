@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 DRAFT = ".part"  # the end of a name whose content is not whole
 
@@ -38,7 +39,7 @@ def write_json(path: Path, data: object) -> None:
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path):
+def read_json(path: Path) -> Any:
     """Returns the plain data of a file.
 
     Raises:

@@ -34,7 +34,7 @@ class ModelSpec:
     head_std: float = 0.01
     dropout: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         architectures.get(self.architecture)
         check(
             self.bn_batch is None or self.bn_batch >= 2,
@@ -63,7 +63,7 @@ class LossSpec:
     kind: Literal["softmax", "sigmoid"] = "softmax"
     label_smoothing: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check(
             0 <= self.label_smoothing < 1, "loss.label_smoothing", "in [0, 1)", self.label_smoothing
         )
