@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tf_largebatch.review.tensorboard import dashboards
 from tf_largebatch.review.tensorboard import scalars as tensorboard
-from tf_largebatch.training.loop import BLOCK
+from tf_largebatch.training.blocks import BLOCK
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "tensorboard.md").read_text(encoding="utf-8")
