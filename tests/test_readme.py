@@ -107,3 +107,12 @@ def test_the_tree_is_what_is_on_disk():
             assert (ROOT / "tf_largebatch" / room / name).exists(), name
         for name in re.findall(r"\w+/", text):
             assert (ROOT / "tf_largebatch" / room / name).is_dir(), name
+
+
+def test_the_changelog_says_where_modules_have_moved_to():
+    table = re.search(r"\| was in .*?(?=\n- )", (ROOT / "CHANGELOG.md").read_text(), re.DOTALL)[0]
+    targets = [re.findall(r"`([\w.]+)`", line.split("|")[2]) for line in table.splitlines()[2:]]
+    assert len(targets) > 5
+    for name in {name for names in targets for name in names} - {"report_ready", "tf_largebatch"}:
+        place = ROOT.joinpath("tf_largebatch", *name.split("."))
+        assert place.is_dir() or place.with_suffix(".py").exists(), name
