@@ -1,11 +1,12 @@
 """Where numbers come from, read from the text of the recipe modules."""
 
+import dataclasses
 import textwrap
 
 import pytest
 
 from tf_largebatch.__main__ import load_recipes
-from tf_largebatch.recipes import goyal_256, lamb_ladder
+from tf_largebatch.recipes import goyal_8k, goyal_256, lamb_ladder
 from tf_largebatch.records import sources
 
 BASE = """
@@ -20,6 +21,7 @@ BASE = """
             weight_decay=1e-4,  # [derived] half of it
         ),
         scaling="linear",
+        expected=Expected(24.5, std=0.1, source="Table 3"),
     )
 """
 CHILD = """
@@ -30,6 +32,7 @@ CHILD = """
     RECIPE = dataclasses.replace(
         {base}.RECIPE,
         global_batch=512,  # [code: some file]
+        expected=Expected(24.7, source="slides"),  # [seed] 75.3 %
         optimizer=dataclasses.replace(
             {base}.RECIPE.optimizer,
             momentum=0.95,  # ours
@@ -67,7 +70,16 @@ def test_a_module_states_its_own_numbers(modules):
         "epochs": "recalled",
         "optimizer.momentum": "published",
         "optimizer.weight_decay": "derived",
+        "expected.top1_error_pct": "published",
+        "expected.std": "published",
     }
+
+
+def test_a_published_result_has_the_comment_of_its_line_or_its_own_source(modules):
+    assert sources.read(modules[0])["expected.std"].text == "Table 3"
+    child = sources.read(modules[1])
+    assert child["expected.top1_error_pct"].text == "[seed] 75.3 %"
+    assert "expected.std" not in child and "expected.source" not in child
 
 
 def test_what_is_replaced_has_the_new_source_and_the_rest_the_old(modules):
@@ -77,9 +89,10 @@ def test_what_is_replaced_has_the_new_source_and_the_rest_the_old(modules):
         "epochs": "recalled",
         "optimizer.momentum": "ours",
         "optimizer.weight_decay": "derived",
+        "expected.top1_error_pct": "slides",
     }
     assert found["epochs"].module == modules[0]
-    assert sources.count(found) == "1 read in code, 1 derived, 1 recalled, 1 ours"
+    assert sources.count(found) == "1 read in code, 1 slides, 1 derived, 1 recalled, 1 ours"
 
 
 def test_rows_of_a_family_are_read_through_the_function_that_makes_them(modules):
@@ -96,6 +109,15 @@ def test_what_another_paper_publishes_is_not_this_papers():
     assert found["data.image_size"].kind == "another paper's"
     same = sources.read_recipe(goyal_256.RECIPE)["data.image_size"]  # stated in goyal_8k
     assert (same.text, same.kind) == ("§5.1", "published")
+
+
+def test_the_numbers_of_a_recipe_are_counted_by_kind():
+    count = sources.count(sources.read_recipe(goyal_8k.RECIPE))
+    assert count == "26 published, 2 recalled, 1 ours"
+
+
+def test_a_recipe_that_no_module_states_has_no_citations():
+    assert sources.read_recipe(dataclasses.replace(goyal_8k.RECIPE, name="my_own")) == {}
 
 
 @pytest.mark.parametrize("recipe", load_recipes(), ids=lambda r: r.label)
