@@ -11,7 +11,7 @@ import pytest
 from test_report import DIVERGED, Page, result, row, run
 
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.review import compare, comparison, comparison_tables
+from tf_largebatch.review import compare, comparison
 from tf_largebatch.review.figures import COLOURS, draw_comparison
 
 
@@ -96,7 +96,7 @@ def test_departures_that_several_set_ups_share_are_said_once(tmp_path):
     rows = [("small", {0: 3.0}, 8), ("large", {0: 9.0}, 256)]
     a = command(tmp_path / "a", *rows, departures=("epochs: 30 -> 8",))
     b = command(tmp_path / "b", ("plain", {0: 4.0}, 8), rate=0.3)
-    assert comparison_tables.departures(comparison.read_entries([a, b])) == [
+    assert comparison.departures(comparison.read_entries([a, b])) == [
         ("small · large", ("epochs: 30 -> 8",))
     ]
 
@@ -166,7 +166,7 @@ def test_a_kept_record_without_its_runs_can_be_compared(tmp_path):
 def test_errors_on_other_data_are_not_subtracted(tmp_path):
     a = command(tmp_path / "a", ("small", {0: 3.0, 1: 4.0}, 8))
     b = command(tmp_path / "b", ("full", {0: 23.0, 1: 24.0}, 8192), scale="full")
-    lines = comparison_tables.say(comparison.read_entries([a, b]))
+    lines = comparison.say(comparison.read_entries([a, b]))
     assert lines[0] == "full: top-1 76.50 ± 0.71 (2 seeds) · published 76.26 ± 0.09 · 2.7 sd better"
     assert lines[1].endswith("cannot be set side by side")
 
@@ -174,7 +174,7 @@ def test_errors_on_other_data_are_not_subtracted(tmp_path):
 def test_a_difference_says_when_it_has_no_deviation_or_no_result(tmp_path):
     a = command(tmp_path / "a", ("small", {0: 3.0, 1: 4.0}, 8), ("one", {0: 7.5}, 16))
     entries = comparison.read_entries([a])
-    assert comparison_tables.say(entries) == [
+    assert comparison.say(entries) == [
         "one against small: +4.00 points of error, one seed: no deviation known"
     ]
     found = result(row("small"), row("dead", runs=(DIVERGED,)), scale="miniature")
@@ -182,7 +182,7 @@ def test_a_difference_says_when_it_has_no_deviation_or_no_result(tmp_path):
         object.__setattr__(one, "recipe", recipe())
     (tmp_path / "dead").mkdir()
     (tmp_path / "dead" / "result.json").write_text(json.dumps(found.to_json()))
-    [line] = comparison_tables.say(comparison.read_entries([tmp_path / "dead"]))
+    [line] = comparison.say(comparison.read_entries([tmp_path / "dead"]))
     assert line == "dead against small: dead has no result (1 of 1 diverged)"
 
 

@@ -8,11 +8,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from tf_largebatch.records.console import LARGEST_SEED, Parser, number, run_command
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.quiet import import_tensorflow
 from tf_largebatch.review.findings import FOLDER
+
+if TYPE_CHECKING:
+    from tf_largebatch.diagnostics.finished_run import FinishedRun
+    from tf_largebatch.diagnostics.objective import Objective
+    from tf_largebatch.review.findings import Finding
 
 PROGRAM = "python -m tf_largebatch diagnose"
 NOT_FINITE = 3  # exit status where an instrument met no finite number
@@ -118,10 +124,10 @@ class _Setting:
     """What an instrument may need."""
 
     arguments: argparse.Namespace
-    run: object
-    other: object
-    source: object
-    objective: object
+    run: "FinishedRun"
+    other: "FinishedRun | None"
+    dataset: object
+    objective: "Objective"
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -163,7 +169,8 @@ def _diagnose(arguments: argparse.Namespace) -> None:
         "global batch": run.global_batch,
         "seed": arguments.seed,
     }
-    found, pages = [], []
+    found: list[Finding] = []
+    pages: list[Path] = []
     try:
         for name in wanted or DEFAULT:
             progress.start(name.replace("_", " "), _batches(name, setting))
@@ -194,9 +201,9 @@ def _prepare(arguments, wanted, run, other, after_batch) -> _Setting:
     from tf_largebatch.training.build import make_loss, make_source
 
     # One epoch, of which the last one is plain.
-    source = make_source(run.data, arguments.data or run.images_folder, epochs=1.0)
+    dataset = make_source(run.data, arguments.data or run.images_folder, epochs=1.0)
     batches = read_images(
-        source, arguments.images, at_most=AT_MOST, micro_batch=arguments.micro_batch
+        dataset, arguments.images, at_most=AT_MOST, micro_batch=arguments.micro_batch
     )
     model = run.load_model()
     check_memory(
@@ -207,7 +214,7 @@ def _prepare(arguments, wanted, run, other, after_batch) -> _Setting:
         image_bytes=sum(images.numpy().nbytes for images, _ in batches),
     )
     objective = Objective(model, make_loss(run.loss), batches, after_batch=after_batch)
-    return _Setting(arguments=arguments, run=run, other=other, source=source, objective=objective)
+    return _Setting(arguments=arguments, run=run, other=other, dataset=dataset, objective=objective)
 
 
 def _batches(name: str, setting: _Setting) -> int | None:
@@ -231,7 +238,7 @@ def _side(points: int) -> int:
     return points // 2 | 1
 
 
-def _measure(name: str, setting: _Setting) -> list:
+def _measure(name: str, setting: _Setting) -> "list[Finding]":
     from tf_largebatch.diagnostics import measurements as m
 
     arguments, run, objective = setting.arguments, setting.run, setting.objective
@@ -258,9 +265,9 @@ def _measure(name: str, setting: _Setting) -> list:
             later = {update: objective.flat(weights) for update, weights in kept.items()}
             later[run.updates] = objective.vector
             return [m.measure_drift(_first_weights(setting), later)]
-        case "interpolate":
-            return [_between(setting)]
-    raise ValueError(f"`name` must be an instrument. Received: {name!r}")
+        case "interpolate" if setting.other:
+            return [_between(setting, setting.other)]
+    raise ValueError(f"no instrument {name}")
 
 
 def _first_weights(setting: _Setting):
@@ -270,22 +277,24 @@ def _first_weights(setting: _Setting):
     run, objective = setting.run, setting.objective
     if run.seed is None:
         raise InputError(f"{run.folder} has no seed.json: its first weights are not known")
-    model = make_model(run, setting.source, run.seed)  # asks a recipe for its `model` alone
+    # Of a recipe it asks the network alone, which a finished run has too.
+    model = make_model(cast(Any, run), setting.dataset, run.seed)
     _check_same_network(model, objective, run.folder)
     return objective.flat([v.numpy() for v in model.trainable_variables])
 
 
-def _between(setting: _Setting):
+def _between(setting: _Setting, other: "FinishedRun") -> "Finding":
     from tf_largebatch.diagnostics.measurements import measure_between
 
-    objective, folders = setting.objective, (setting.run.folder, setting.other.folder)
-    model = setting.other.load_model()
-    _check_same_network(model, objective, folders[1])
+    objective = setting.objective
+    model = other.load_model()
+    _check_same_network(model, objective, other.folder)
     weights = objective.flat([v.numpy() for v in model.trainable_variables])
     state = [v.numpy() for v in model.non_trainable_variables]
-    names = tuple(folder.resolve().name for folder in folders)
-    if names[0] == names[1]:  # two seeds of two rows
-        names = tuple("/".join(folder.resolve().parts[-2:]) for folder in folders)
+    first, second = setting.run.folder.resolve(), other.folder.resolve()
+    names = first.name, second.name
+    if first.name == second.name:  # two seeds of two rows
+        names = "/".join(first.parts[-2:]), "/".join(second.parts[-2:])
     return measure_between(
         objective, (weights, state), points=setting.arguments.points, names=names
     )

@@ -1,6 +1,6 @@
 """The figures of the instruments, as PNG bytes. matplotlib is imported to draw."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -87,7 +87,7 @@ def draw_spectrum(values: np.ndarray, residuals: np.ndarray) -> bytes:
     return finish(figure, axes, "rank", "eigenvalue of the Hessian", legend=False)
 
 
-def draw_ratios(groups: dict[str, Sequence[LayerRatio]]) -> bytes:
+def draw_ratios(groups: Mapping[str, Sequence[LayerRatio]]) -> bytes:
     """Draws |w| / |grad L(w)| of every tensor that has one, a mark for each group of weights."""
     names = [row.name for row in next(iter(groups.values()))]
     figure, axes = make_axes((8, max(3.0, 0.22 * len(names) + 1)))

@@ -1,10 +1,10 @@
 """What a finished run left in its folder, read back without the recipe that made it."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -70,11 +70,11 @@ class FinishedRun:
         """Returns update -> trainable weights of every checkpoint that is kept and whole."""
         found = {}
         for path in (self.folder / "checkpoints").glob("ckpt-*.index"):
-            update = int(re.fullmatch(r"ckpt-(\d+)\.index", path.name).group(1))
+            update = int(path.stem.removeprefix("ckpt-"))
             try:
                 reader = tf.train.load_checkpoint(str(path.with_suffix("")))
                 names = reader.get_variable_to_shape_map()
-                tensors = []
+                tensors: list[np.ndarray] = []
                 while (name := WEIGHT.format(len(tensors))) in names:
                     tensors.append(reader.get_tensor(name))
             except (tf.errors.OpError, IndexError):
@@ -131,11 +131,11 @@ def open_run(folder: Path) -> FinishedRun:
         ) from None
 
 
-def read_images(source, images: int | None, *, at_most: int, micro_batch: int) -> list[Batch]:
+def read_images(dataset, images: int | None, *, at_most: int, micro_batch: int) -> list[Batch]:
     """Returns training images in the order of the first epoch, in batches of `micro_batch`.
 
     Args:
-        source: a data source without augmentation (see `tf_largebatch.data`).
+        dataset: without augmentation (see `tf_largebatch.data`).
         images: how many; None takes all, up to `at_most`.
         at_most: of the default.
         micro_batch: images in each batch; the last may have fewer.
@@ -143,14 +143,14 @@ def read_images(source, images: int | None, *, at_most: int, micro_batch: int) -
     Raises:
         InputError: more images than there are.
     """
-    there = source.train_examples
+    there = dataset.train_examples
     wanted = min(there, at_most) if images is None else images
     if wanted > there:
         raise InputError(f"--images must be at most {there:,}, all there are. Received: {wanted:,}")
     size = min(micro_batch, wanted)
     plan = BatchPlan(global_batch=size, train_examples=there)
-    batches = []
-    for x, y in source.train_batches(plan, seed=0).take(-(-wanted // size)):
+    batches: list[Batch] = []
+    for x, y in dataset.train_batches(plan, seed=0).take(-(-wanted // size)):
         left = wanted - size * len(batches)
         batches.append((x[:left], y[:left]))
     return batches
@@ -172,7 +172,7 @@ def _tuples(value):
 
 def _plain(spec: DigitsSpec | ImageNetSpec) -> DigitsSpec | ImageNetSpec:
     """The same images without mixing, and without augmentation in a training of one epoch."""
-    off = {"plain_last_epochs": 1.0, "mixup_alpha": 0.0}
+    off: dict[str, Any] = {"plain_last_epochs": 1.0, "mixup_alpha": 0.0}
     if isinstance(spec, ImageNetSpec):
         off |= {"randaugment_magnitude": 0.0, "cutmix_alpha": 0.0}
     return dataclasses.replace(spec, **off)

@@ -66,7 +66,8 @@ def top_eigenvalues(
     vector = np.random.default_rng(seed).standard_normal(size)
     basis = np.empty((min(products, size), size))
     basis[0] = vector / np.linalg.norm(vector)
-    diagonal, beside = [], []
+    diagonal: list[float] = []
+    beside: list[float] = []
     for step in range(len(basis)):
         new = np.asarray(product(basis[step]), np.float64)
         if not np.all(np.isfinite(new)):

@@ -6,6 +6,7 @@ computes the same with its filters scaled: without that, a solution of large wei
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -61,12 +62,12 @@ def plane(
 
 
 def between(
-    value: Callable[[np.ndarray, Sequence[np.ndarray]], float],
+    value: Callable[[np.ndarray, Any], float],
     start: tuple[np.ndarray, Sequence[np.ndarray]],
     end: tuple[np.ndarray, Sequence[np.ndarray]],
     places: np.ndarray,
     *,
-    recompute: Callable[[np.ndarray], Sequence[np.ndarray]] | None = None,
+    recompute: Callable[[np.ndarray], Sequence] | None = None,
 ) -> np.ndarray:
     """Returns the loss on the line between two solutions: NaN where it is not finite.
 
@@ -95,10 +96,8 @@ def between(
     losses = []
     for x in places:
         weights = (1.0 - x) * first + x * second
-        if recompute is None:
-            state = [_mix(a, b, x) for a, b in zip(first_state, second_state, strict=True)]
-        else:
-            state = recompute(weights)
+        mixed = [_mix(a, b, x) for a, b in zip(first_state, second_state, strict=True)]
+        state = mixed if recompute is None else recompute(weights)
         losses.append(_finite(value(weights, state)))
     return np.array(losses)
 

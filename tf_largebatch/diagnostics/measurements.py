@@ -8,7 +8,7 @@ import numpy as np
 
 from tf_largebatch.diagnostics import figures, landscape, sharpness
 from tf_largebatch.diagnostics.hessian import top_eigenvalues
-from tf_largebatch.diagnostics.layer_ratios import fit_log_growth, layer_ratios
+from tf_largebatch.diagnostics.layer_ratios import LayerRatio, fit_log_growth, layer_ratios
 from tf_largebatch.diagnostics.objective import Objective
 from tf_largebatch.review.figures import draw_noise
 from tf_largebatch.review.findings import Finding
@@ -222,24 +222,20 @@ def measure_layers(objective: Objective, solutions: Mapping[str, np.ndarray]) ->
         objective: gives loss and data; each of its batches is one group of batch norm.
         solutions: label -> weights, for example those at the start and at the end.
     """
-    groups, lines, arrays = {}, [], {}
+    groups: dict[str, list[LayerRatio]] = {}
+    lines, arrays = [], {}
     for label, weights in solutions.items():
         _, gradient = objective.value_and_gradient(weights, training=True)
         tensors = objective.tensors(weights), objective.tensors(gradient)
         groups[label] = rows = layer_ratios(objective.names, *tensors)
         arrays[f"{label}_weight_norm"] = np.array([r.weight_norm for r in rows])
         arrays[f"{label}_gradient_norm"] = np.array([r.gradient_norm for r in rows])
-        kernels = [r for r in rows if r.rank > 1 and r.ratio is not None]
-        if not kernels:
-            lines.append((f"layers, {label}", "no kernel has a gradient"))
-            continue
-        low, high = min(kernels, key=lambda r: r.ratio), max(kernels, key=lambda r: r.ratio)
-        lines.append(
-            (
-                f"layers, {label}",
-                f"|w|/|g| from {low.ratio:.3g} ({low.name}) to {high.ratio:.4g} ({high.name})",
-            )
-        )
+        kernels = [(r.ratio, r.name) for r in rows if r.rank > 1 and r.ratio is not None]
+        text = "no kernel has a gradient"
+        if kernels:
+            (low, lowest), (high, highest) = min(kernels), max(kernels)
+            text = f"|w|/|g| from {low:.3g} ({lowest}) to {high:.4g} ({highest})"
+        lines.append((f"layers, {label}", text))
     return Finding(
         name="layers",
         title="weight norm over gradient norm, by layer (You et al. 2017)",

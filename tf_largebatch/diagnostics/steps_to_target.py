@@ -82,7 +82,12 @@ class BatchResult:
     def best(self) -> Trial | None:
         """The trial with the fewest steps; None where none reached the target."""
         reached = [trial for trial in self.trials if trial.steps is not None]
-        return min(reached, key=lambda trial: trial.steps, default=None)
+        return min(reached, key=lambda trial: trial.steps or 0, default=None)
+
+    @property
+    def steps(self) -> int | None:
+        """Its steps; None where none reached the target."""
+        return None if self.best is None else self.best.steps
 
     def at_edge(self, space: Mapping[str, Range]) -> list[str]:
         """Names the hyperparameters whose best value is at an end: widen their range."""
@@ -120,5 +125,5 @@ def fit_results(results: Sequence[BatchResult]) -> Tradeoff:
     Raises:
         ValueError: fewer than three did.
     """
-    reached = [r for r in results if r.best is not None]
-    return fit_tradeoff([r.global_batch for r in reached], [r.best.steps for r in reached])
+    reached = {r.global_batch: r.steps for r in results if r.steps is not None}
+    return fit_tradeoff([*reached], [*reached.values()])

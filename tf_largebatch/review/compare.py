@@ -10,7 +10,7 @@ from pathlib import Path
 from tf_largebatch.records import run_folder
 from tf_largebatch.records.console import Parser, run_command
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.review import comparison, comparison_tables
+from tf_largebatch.review import comparison
 
 PAGE, FIGURE = "comparison.html", "comparison.png"
 ROWS, EPOCHS = "comparison.csv", "comparison_epochs.csv"
@@ -61,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> None:
             f"--out must be a folder that can be written to. Received: {folder} "
             f"({error.strerror or error})"
         ) from None
-    print("\n".join(comparison_tables.say(entries)))
+    print("\n".join(comparison.say(entries)))
     for name in (PAGE, *FILES):
         print(f"{name:<22} {folder / name}")
 
@@ -70,8 +70,8 @@ def _write(entries: list[comparison.Entry], folder: Path) -> None:
     from tf_largebatch.review import figures
     from tf_largebatch.review.page import compare_plans, flatten, split_shared, write_page
 
-    comparison_tables.write_csv(entries, folder / ROWS)
-    comparison_tables.write_epochs_csv(entries, folder / EPOCHS)
+    comparison.write_rows_csv(entries, folder / ROWS)
+    comparison.write_epochs_csv(entries, folder / EPOCHS)
     named = [(entry.label, entry.row, entry.train_examples) for entry in entries]
     picture = figures.draw_comparison(named, folder / FIGURE)
     plans, differing = compare_plans([entry.plan for entry in entries])
@@ -81,11 +81,11 @@ def _write(entries: list[comparison.Entry], folder: Path) -> None:
         "comparison.html.j2",
         folder / PAGE,
         entries=entries,
-        verdict=comparison_tables.say(entries),
-        header=comparison_tables.HEADER,
-        rows=[(figures.colour(i), c) for i, c in enumerate(comparison_tables.table(entries))],
+        verdict=comparison.say(entries),
+        header=comparison.HEADER,
+        rows=[(figures.colour(i), c) for i, c in enumerate(comparison.table(entries))],
         picture=picture,
-        departures=comparison_tables.departures(entries),
+        departures=comparison.departures(entries),
         differing=differing,
         shared=plans,
         environment=environment,

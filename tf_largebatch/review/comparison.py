@@ -1,24 +1,42 @@
-"""Several runs side by side: read from their folders, one entry per recipe, seeds together.
-
-Standard library only.
-"""
+"""Several runs side by side: one entry per recipe, seeds together; table, sentences, CSV."""
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tf_largebatch.records.datasets import DATASETS
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.records.files import read_json
+from tf_largebatch.records.files import read_json, write_csv
 from tf_largebatch.records.recipe import deciding
-from tf_largebatch.records.result import Result, RowResult, SeedResult
+from tf_largebatch.records.result import EpochRecord, Result, RowResult, SeedResult
 from tf_largebatch.records.run_folder import PLAN, RESULT
-from tf_largebatch.review.page import flatten
+from tf_largebatch.review.report import find_run, read_plan
+from tf_largebatch.review.tables import (
+    MISSING,
+    error_text,
+    is_finite,
+    number_text,
+    row_numbers,
+    seeds_text,
+    spread_text,
+    verdict,
+)
 
 SEED = "seed.json"  # of a run that ended
-DEEP = 2  # a run of a table lies this far below its command's folder
+HEADER = (
+    "run",
+    "scale",
+    "batch",
+    "peak\nrate",
+    "updates",
+    "error %",
+    "seeds",
+    "published\nerror %",
+    "departures",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +93,96 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
     return _name_apart(entries)
 
 
+def table(entries: Sequence[Entry]) -> list[list[str]]:
+    """Returns one line of text cells per entry, under `HEADER`."""
+    return [
+        [
+            entry.label,
+            entry.result.scale,
+            f"{entry.row.global_batch:,}",
+            number_text(entry.row.peak_rate, ".4g"),
+            f"{entry.row.updates:,}",
+            error_text(entry.row),
+            seeds_text(entry.row),
+            _published(entry),
+            str(len(entry.result.departures)) if entry.result.modified else "none",
+        ]
+        for entry in entries
+    ]
+
+
+def say(entries: Sequence[Entry]) -> list[str]:
+    """Returns what the comparison says: full runs beside the paper, and all beside the first."""
+    lines = [
+        f"{entry.label}: {line}"
+        for entry in entries
+        if entry.result.scale == "full"
+        for line in verdict(entry.result)[:1]
+    ]
+    return lines + [_difference(entry, entries[0]) for entry in entries[1:]]
+
+
+def departures(entries: Sequence[Entry]) -> list[tuple[str, tuple[str, ...]]]:
+    """Returns (labels of the entries that have them, departures), those without left out."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for entry in entries:
+        if entry.result.modified:
+            groups.setdefault(entry.result.departures, []).append(entry.label)
+    return [(" · ".join(labels), changes) for changes, labels in groups.items()]
+
+
+def write_rows_csv(entries: Sequence[Entry], path: Path) -> None:
+    """Writes the table with every digit; a missing number is an empty field."""
+    lines = []
+    for entry in entries:
+        numbers = {"run": entry.label} | row_numbers(entry.result, entry.row)
+        for name in ("modified", "row", "lowest_error_pct", "highest_error_pct", "accuracy"):
+            del numbers[name]
+        numbers["departures"] = "; ".join(entry.result.departures)
+        numbers["folders"] = "; ".join(map(str, entry.folders))
+        lines.append(numbers)
+    write_csv(path, [*lines[0]], [[*line.values()] for line in lines])
+
+
+def write_epochs_csv(entries: Sequence[Entry], path: Path) -> None:
+    """Writes every epoch of every run: what the curves are drawn from."""
+    names = [field.name for field in dataclasses.fields(EpochRecord)]
+    lines = [
+        (entry.label, run.seed, *(getattr(epoch, name) for name in names))
+        for entry in entries
+        for run in entry.row.runs
+        for epoch in run.epochs
+    ]
+    write_csv(path, ["run", "seed", *names], lines)
+
+
+def _published(entry: Entry) -> str:
+    """The paper's error; beside a miniature, in parentheses: it is another experiment's."""
+    text = spread_text(entry.row.published_error_pct, entry.row.published_std_pct)
+    if entry.result.scale == "smoke" or text == MISSING:
+        return MISSING
+    return text if entry.result.scale == "full" else f"({text})"
+
+
+def _difference(entry: Entry, first: Entry) -> str:
+    """How far an entry's error is from the first one's, with its standard error where known."""
+    start = f"{entry.label} against {first.label}: "
+    if (entry.data, entry.result.scale) != (first.data, first.result.scale):
+        return start + "other data or another scale, their errors cannot be set side by side"
+    means, variance = [], 0.0
+    for one in (entry, first):
+        mean, std = one.row.mean_error_pct, one.row.std_error_pct
+        if not is_finite(mean):
+            return start + f"{one.label} has no result ({seeds_text(one.row)})"
+        means.append(mean)
+        variance += math.nan if std is None else std**2 / len(one.row.errors_pct)
+    text = f"{start}{means[0] - means[1]:+.2f} points of error"
+    if math.isnan(variance):
+        return text + ", one seed: no deviation known"
+    lost = " over the seeds that did not diverge" * bool(entry.row.diverged or first.row.diverged)
+    return text + f", standard error {math.sqrt(variance):.2f}{lost}"
+
+
 def _read(folder: Path) -> list[Entry]:
     if not folder.is_dir():
         raise InputError(f"RUN must be the folder of a run. Received: {folder}, which is none")
@@ -108,14 +216,9 @@ def _read_one(folder: Path) -> Entry:
     """One run of a table: its own records, and its command's for the name of its row."""
     place = folder.resolve()
     run = SeedResult.from_json(read_json(folder / SEED))
-    for above in list(place.parents)[:DEEP]:
-        if not (above / RESULT).exists():
-            continue
-        whole = Result.from_json(read_json(above / RESULT))
-        for row in whole.rows:
-            for own in row.runs:
-                if (above / own.folder).resolve() == place:
-                    return _entry(whole, row, (own,), above)
+    if found := find_run(place):
+        above, whole, row, own = found
+        return _entry(whole, row, (own,), above)
     plan = read_json(folder / PLAN)
     recipe = plan["recipe"]
     row = RowResult(
@@ -144,17 +247,9 @@ def _entry(whole: Result, row: RowResult, runs: Sequence[SeedResult], folder: Pa
     return Entry(
         label=row.label,
         result=dataclasses.replace(whole, rows=(row,)),
-        plan=_plan(row, [folder / run.folder for run in runs]),
+        plan=read_plan(row, folder),
         folders=tuple(folder / run.folder for run in runs),
     )
-
-
-def _plan(row: RowResult, folders: Sequence[Path]) -> dict:
-    """The plan of a row; where only a result was kept, its recipe as labelled lines."""
-    for folder in folders:
-        if (folder / PLAN).exists():
-            return read_json(folder / PLAN)
-    return {"rows": list(flatten(row.recipe))}
 
 
 def _identity(entry: Entry) -> str:

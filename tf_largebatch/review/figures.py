@@ -26,14 +26,12 @@ def draw_curves(result: Result, path: Path) -> bytes:
         The bytes of the file, to be embedded.
     """
     figure, axes = make_axes((7, 4.6))
-    paper = {
-        number: row.published_error_pct
-        for number, row in enumerate(result.rows)
-        if result.scale == "full" and is_finite(row.published_error_pct)
-    }
-    for number, error in paper.items():
-        axes.axhline(error, color=colour(number), ls="--", lw=1)
-    legend = _draw_rows(axes, [(row.label, row) for row in result.rows], also=[*paper.values()])
+    published: list[float] = []
+    for number, row in enumerate(result.rows):
+        if result.scale == "full" and is_finite(row.published_error_pct):
+            axes.axhline(row.published_error_pct, color=colour(number), ls="--", lw=1)
+            published.append(row.published_error_pct)
+    legend = _draw_rows(axes, [(row.label, row) for row in result.rows], also=published)
     title = axes.set_title(f"{result.title} · {scale_text(result)}", fontsize=10, wrap=True)
     title.set_parse_math(False)
     return write_png(figure, path, legend)

@@ -112,7 +112,8 @@ class NoiseScale:
     @property
     def b_simple(self) -> float | None:
         """In examples; None where the averages do not give one."""
-        return self.average.b_simple if self.count else None
+        average = self.average
+        return None if average is None else average.b_simple
 
 
 def advise(

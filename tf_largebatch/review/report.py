@@ -127,18 +127,44 @@ def refresh(run: Path) -> list[Path]:
         The pages: the run's own, and that of the command which ran it among others. None for a
         run whose command has not ended; its report will have what was measured.
     """
+    found = find_run(run)
+    if found is None:
+        return []
+    folder, result, row, own = found
+    plans = [read_plan(one, folder) for one in result.rows]
+    plan = plans[result.rows.index(row)]
+    pages = [_write_run_report(result, row, own, plan, folder)] * (own.folder != ".")
+    return [*pages, write_report(result, plans, folder)]
+
+
+def find_run(run: Path) -> tuple[Path, Result, RowResult, SeedResult] | None:
+    """Looks for the command that ran a run: in the run's own folder, and above it.
+
+    Returns:
+        The command's folder and result, and the row and the seed that are this run's; None where
+        the command has not ended.
+    """
     run = run.resolve()
     for folder in [run, *run.parents][: DEEP + 1]:
         if not (folder / RESULT).exists():
             continue
         result = Result.from_json(read_json(folder / RESULT))
-        plans = [_read_plan(row, folder) for row in result.rows]
-        for row, plan in zip(result.rows, plans, strict=True):
-            for one in row.runs:
-                if (folder / one.folder).resolve() == run:
-                    own = [_write_run_report(result, row, one, plan, folder)] * (folder != run)
-                    return [*own, write_report(result, plans, folder)]
-    return []
+        for row in result.rows:
+            for own in row.runs:
+                if (folder / own.folder).resolve() == run:
+                    return folder, result, row, own
+    return None
+
+
+def read_plan(row: RowResult, folder: Path) -> dict:
+    """Returns the plan of a row, which all its runs have, from below its command's folder.
+
+    Where only a result was kept, it is the recipe as labelled lines.
+    """
+    for run in row.runs:
+        if (folder / run.folder / PLAN).exists():
+            return read_json(folder / run.folder / PLAN)
+    return {"rows": list(flatten(row.recipe))}
 
 
 def _write_run_report(
@@ -150,13 +176,6 @@ def _write_run_report(
         wall_seconds=run.wall_seconds,
     )
     return write_report(own, [plan], folder / run.folder)
-
-
-def _read_plan(row: RowResult, folder: Path) -> dict:
-    """The plan of a row, which all its runs have; an empty one where the folder is gone."""
-    paths = [folder / run.folder / PLAN for run in row.runs]
-    kept = next((path for path in paths if path.exists()), None)
-    return {"rows": []} if kept is None else read_json(kept)
 
 
 def _read_instruments(result: Result, folder: Path) -> list[tuple[str, list[Finding]]]:

@@ -8,6 +8,7 @@ Standard library only.
 
 import math
 from pathlib import Path
+from typing import TypeGuard
 
 from tf_largebatch.records.files import write_csv
 from tf_largebatch.records.result import Result, RowResult
@@ -42,7 +43,7 @@ def table(result: Result) -> tuple[list[str], list[list[str]]]:
     run has nothing to set beside it and goes without.
     """
     header = ["row", "batch", "peak\nrate", "updates", "error %", "seeds", "accuracy %"]
-    published = {"full": "published\nerror %", "miniature": PAPER_HEADER}.get(result.scale)
+    published = {"full": ["published\nerror %"], "miniature": [PAPER_HEADER]}.get(result.scale, [])
     rows = []
     for row in result.rows:
         mean = row.mean_error_pct
@@ -52,7 +53,7 @@ def table(result: Result) -> tuple[list[str], list[list[str]]]:
         if published:
             cells.append(spread_text(row.published_error_pct, row.published_std_pct))
         rows.append(cells)
-    return header + [published] * bool(published), rows
+    return header + published, rows
 
 
 def verdict(result: Result) -> tuple[str, ...]:
@@ -82,7 +83,7 @@ def _against_paper(row: RowResult, modified: bool) -> str:
     ours, paper = row.mean_error_pct, row.published_error_pct
     if not is_finite(ours):
         return _no_result(row)
-    start = _own_top1(row)
+    start = _own_top1(row, ours)
     if not is_finite(paper):
         return f"{start} · no published value"
     start += f" · published {spread_text(100 - paper, row.published_std_pct)}"
@@ -92,11 +93,11 @@ def _against_paper(row: RowResult, modified: bool) -> str:
     return start if modified else f"{start} · {_distance(ours - paper, row)}"
 
 
-def _own_top1(row: RowResult) -> str:
+def _own_top1(row: RowResult, mean: float) -> str:
     seeds = f"{len(row.errors_pct)} seed{'s' * (len(row.errors_pct) > 1)}"
     if row.std_error_pct is None:
         seeds += ", no deviation"
-    return f"top-1 {spread_text(100 - row.mean_error_pct, row.std_error_pct)} ({seeds})"
+    return f"top-1 {spread_text(100 - mean, row.std_error_pct)} ({seeds})"
 
 
 def _distance(difference: float, row: RowResult) -> str:
@@ -113,8 +114,9 @@ def _contrast(rows: tuple[RowResult, ...]) -> list[str]:
     lines = ["miniature: the paper's contrast on small data, never the paper's experiment"]
     if len(rows) == 1:
         [row] = rows
-        no_number = not is_finite(row.mean_error_pct)
-        lines.append(f"{row.label}: {_no_result(row) if no_number else _own_top1(row)}")
+        mean = row.mean_error_pct
+        text = _own_top1(row, mean) if is_finite(mean) else _no_result(row)
+        lines.append(f"{row.label}: {text}")
     for row in rows[1:]:
         first = rows[0]
         if not is_finite(row.mean_error_pct):
@@ -171,33 +173,35 @@ def number_text(value: float | None, form: str = ".2f") -> str:
     return format(value, form) if is_finite(value) else MISSING
 
 
-def is_finite(value: float | None) -> bool:
+def is_finite(value: float | None) -> TypeGuard[float]:
     """Whether there is a number and it is finite."""
     return value is not None and math.isfinite(value)
 
 
 def write_rows_csv(result: Result, path: Path) -> None:
     """Writes the table with every digit, one line per row; a missing number is an empty field."""
-    lines = []
-    for row in result.rows:
-        errors, mean = row.errors_pct, row.mean_error_pct
-        line = {
-            "recipe": result.recipe,
-            "scale": result.scale,
-            "modified": result.modified,
-            "row": row.label,
-            "global_batch": row.global_batch,
-            "peak_rate": row.peak_rate,
-            "updates": row.updates,
-            "seeds": len(row.runs),
-            "diverged": row.diverged,
-            "mean_error_pct": mean,
-            "std_error_pct": row.std_error_pct,
-            "lowest_error_pct": min(errors, default=None),
-            "highest_error_pct": max(errors, default=None),
-            "accuracy": None if mean is None else 1 - mean / 100,
-            "published_error_pct": row.published_error_pct,
-            "published_std_pct": row.published_std_pct,
-        }
-        lines.append(line)
-    write_csv(path, [*lines[0]], [line.values() for line in lines])
+    lines = [row_numbers(result, row) for row in result.rows]
+    write_csv(path, [*lines[0]], [[*line.values()] for line in lines])
+
+
+def row_numbers(result: Result, row: RowResult) -> dict[str, object]:
+    """Returns every number of a row by the name of its column in CSV files."""
+    errors, mean = row.errors_pct, row.mean_error_pct
+    return {
+        "recipe": result.recipe,
+        "scale": result.scale,
+        "modified": result.modified,
+        "row": row.label,
+        "global_batch": row.global_batch,
+        "peak_rate": row.peak_rate,
+        "updates": row.updates,
+        "seeds": len(row.runs),
+        "diverged": row.diverged,
+        "mean_error_pct": mean,
+        "std_error_pct": row.std_error_pct,
+        "lowest_error_pct": min(errors, default=None),
+        "highest_error_pct": max(errors, default=None),
+        "accuracy": None if mean is None else 1 - mean / 100,
+        "published_error_pct": row.published_error_pct,
+        "published_std_pct": row.published_std_pct,
+    }

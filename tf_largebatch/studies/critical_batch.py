@@ -10,6 +10,7 @@ own; that steps fall in proportion at first and then no more is what can be set 
 """
 
 import argparse
+import functools
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from tf_largebatch.records import run_folder
 from tf_largebatch.records.console import LARGEST_SEED, Parser, number, run_command
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import read_json, write_json
+from tf_largebatch.records.progress import ProgressLine
 from tf_largebatch.records.quiet import import_tensorflow
 from tf_largebatch.studies.steps_record import FILES, PAGE, Tried, conclude
 
@@ -114,13 +116,10 @@ def _run(arguments: argparse.Namespace) -> None:
         print(f"continues {folder}", file=sys.stderr)
     import_tensorflow()
     (folder / "trials").mkdir(exist_ok=True)
-    tried = [
-        one
-        for batch in batches
-        for one in search_batch(
-            batch, settings, folder / "trials", lambda batch=batch: _make_train(batch, settings)
-        )
-    ]
+    tried = []
+    for batch in batches:
+        make_train = functools.partial(_make_train, batch, settings)
+        tried += search_batch(batch, settings, folder / "trials", make_train)
     print("\n".join(conclude(tried, settings, make_space(), folder)))
     for name in (PAGE, *FILES):
         print(f"{name:<12} {folder / name}")
@@ -154,7 +153,7 @@ def search_batch(
 
     # Its own points at every batch, whichever batches are with it.
     points = quasi_random(make_space(), settings["trials"], seed=settings["seed"] + batch)
-    train, tried, best = None, [], None
+    train, tried, best, progress = None, [], None, ProgressLine()
     for trial, point in enumerate(points):
         path = folder / f"batch-{batch:04d}-trial-{trial:03d}.json"
         if path.exists():
@@ -165,7 +164,10 @@ def search_batch(
             write_json(path, asdict(one))
         best = min((s for s in (best, one.steps) if s is not None), default=None)
         tried.append(one)
-        _show(one, len(points), best)
+        text = f"batch {batch}: trial {trial + 1} of {len(points)}, {one.ended}; best "
+        text += f"{best:,} updates" if best else "none yet"
+        progress.show(text, at_once=trial + 1 == len(points))
+    progress.end()
     return tried
 
 
@@ -211,17 +213,6 @@ def _make_train(batch: int, settings: dict) -> Callable:
         seed=settings["seed"],
     )
     return TrialTraining(model, source, global_batch=batch).curve
-
-
-def _show(one: Tried, trials: int, best: int | None) -> None:
-    """One line a trial, on one line of a terminal."""
-    text = f"batch {one.global_batch}: trial {one.trial + 1} of {trials}, {one.ended}; best "
-    text += f"{best:,} updates" if best else "none yet"
-    last = one.trial + 1 == trials
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
-    elif last:
-        print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def conclude(tried: Sequence[Tried], settings: dict, space: dict, folder: Path) 
     lines = [fit.text(), f"fit: measured steps within {100 * fit.log_error:.0f} % (rms) of it"]
     environment = run_folder.environment()
     for name, table in ((ROWS, rows), (TRIAL_ROWS, [asdict(one) for one in tried])):
-        write_csv(folder / name, [*table[0]], [row.values() for row in table])
+        write_csv(folder / name, [*table[0]], [[*row.values()] for row in table])
     _write_page(rows, fit, lines, settings, environment, folder)
     record = {
         "settings": settings,

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
@@ -43,7 +44,7 @@ def named_tensors(tensors: Sequence[tuple[str, int]]) -> list[str]:
     return [paths[round(i * last / (NAMED - 1))] for i in range(NAMED)]
 
 
-def layer_points(logs: Mapping[str, object], named: Sequence[str]) -> list[Summary]:
+def layer_points(logs: Mapping[str, Any], named: Sequence[str]) -> list[Summary]:
     """Returns the points of an update that was looked at; none for another.
 
     Args:

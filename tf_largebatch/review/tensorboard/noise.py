@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_largebatch.records.checks import check
 from tf_largebatch.review.figures import draw_noise
 from tf_largebatch.review.findings import FOLDER, Finding, write_findings
 from tf_largebatch.review.noise_scale import (
@@ -53,10 +54,7 @@ class NoiseScaleScalars(keras.callbacks.Callback):
 
     def __init__(self, folder: Path, *, every: int, decay: float = DECAY):
         super().__init__()
-        if not isinstance(every, int) or every < 1:
-            raise ValueError(
-                f"`every` must be a whole number of at least 1. Received: every={every!r}"
-            )
+        check(isinstance(every, int) and every >= 1, "every", "a whole number of at least 1", every)
         self._folder, self._every, self._decay = Path(folder), every, decay
         self.scale = NoiseScale(decay)
         self._updates, self._global_batch, self._writer = 0, None, None
@@ -136,7 +134,7 @@ def measure_training_noise(run: Path, *, global_batch: int) -> Finding | None:
     last = NoiseEstimate(grad_sq[updates[-1]], trace[updates[-1]])
     advice = advise(last, global_batch=global_batch, updates=updates[-1])
     # The first averages are of a few updates: shown from where the callback gives a scale itself.
-    scales = np.array([told.get(u, math.nan) for u in updates])
+    scales = [told.get(u, math.nan) for u in updates]
     return Finding(
         name="noise_while_training",
         title="gradient noise scale while training (McCandlish et al. 2018)",
@@ -152,7 +150,7 @@ def measure_training_noise(run: Path, *, global_batch: int) -> Finding | None:
             "updates": np.array(updates),
             "grad_sq": np.array([grad_sq[u] for u in updates]),
             "trace": np.array([trace[u] for u in updates]),
-            "b_simple": scales,
+            "b_simple": np.array(scales),
         },
         figure=draw_noise(updates, scales, global_batch, xlabel="updates"),
     )

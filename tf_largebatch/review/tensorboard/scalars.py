@@ -12,6 +12,7 @@ from tensorboard.plugins.custom_scalar import summary as custom_scalar
 from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams import summary as hparams_summary
 
+from tf_largebatch.records.checks import check
 from tf_largebatch.review.tensorboard.dashboards import make_layout
 from tf_largebatch.review.tensorboard.layers import layer_points, named_tensors
 from tf_largebatch.review.tensorboard.pictures import picture_grid
@@ -104,16 +105,13 @@ class TensorBoardScalars(keras.callbacks.Callback):
         published: tuple[float, float] | None = None,
     ):
         super().__init__()
-        for name, value, least in (
+        for name, count, least in (
             ("every", every, 1),
             ("first_update", first_update, 0),
             ("first_epoch", first_epoch, 0),
         ):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(
-                    f"`{name}` must be a whole number of at least {least}. "
-                    f"Received: {name}={value!r}"
-                )
+            whole = isinstance(count, int) and not isinstance(count, bool)
+            check(whole and count >= least, name, f"a whole number of at least {least}", count)
         for name, value in hparams.items():
             if not isinstance(value, bool | int | float | str):
                 raise ValueError(
