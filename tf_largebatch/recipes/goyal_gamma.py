@@ -14,7 +14,6 @@ from tf_largebatch.training.command import main
 
 MODEL = replace(goyal_8k.RECIPE.model, last_gamma=1.0)  # Table 2(b)
 
-
 ROWS = {
     "256": replace(
         goyal_256.RECIPE,

@@ -13,10 +13,6 @@ from tf_largebatch.records.recipe import Expected, Miniature, Row
 from tf_largebatch.training.command import main
 
 
-def _expected(error, std):
-    return Expected(error, std=std, runs=5, source="Table 2a")  # runs: §5.1
-
-
 def _small_batch(row, rate, error, std):
     return replace(
         goyal_256.RECIPE,
@@ -24,7 +20,7 @@ def _small_batch(row, rate, error, std):
         row=row,
         title=f"Goyal et al. 2017, ImageNet in 1 hour: rate {rate:g} at 256 images per update",
         reference_rate=rate,  # Table 2(a)
-        expected=_expected(error, std),
+        expected=Expected(error, std=std, runs=5, source="Table 2a"),  # runs: §5.1
     )
 
 
@@ -41,7 +37,7 @@ def _large_batch(row, rate, scaling, error, std):
             goyal_8k.RECIPE.schedule,
             warmup_start_rate=rate,  # §2.2: the warmup starts from the small batch's rate
         ),
-        expected=_expected(error, std),
+        expected=Expected(error, std=std, runs=5, source="Table 2a"),  # runs: §5.1
     )
 
 

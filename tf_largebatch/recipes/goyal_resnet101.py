@@ -14,7 +14,6 @@ from tf_largebatch.training.command import main
 
 MODEL = replace(goyal_8k.RECIPE.model, architecture="resnet101")  # Table 2(c)
 
-
 ROWS = {
     "256": replace(
         goyal_256.RECIPE,
