@@ -10,6 +10,17 @@ from tf_largebatch.records.recipe import Recipe
 from tf_largebatch.records.settings import JOIN_TIMEOUT, PRECISIONS, WORKER_TIMEOUT, Settings
 
 AUTO = "auto"  # --micro-batch: the largest that fits
+# What workers of one run may say differently, and why; all else must be the same.
+NOT_COMPARED = {
+    "data": "a worker may see the folder under another path; what it holds is compared",
+    "run_dir": "the chief's counts",
+    "replicas": "all devices, or their number, which the strategy checks",
+    "tpu": "a single process",
+    "join_timeout": "how long a worker waits is its own",
+    "worker_timeout": "how long a worker waits is its own",
+    "row": "in the recipe, which is compared",
+    "set": "in the recipe, which is compared",
+}
 TYPES = "of the forward and backward pass; weights and updates stay float32"
 
 
@@ -153,6 +164,14 @@ class Options:
     def scale(self) -> str:
         """What runs: "full" with data, else the "miniature", or a "smoke" run."""
         return "smoke" if self.smoke else "full" if self.data else "miniature"
+
+    def compared(self) -> dict[str, str]:
+        """Returns what must be the same on all workers of a run, besides the recipes: by flag."""
+        return {
+            f"--{name.replace('_', '-')}": str(value)
+            for name, value in vars(self).items()
+            if name not in NOT_COMPARED
+        }
 
     def settings(self, recipe: Recipe) -> Settings:
         """Returns the machine's side of a run: the flags, and the paper's types beside them."""

@@ -135,9 +135,8 @@ def open_session(recipe: Recipe, miniature: Miniature, options: Options) -> Iter
     team = None
     try:
         team = _gather(options, workers if several else None)
-        blocks = [options.checkpoint_updates, options.profile]  # decide where blocks of updates end
-        mine = run_folder.fingerprint([[dataclasses.asdict(p.recipe) for p in plans], blocks])
-        team.agree("recipe, settings and version", f"{__version__} {mine}")
+        mine = run_folder.fingerprint([dataclasses.asdict(plan.recipe) for plan in plans])
+        team.agree_on({"version": __version__, "the recipe": mine, **options.compared()})
         folder = Path(team.exchange(str(folder))[0])
         datasets = _agree_on_data(plans, options, folder, team)
         plans = _agree_on_plans(rows, datasets, options, team)

@@ -1,11 +1,16 @@
 """The workers of one run: who is the chief, and how they agree before anything is trained."""
 
+import hashlib
+import json
+from collections.abc import Mapping
+
 import tensorflow as tf
 
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.training.workers import cluster
 from tf_largebatch.training.workers.strategy import make_strategy
 
+LONGEST = 400  # characters of a value that is compared
 MESSAGE_BYTES = 2048  # of each worker's part in an exchange; a longer text is cut
 
 
@@ -57,24 +62,36 @@ class Team:
         return max(int(text) for text in self.exchange(str(number)))
 
     def agree(self, what: str, value: str, *, problem: Exception | None = None) -> None:
-        """Goes on only if no worker has a problem and all have the same value.
+        """Goes on only if no worker has a problem and all have the same value, a short text."""
+        self.agree_on({what: value}, problem=problem)
+
+    def agree_on(self, values: Mapping[str, str], *, problem: Exception | None = None) -> None:
+        """Goes on only if no worker has a problem and all have the same values.
 
         Args:
-            what: named where the values differ.
-            value: text to compare, short.
+            values: short texts to compare; the name of the first that differs is told.
             problem: this worker's, if it has one.
 
         Raises:
             InputError: on every worker, with the first problem and the worker that has it.
         """
-        mine = f"!{problem}" if problem else value
-        texts = self.exchange(mine)
+        short = {what: _short(value) for what, value in values.items()}
+        texts = self.exchange(f"!{problem}" if problem else json.dumps(short))
         for rank, text in enumerate(texts):
             if text.startswith("!"):
                 raise InputError(text[1:] if self._size == 1 else f"worker {rank}: {text[1:]}")
-        for rank, text in enumerate(texts):
-            if text != texts[0]:
-                raise InputError(
-                    f"{what} must be the same on all workers. Received: {texts[0]} on worker 0, "
-                    f"{text} on worker {rank}"
-                )
+        first, *others = (json.loads(text) for text in texts)
+        for rank, other in enumerate(others, start=1):
+            for what in first | other:
+                if first.get(what) != other.get(what):
+                    raise InputError(
+                        f"{what} must be the same on all workers. Received: {first.get(what)} on "
+                        f"worker 0, {other.get(what)} on worker {rank}"
+                    )
+
+
+def _short(value: str) -> str:
+    """A text that fits a message, and is another one where the value is."""
+    if len(value) <= LONGEST:
+        return value
+    return f"{value[:LONGEST]}... ({hashlib.sha256(value.encode()).hexdigest()[:16]})"
