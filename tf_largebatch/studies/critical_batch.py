@@ -203,16 +203,16 @@ def _make_train(batch: int, settings: dict) -> Callable:
     from tf_largebatch.models.fully_connected import make_fully_connected
     from tf_largebatch.studies.trial_training import TrialTraining
 
-    source = digits.load()
+    dataset = digits.load()
     model = make_fully_connected(
-        image_shape=source.image_shape,
-        classes=source.classes,
+        image_shape=dataset.image_shape,
+        classes=dataset.classes,
         hidden=HIDDEN,
-        pixel_mean=source.pixel_mean,
-        pixel_std=source.pixel_std,
+        pixel_mean=dataset.pixel_mean,
+        pixel_std=dataset.pixel_std,
         seed=settings["seed"],
     )
-    return TrialTraining(model, source, global_batch=batch).curve
+    return TrialTraining(model, dataset, global_batch=batch).curve
 
 
 if __name__ == "__main__":

@@ -105,21 +105,19 @@ def _results(tried: Sequence[Tried]) -> list:
     return [BatchResult(batch, tuple(trials)) for batch, trials in batches.items()]
 
 
-def _row(result, fit, space) -> dict:
+def _row(result, fit, space: dict) -> dict:
     """One batch as plain data."""
-    batch, best = result.global_batch, result.best
-    row = {"global_batch": batch, "trials": len(result.trials), "regime": fit.regime(batch)}
-    row |= dict.fromkeys(("steps", "examples", "rate", "momentum"))
-    row["at_edge"] = " ".join(result.at_edge(space))
-    if best is None:
-        return row
-    found = {
-        "steps": best.steps,
-        "examples": best.steps * batch,
-        "rate": best.settings["rate"],
-        "momentum": 1.0 - best.settings["one_minus_momentum"],
+    batch, steps, best = result.global_batch, result.steps, result.best
+    return {
+        "global_batch": batch,
+        "trials": len(result.trials),
+        "regime": fit.regime(batch),
+        "steps": steps,
+        "examples": steps and steps * batch,
+        "rate": best and best.settings["rate"],
+        "momentum": best and 1.0 - best.settings["one_minus_momentum"],
+        "at_edge": " ".join(result.at_edge(space)),
     }
-    return row | found
 
 
 def _says(row: dict) -> str:
@@ -133,13 +131,6 @@ def _says(row: dict) -> str:
 
 
 def _cells(row: dict) -> list[str]:
-    if row["steps"] is None:
-        return [f"{row['global_batch']:,}", "not reached", "", "", "", row["regime"]]
-    numbers = (f"{row['steps']:,}", f"{row['examples']:,}")
-    return [
-        f"{row['global_batch']:,}",
-        *numbers,
-        f"{row['rate']:.3g}",
-        f"{row['momentum']:.3g}",
-        row["regime"],
-    ]
+    forms = {"steps": ",", "examples": ",", "rate": ".3g", "momentum": ".3g"}
+    numbers = [format(row[name], form) for name, form in forms.items() if row["steps"] is not None]
+    return [f"{row['global_batch']:,}", *(numbers or ["not reached", "", "", ""]), row["regime"]]

@@ -24,14 +24,14 @@ class TrialTraining:
 
     Args:
         model: built; its output are logits.
-        source: a data source (see `tf_largebatch.data`).
+        dataset: a data set (see `tf_largebatch.data`).
         global_batch: examples per update.
     """
 
-    def __init__(self, model: keras.Model, source, *, global_batch: int):
-        self._model, self._source = model, source
+    def __init__(self, model: keras.Model, dataset, *, global_batch: int):
+        self._model, self._dataset = model, dataset
         self._strategy = tf.distribute.get_strategy()
-        self._plan = BatchPlan(global_batch=global_batch, train_examples=source.train_examples)
+        self._plan = BatchPlan(global_batch=global_batch, train_examples=dataset.train_examples)
         # Any rate and momentum: each trial sets its own.
         self._optimizer = MomentumSGD(0.1, momentum=0.9, nesterov=True)
         self._momentum = tf.Variable(0.9, trainable=False)
@@ -43,7 +43,7 @@ class TrialTraining:
             plan=self._plan,
             strategy=self._strategy,
         )
-        images, labels, _ = next(iter(source.eval_batches(source.eval_examples)))
+        images, labels, _ = next(iter(dataset.eval_batches(dataset.eval_examples)))
         self._error = tf.function(lambda: _error_pct(model(images, training=False), labels))
         self._first = self._model.get_weights()
 
@@ -62,7 +62,7 @@ class TrialTraining:
             updates: at most this many.
         """
         self._reset(rate, momentum)
-        batches = iter(self._source.train_batches(self._plan, seed=seed))
+        batches = iter(self._dataset.train_batches(self._plan, seed=seed))
         done = 0
         while done < updates:
             pause = min(next_evaluation(done), updates)
