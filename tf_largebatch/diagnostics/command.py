@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tf_largebatch.records.console import LARGEST_SEED, Parser, number, run_command
+from tf_largebatch.records.console import (
+    LARGEST_SEED,
+    NOT_FINITE,
+    Parser,
+    number,
+    run_command,
+)
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.quiet import import_tensorflow
 from tf_largebatch.review.findings import FOLDER
@@ -21,7 +27,6 @@ if TYPE_CHECKING:
     from tf_largebatch.review.findings import Finding
 
 PROGRAM = "python -m tf_largebatch diagnose"
-NOT_FINITE = 3  # exit status where an instrument met no finite number
 AT_MOST = 4096  # images, unless --images says otherwise
 DEFAULT = ("noise_scale", "layers")
 INSTRUMENTS = {

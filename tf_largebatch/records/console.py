@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from tf_largebatch.records.errors import InputError, StoppedError, WorkerLostError
 
-WRONG_INPUT, WORKER_LOST = 2, 4  # exit statuses
+WRONG_INPUT, NOT_FINITE, WORKER_LOST = 2, 3, 4  # exit statuses
 LARGEST_SEED = 2**31 - 1
 
 

@@ -7,13 +7,11 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 
-from tf_largebatch.records.console import ending
+from tf_largebatch.records.console import NOT_FINITE, ending
 from tf_largebatch.records.recipe import Miniature, Recipe
 from tf_largebatch.training.options import make_parser, read_options
 from tf_largebatch.training.rows import describe_plan
 from tf_largebatch.training.session import open_session
-
-NOT_FINITE = 3  # exit status where no run's loss stayed finite
 
 
 def main(

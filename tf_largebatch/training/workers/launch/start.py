@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tf_largebatch.records import run_folder
-from tf_largebatch.records.console import WRONG_INPUT
+from tf_largebatch.records.console import NOT_FINITE, WRONG_INPUT
 from tf_largebatch.training.workers import cluster
 from tf_largebatch.training.workers.cluster import Cluster
 from tf_largebatch.training.workers.gpus import GPUS, GPUS_ASSIGNED
@@ -22,7 +22,7 @@ from tf_largebatch.training.workers.launch.guard import Guard, kill_group
 from tf_largebatch.training.workers.launch.output import Stream
 from tf_largebatch.training.workers.launch.signals import Signals
 
-NOT_FINITE, OUT_OF_TIME = 3, 124
+OUT_OF_TIME = 124  # exit status
 
 STAMP = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"  # of this launch, restarts included
 
