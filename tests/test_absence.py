@@ -45,6 +45,12 @@ def test_those_that_came_name_the_one_that_did_not(ranks, missing):
         assert f"Missing: worker {missing} ({workers[missing]}). Look" in results[rank]
 
 
+def test_one_that_is_alone_names_both_that_did_not_come():
+    workers = cluster(3)
+    text = meet_all(workers, [0], 1.0)[0]
+    assert f"Missing: worker 1 ({workers[1]}), 2 ({workers[2]})" in text
+
+
 def test_strangers_on_the_port_are_no_workers():
     workers = cluster(2)
     results = {}

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 import shards
-from test_cli import command
+from commands import run_recipe
 
 SMALL = [
     "--set=global_batch=4",
@@ -22,7 +22,7 @@ def good(count):
 
 
 def run(folder, tmp_path, *flags):
-    done = command("--data", folder, "--run-dir", tmp_path / "run", *SMALL, *flags)
+    done = run_recipe("goyal_8k", "--data", folder, "--run-dir", tmp_path / "run", *SMALL, *flags)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr.strip().splitlines()[-1]
@@ -85,7 +85,7 @@ def test_pictures_that_cannot_be_read_are_skipped_counted_and_named_up_to_a_limi
     shards.write_split(folder, "validation", validation)
 
     flags = ["--data", folder, "--run-dir", tmp_path / "run", *SMALL, "--skip-unreadable=2"]
-    done = command(*flags)
+    done = run_recipe("goyal_8k", *flags)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "run" / "metrics.csv").open() as file:
         epochs = list(csv.DictReader(file))

@@ -129,7 +129,9 @@ def load_weights(path):
         return [file[name] for name in file.files]
 
 
-@pytest.mark.parametrize(("micro_batch", "replica_group"), [(12, None), (3, 2)])
+@pytest.mark.parametrize(
+    ("micro_batch", "replica_group"), [pytest.param(12, None, marks=pytest.mark.slow), (3, 2)]
+)
 def test_two_replicas_that_share_statistics_equal_one_device_with_their_union(
     micro_batch, replica_group
 ):

@@ -126,23 +126,23 @@ def test_lamb_and_rmsprop_get_their_numbers():
     assert config["rmsprop_learning_rate"] == 3e-4
 
 
-def epoch_of(source, plan, *, workers=1):
-    """One epoch's images and labels in the order of the stream."""
+def updates_of(source, plan, *, workers=1):
+    """Images and labels of five updates in the order of the stream."""
     shares = []
     for worker in range(workers):
         batches = iter(source.train_batches(plan, seed=5, worker=worker, workers=workers))
         local = plan.replicas // workers
-        shares.append([[next(batches) for _ in range(local)] for _ in range(20)])
+        shares.append([[next(batches) for _ in range(local)] for _ in range(5)])
     parts = [part for update in zip(*shares, strict=True) for share in update for part in share]
     return [np.concatenate([np.asarray(p[i]) for p in parts]) for i in range(2)]
 
 
 def test_mixed_images_do_not_depend_on_workers_and_replicas():
     source = MixedSource(digits.load(), mixup_alpha=0.4)
-    whole = epoch_of(source, BatchPlan(global_batch=64, train_examples=1280))
+    whole = updates_of(source, BatchPlan(global_batch=64, train_examples=1280))
     split = BatchPlan(global_batch=64, train_examples=1280, replicas=4)
     for workers in (1, 2):
-        for a, b in zip(whole, epoch_of(source, split, workers=workers), strict=True):
+        for a, b in zip(whole, updates_of(source, split, workers=workers), strict=True):
             np.testing.assert_array_equal(a, b)
     labels = whole[1]
     np.testing.assert_allclose(labels.sum(axis=1), 1.0, rtol=1e-6)
@@ -163,7 +163,7 @@ def test_the_last_epochs_can_be_without_augmentation():
     plan = BatchPlan(global_batch=64, train_examples=1280)
     source = make_source(spec, None, epochs=3)
     plain = make_source(DigitsSpec(shift=0, noise=0.0), None, epochs=3)
-    for update, same in ((0, False), (39, False), (40, True), (59, True)):
+    for update, same in ((39, False), (40, True)):  # 20 an epoch
         a, b = (
             next(iter(s.train_batches(plan, seed=1, first_update=update))) for s in (source, plain)
         )

@@ -1,32 +1,21 @@
-"""The command line as a user meets it, in a process of its own."""
+"""The command line as a user meets it."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import ROOT, curve, make_once, run_process, run_recipe
 
 from tf_largebatch.__main__ import load_recipes
 from tf_largebatch.training import rows
-
-ROOT = Path(__file__).parents[1]
-
-
-def command(*arguments, module="tf_largebatch.recipes.goyal_8k", cwd=None, timeout=600):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd or ROOT,
-        env=environment,
-        timeout=timeout,
-    )
+from tf_largebatch.training.checkpoint import Checkpoints
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--plan",)])
@@ -46,14 +35,14 @@ def test_help_and_plan_import_no_framework(arguments):
 
 
 def test_the_list_of_recipes_is_what_the_package_prints():
-    done = command("list", module="tf_largebatch")
+    done = run_process("list", module="tf_largebatch")
     assert done.returncode == 0
     assert "goyal_8k" in done.stdout
     assert "76.26 +- 0.09" in done.stdout
 
 
 def test_the_plan_shows_a_departure():
-    done = command("--plan", "--set", "optimizer.momentum=0.95", "--replicas", 8)
+    done = run_recipe("goyal_8k", "--plan", "--set=optimizer.momentum=0.95", "--replicas=8")
     assert done.returncode == 0
     assert "8192 = 8 replicas x 32 micro-batch x 32 accumulation" in done.stdout
     assert "modified        optimizer.momentum 0.9 -> 0.95" in done.stdout
@@ -78,13 +67,22 @@ def test_the_plan_shows_a_departure():
         (["--checkpoint-minutes", "nan"], "must be a number above 0. Received: nan"),
         (["--skip-unreadable", "-1"], "must be a whole number of at least 0. Received: -1"),
         (["--tpu", "local", "--precision", "float16"], "float32 or bfloat16 on a TPU"),
-        (["--tpu", "local"], "--tpu must name a TPU that this machine reaches"),
         (["--unknown"], "unrecognized arguments: --unknown"),
         (["--data", "/nonexistent/imagenet"], "/nonexistent/imagenet"),
     ],
 )
-def test_wrong_flags_are_one_line_and_status_2(arguments, message, tmp_path):
-    done = command(*arguments, cwd=tmp_path)
+def test_wrong_flags_are_one_line_and_status_2(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert_refused(run_recipe("goyal_8k", *arguments), message, tmp_path)
+
+
+@pytest.mark.slow  # in a process of its own: TensorFlow connects to the TPU for good
+def test_a_tpu_that_is_not_there_is_one_line_and_status_2(tmp_path):
+    done = run_process("--tpu", "local", cwd=tmp_path)
+    assert_refused(done, "--tpu must name a TPU that this machine reaches", tmp_path)
+
+
+def assert_refused(done, message, tmp_path):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -102,10 +100,10 @@ def test_every_recipe_can_be_squeezed_into_a_smoke_run(recipe):
     assert [len(phases), phases[0].accumulation] == [1 + len(recipe.growth), 2]
 
 
-def test_a_tpu_is_for_a_single_process(monkeypatch, tmp_path):
+def test_a_tpu_is_for_a_single_process(monkeypatch):
     workers = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(workers))
-    done = command("--tpu", "local", cwd=tmp_path)
+    done = run_recipe("goyal_8k", "--tpu", "local")
     assert done.returncode == 2
     assert "--tpu must be given to a single process" in done.stderr
     assert "--tpu local on worker 1 of 2" in done.stderr
@@ -116,7 +114,7 @@ def test_a_run_folder_of_another_recipe_is_refused_before_tensorflow_starts(tmp_
     folder.mkdir()
     (folder / "run.json").write_text(json.dumps({"recipe": "goyal_256"}))
     started = time.monotonic()
-    done = command("--run-dir", folder, "--replicas", 1)
+    done = run_process("--run-dir", folder, "--replicas", 1)
     assert done.returncode == 2
     assert 'belongs to another run (recipe: "goyal_256" there' in done.stderr
     assert [p.name for p in folder.iterdir()] == ["run.json"]
@@ -125,9 +123,46 @@ def test_a_run_folder_of_another_recipe_is_refused_before_tensorflow_starts(tmp_
 
 def test_an_unwritable_run_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
-    done = command("--run-dir", tmp_path / "file" / "run", "--replicas", 1)
+    done = run_recipe("goyal_8k", "--run-dir", tmp_path / "file" / "run", "--replicas", 1)
     assert done.returncode == 2
     assert "--run-dir must be a folder that can be written to" in done.stderr
+
+
+SHORT = ["--set=epochs=4", "--set=schedule.drop_epochs=2", "--seed=3", "--set=global_batch=64"]
+
+
+@pytest.fixture
+def whole(tmp_path_factory):
+    """The folder of a run that nothing happens to, and nothing beside it."""
+
+    def make(folder):
+        with contextlib.chdir(folder):
+            done = run_recipe("goyal_256", "--run-dir", folder / "run", *SHORT)
+        assert done.returncode == 0, done.stderr
+
+    return make_once(tmp_path_factory, "whole", make) / "run"
+
+
+def test_a_miniature_writes_everything_it_promises_and_is_marked_modified(whole):
+    assert {"report.html", "curves.png", "rates.png", "rows.csv", "result.json"} <= names(whole)
+    assert RUN_FILES <= names(whole)
+    result = json.loads((whole / "result.json").read_text())
+    assert "epochs 30 -> 4" in result["departures"]
+    assert result["environment"]["versions"]["keras"].startswith("3.")
+    assert [e["update"] for e in curve(whole)] == [20, 40, 60, 80]  # 1280 / 64 an epoch
+    assert "modified" in (whole / "report.html").read_text()
+    assert not [p for p in whole.rglob("*.part")]
+    assert names(whole.parent) == {"run"}  # nothing outside the run folder
+
+
+def test_a_finished_command_given_again_trains_nothing(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    before = (folder / "model.keras").stat().st_mtime_ns
+    again = run_recipe("goyal_256", "--run-dir", folder, *SHORT)
+    assert again.returncode == 0
+    assert "continues" in again.stderr
+    assert (folder / "model.keras").stat().st_mtime_ns == before
+    assert curve(folder) == curve(whole)
 
 
 FAST = [
@@ -136,13 +171,15 @@ FAST = [
     "--set=schedule.warmup_epochs=0",
     "--set=global_batch=256",
 ]
+RUN_FILES = {"plan.json", "metrics.csv", "model.keras", "checkpoints", "train", "validation"}
 
 
 @pytest.mark.slow
-def test_a_miniature_writes_everything_it_promises_and_is_marked_modified(tmp_path):
-    folder = tmp_path / "run"
-    done = command("--run-dir", folder, *FAST)
+def test_the_command_of_the_readme_trains_its_five_rows_from_any_folder(tmp_path):
+    done = run_process(*FAST, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert names(tmp_path) == {"runs"}
+    (folder,) = (tmp_path / "runs").iterdir()
     result = json.loads((folder / "result.json").read_text())
     assert [row["label"] for row in result["rows"]] == [
         "small batch",
@@ -151,37 +188,18 @@ def test_a_miniature_writes_everything_it_promises_and_is_marked_modified(tmp_pa
         "linear, warmup",
         "LARS, warmup",
     ]
-    assert "epochs 30 -> 1" in result["departures"]
-    assert result["environment"]["versions"]["keras"].startswith("3.")
     assert {"report.html", "curves.png", "rates.png", "rows.csv", "result.json"} <= names(folder)
     for row in result["rows"]:
         (run,) = row["runs"]
-        assert {
-            "plan.json",
-            "metrics.csv",
-            "model.keras",
-            "checkpoints",
-            "train",
-            "validation",
-        } <= names(folder / run["folder"])
+        assert RUN_FILES <= names(folder / run["folder"])
         (epoch,) = run["epochs"]
         assert epoch["update"] == row["updates"] == 5  # 1280 / 256
-    assert "modified" in (folder / "report.html").read_text()
-    assert not [p for p in folder.rglob("*.part")]
-    assert names(tmp_path) == {"run"}  # nothing outside the run folder
-
-    # The same command again trains nothing: every row is there.
-    before = (folder / "small-batch" / "seed-0" / "model.keras").stat().st_mtime_ns
-    again = command("--run-dir", folder, *FAST)
-    assert again.returncode == 0
-    assert "continues" in again.stderr
-    assert (folder / "small-batch" / "seed-0" / "model.keras").stat().st_mtime_ns == before
 
 
 @pytest.mark.slow
 def test_a_smoke_run_walks_the_whole_path_and_continues_from_its_checkpoint(tmp_path):
     folder = tmp_path / "run"
-    done = command("--smoke", "--run-dir", folder)
+    done = run_recipe("goyal_8k", "--smoke", "--run-dir", folder)
     assert done.returncode == 0, done.stderr
     assert {"result.json", "report.html", "model.keras", "checkpoints", "metrics.csv"} <= names(
         folder
@@ -199,10 +217,10 @@ def names(folder):
 
 @pytest.mark.slow
 def test_recomputed_statistics_change_the_evaluation_and_not_the_training(tmp_path):
-    module, flags = "tf_largebatch.recipes.goyal_256", ["--set=global_batch=64", "--seed=2"]
-    flags += ["--set=epochs=2", "--set=schedule.drop_epochs=1", "--wire=bfloat16", "--pack-mb=1"]
+    flags = ["--set=global_batch=64", "--seed=2", "--set=epochs=2"]
+    flags += ["--set=schedule.drop_epochs=1", "--wire=bfloat16", "--pack-mb=1"]
     for name, extra in (("plain", []), ("fresh", ["--set=model.bn_recompute_images=1280"])):
-        done = command("--run-dir", tmp_path / name, *flags, *extra, module=module)
+        done = run_recipe("goyal_256", "--run-dir", tmp_path / name, *flags, *extra)
         assert done.returncode == 0, done.stderr
     assert "recomputed for evaluation from 1,280 images" in done.stdout
     plain, fresh = curve(tmp_path / "plain"), curve(tmp_path / "fresh")
@@ -212,54 +230,61 @@ def test_recomputed_statistics_change_the_evaluation_and_not_the_training(tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precision_learns_what_float32_learns(tmp_path, precision):
-    module, flags = "tf_largebatch.recipes.goyal_256", ["--set=global_batch=64", "--seed=2"]
+def test_half_precision_learns_what_float32_learns(tmp_path):
+    flags = ["--set=global_batch=64", "--seed=2"]
     flags += ["--set=epochs=6", "--set=schedule.drop_epochs=4", "--set=reference_rate=0.05"]
-    losses = []
-    for name in ("float32", precision):
-        folder = tmp_path / name
-        done = command("--run-dir", folder, "--precision", name, *flags, module=module)
+    losses = {}
+    for precision in ("float32", "bfloat16", "float16"):
+        folder = tmp_path / precision
+        done = run_recipe("goyal_256", "--run-dir", folder, "--precision", precision, *flags)
         assert done.returncode == 0, done.stderr
-        losses.append([epoch["train_loss"] for epoch in curve(folder)])
-    assert losses[0][-1] < 1.2  # from 2.3
-    np.testing.assert_allclose(losses[1][1:], losses[0][1:], rtol=0.1, atol=0.02)
+        losses[precision] = [epoch["train_loss"] for epoch in curve(folder)]
+    exact = losses.pop("float32")
+    assert exact[-1] < 1.2  # from 2.3
+    for rounded in losses.values():
+        np.testing.assert_allclose(rounded[1:], exact[1:], rtol=0.1, atol=0.02)
 
 
-SHORT = ["--set=epochs=4", "--set=schedule.drop_epochs=2", "--seed=3"]
+def test_a_run_that_is_asked_to_stop_continues_to_the_same_result(tmp_path, whole, monkeypatch):
+    save, sent = Checkpoints.save, []
+
+    def save_and_stop(self, progress):
+        save(self, progress)
+        if not sent:  # a second signal would end this process
+            sent.append(signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_and_stop)
+        done = run_recipe("goyal_256", "--run-dir", tmp_path, *SHORT)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert "SIGTERM: stopped after update" in done.stderr
+    assert not (tmp_path / "result.json").exists()
+    again = run_recipe("goyal_256", "--run-dir", tmp_path, *SHORT)
+    assert again.returncode == 0, again.stderr
+    assert "continues" in again.stderr
+    assert curve(tmp_path) == curve(whole)
 
 
 @pytest.mark.slow
-def test_a_run_that_is_ended_by_sigterm_continues_to_the_same_result(tmp_path):
+def test_a_process_that_is_ended_by_sigterm_continues_to_the_same_result(tmp_path, whole):
     module = "tf_largebatch.recipes.goyal_256"
-    whole = command("--run-dir", tmp_path / "whole", *SHORT, module=module)
-    assert whole.returncode == 0, whole.stderr
-
-    folder = tmp_path / "stopped"
     process = subprocess.Popen(
-        [sys.executable, "-m", module, "--run-dir", str(folder), *SHORT],
+        [sys.executable, "-m", module, "--run-dir", str(tmp_path), *SHORT],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
     )
     deadline = time.monotonic() + 120
-    while not (folder / "metrics.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    while not (tmp_path / "metrics.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
     process.terminate()
     _, message = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, message
     assert "SIGTERM: stopped after update" in message
-    assert not (folder / "result.json").exists()
+    assert not (tmp_path / "result.json").exists()
 
-    again = command("--run-dir", folder, *SHORT, module=module)
+    again = run_process("--run-dir", tmp_path, *SHORT, module=module)
     assert again.returncode == 0, again.stderr
-    for name in ("whole", "stopped"):
-        assert (tmp_path / name / "result.json").exists()
-    assert curve(folder) == curve(tmp_path / "whole")
-
-
-def curve(folder):
-    (row,) = json.loads((folder / "result.json").read_text())["rows"]
-    (run,) = row["runs"]
-    return [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in run["epochs"]]
+    assert curve(tmp_path) == curve(whole)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import make_once, run_recipe
 
 from tf_largebatch.diagnostics import command as diagnose
 
@@ -17,17 +18,15 @@ ROW = [
 UPDATES = 80  # half an epoch of 1,280 images, 8 an update
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def finished(tmp_path_factory):
     """A run whose rate is so small that its last weights are its first."""
-    from tf_largebatch.recipes import goyal_256
-    from tf_largebatch.training import command as cli
 
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    with pytest.raises(SystemExit) as done:
-        cli.main(goyal_256.RECIPE, goyal_256.MINIATURE, [*ROW, "--run-dir", str(folder)])
-    assert done.value.code == 0
-    return folder
+    def make(folder):
+        done = run_recipe("goyal_256", *ROW, "--run-dir", folder / "run")
+        assert done.returncode == 0, done.stderr
+
+    return make_once(tmp_path_factory, "diagnosed", make) / "run"
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from test_cli import ROOT, command, curve
+from commands import ROOT, curve, make_once, run_process, run_recipe
 from workers import free_ports
 
 pytestmark = pytest.mark.slow
@@ -87,15 +87,27 @@ def weights(folder):
     return keras.saving.load_model(folder / "model.keras").get_weights()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def undisturbed(tmp_path_factory):
     """The run on two workers that nothing happens to."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    done = command(
-        *LAUNCH, "--", "-m", MODULE, "--run-dir", folder, *SETTINGS, module="tf_largebatch.launch"
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+
+    def make(folder):
+        run = ["-m", MODULE, "--run-dir", folder / "run", *SETTINGS]
+        done = run_process(*LAUNCH, "--", *run, module="tf_largebatch.launch")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return make_once(tmp_path_factory, "undisturbed", make) / "run"
+
+
+def test_two_workers_train_to_the_weights_of_one_process(undisturbed, tmp_path):
+    alone = run_recipe("goyal_256", "--run-dir", tmp_path, *SETTINGS)
+    assert alone.returncode == 0, alone.stderr
+    for a, b in zip(weights(tmp_path), weights(undisturbed), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    for a, b in zip(curve(tmp_path), curve(undisturbed), strict=True):
+        assert a["update"] == b["update"]
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-6)
+    assert json.loads((undisturbed / "plan.json").read_text())["batch"]["replicas"] == 2
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -128,7 +140,7 @@ def test_a_run_of_two_workers_continues_on_one_process(undisturbed, tmp_path):
     status, text = end(process)
     assert status == 128 + signal.SIGTERM, text
     assert "stopped after update" in text
-    again = command("--run-dir", folder, *SETTINGS, module=MODULE)
+    again = run_recipe("goyal_256", "--run-dir", folder, *SETTINGS)
     assert again.returncode == 0, again.stderr
     assert "continues" in again.stderr
     for a, b in zip(weights(folder), weights(undisturbed), strict=True):
@@ -173,22 +185,8 @@ def test_a_full_disk_at_a_checkpoint_leaves_the_one_before_it(tmp_path):
     assert "cannot be restored" not in text
 
 
-def test_missing_workers_are_named_instead_of_waited_for(tmp_path):
-    workers = [f"127.0.0.1:{port}" for port in free_ports(3)]
-    task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": 0}}
-    folder = tmp_path / "run"
-    process = start(
-        *["-m", MODULE, "--run-dir", folder, *SETTINGS[:-1], "--join-timeout", "3"],
-        environment={"TF_CONFIG": json.dumps(task)},
-    )
-    status, text = end(process, timeout=100)
-    assert status == 2, text
-    assert f"Missing: worker 1 ({workers[1]}), 2 ({workers[2]})" in text
-    assert "within 3 s (--join-timeout)" in text
-
-
 def test_a_loss_that_is_not_finite_ends_all_workers_with_status_3(tmp_path):
-    done = command(
+    done = run_process(
         *[*LAUNCH, "--", "-m", MODULE, "--run-dir", tmp_path / "run", *SETTINGS],
         "--set=reference_rate=1e30",
         module="tf_largebatch.launch",
@@ -200,7 +198,7 @@ def test_a_loss_that_is_not_finite_ends_all_workers_with_status_3(tmp_path):
 
 
 def test_workers_that_do_not_divide_the_batch_are_told_which_would(tmp_path):
-    done = command(
+    done = run_process(
         *["--workers", "3", *LAUNCH[2:], "--", "-m", MODULE],
         *["--run-dir", tmp_path / "run", *SETTINGS],
         module="tf_largebatch.launch",
@@ -225,6 +223,7 @@ def test_a_missing_worker_is_named_by_all_that_came(tmp_path):
     for status, text in [end(process, timeout=100) for process in processes]:
         assert status == 2, text
         assert f"Missing: worker 1 ({workers[1]}). Look" in text
+        assert "within 8 s (--join-timeout)" in text
         assert "Traceback" not in text
     assert not (tmp_path / "run").exists()
 
@@ -242,6 +241,22 @@ def pair(tmp_path, *, arguments=([], []), environment=None):
             )
         )
     return [end(process, timeout=120) for process in processes]
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--set=optimizer.momentum=0.8", "the recipe"),
+        ("--seed=12", "--seed must be the same on all workers. Received: 5 on worker 0, 12"),
+        ("--precision=float16", "--precision"),
+    ],
+)
+def test_workers_that_would_train_something_else_do_not_start(tmp_path, flag, said):
+    (status0, text0), (status1, _) = pair(tmp_path, arguments=(SETTINGS, [*SETTINGS, flag]))
+    assert (status0, status1) == (2, 2), text0
+    assert said in text0 and "must be the same on all workers" in text0
+    assert "on worker 1" in text0
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_data_folder_that_one_worker_lacks_is_named_by_the_chief(tmp_path):
@@ -262,18 +277,15 @@ def test_a_data_folder_that_one_worker_lacks_is_named_by_the_chief(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_port_in_use_is_named(tmp_path):
+def test_a_port_in_use_is_named(tmp_path, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         workers = [f"127.0.0.1:{port}", f"127.0.0.1:{free_ports(1)[0]}"]
         task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": 0}}
-        process = start(
-            *["-m", MODULE, "--run-dir", tmp_path / "run", *SETTINGS],
-            environment={"TF_CONFIG": json.dumps(task)},
-        )
-        status, text = end(process, timeout=100)
-    assert status == 2, text
-    assert f"the port of worker 0 must be free. Received: 127.0.0.1:{port}" in text
+        monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+        done = run_recipe("goyal_256", "--run-dir", tmp_path / "run", *SETTINGS)
+    assert done.returncode == 2, done.stderr
+    assert f"the port of worker 0 must be free. Received: 127.0.0.1:{port}" in done.stderr
     assert not (tmp_path / "run").exists()

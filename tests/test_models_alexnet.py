@@ -330,16 +330,28 @@ def test_arguments_of_the_normalization_outside_their_range_are_refused(kwargs):
 # Inception-ResNet-v2
 
 
+def make_inception():
+    settings = {"classes": 5, "bn_decay": 0.8, "bn_epsilon": 1e-2, "bn_batch": 2, "seed": 1}
+    return make_inception_resnet_v2(
+        image_shape=(75, 75, 3), pixel_mean=127.5, pixel_std=127.5, **settings
+    )
+
+
+@pytest.fixture(scope="module")
+def inception():
+    """The network, which takes seconds to build, and its first weights."""
+    model = make_inception()
+    return model, model.get_weights()
+
+
 @pytest.mark.slow
-def test_inception_resnet_is_the_network_of_keras_with_our_settings():
-    shape = (75, 75, 3)
-    settings = {"image_shape": shape, "classes": 5, "bn_decay": 0.8, "bn_epsilon": 1e-2}
-    ours = make_inception_resnet_v2(pixel_mean=127.5, pixel_std=127.5, seed=1, **settings)
+def test_inception_resnet_is_the_network_of_keras_with_our_settings(inception):
+    ours, _ = inception
     norms = [x for x in ours.layers if isinstance(x, keras.layers.BatchNormalization)]
     assert {(x.momentum, x.epsilon, x.scale) for x in norms} == {(0.8, 1e-2, False)}
 
     theirs = keras.applications.InceptionResNetV2(
-        weights=None, input_shape=shape, classes=5, classifier_activation=None
+        weights=None, input_shape=(75, 75, 3), classes=5, classifier_activation=None
     )
     for layer in theirs.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -354,13 +366,13 @@ def test_inception_resnet_is_the_network_of_keras_with_our_settings():
 
 
 @pytest.mark.slow
-def test_inception_resnet_repeats_its_weights_and_names_and_takes_ghost_batches():
-    kwargs = {**SMALL, "image_shape": (75, 75, 3), "bn_batch": 2}
-    first, again = (make_inception_resnet_v2(**kwargs) for _ in range(2))
+def test_inception_resnet_repeats_its_weights_and_names_and_takes_ghost_batches(inception):
+    first, weights = inception
+    again = make_inception()
     assert [v.path for v in first.variables] == [v.path for v in again.variables]
-    for a, b in zip(first.get_weights(), again.get_weights(), strict=True):
+    for a, b in zip(weights, again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    norms = [x for x in first.layers if isinstance(x, keras.layers.BatchNormalization)]
+    norms = [x for x in again.layers if isinstance(x, keras.layers.BatchNormalization)]
     assert len(norms) == 204
     assert all(isinstance(x, GhostBatchNormalization) and x.group == 2 for x in norms)
-    assert first(random_pixels(4, 75), training=True).shape == (4, 5)
+    assert again(random_pixels(4, 75), training=True).shape == (4, 5)

@@ -77,7 +77,10 @@ def flatten(tensors):
     return np.concatenate([t.numpy().ravel() for t in tensors]).astype(np.float64)
 
 
-@pytest.mark.parametrize(("bn_batch", "jit_compile"), [(None, None), (4, None), (4, True)])
+@pytest.mark.parametrize(
+    ("bn_batch", "jit_compile"),
+    [(None, None), (4, None), pytest.param(4, True, marks=pytest.mark.slow)],
+)
 def test_the_stateless_call_equals_the_stateful_one_and_leaves_the_model_alone(
     bn_batch, jit_compile
 ):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import shards
 import tensorflow as tf
-from test_cli import command, names
+from commands import run_recipe
 
 PICTURES = Path(__file__).parents[2] / "shared" / "data" / "imagenet_jpeg"
 TRAIN, EVALUATION = 48, 21
@@ -53,7 +53,7 @@ def test_goyal_8k_trains_evaluates_saves_and_continues_on_real_pictures(folder, 
         "schedule.warmup_start_rate": 0,
     }
     settings = [f"--set={name}={value}" for name, value in changes.items()]
-    done = command("--data", folder, "--run-dir", run, *settings)
+    done = run_recipe("goyal_8k", "--data", folder, "--run-dir", run, *settings)
     assert done.returncode == 0, done.stderr
     assert "modified" in done.stdout
 
@@ -64,7 +64,9 @@ def test_goyal_8k_trains_evaluates_saves_and_continues_on_real_pictures(folder, 
     assert epoch["update"] == 3  # 48 images, 16 an update
     assert epoch["images_seen"] == TRAIN
     assert np.isfinite([epoch["train_loss"], epoch["validation_loss"]]).all()
-    assert {"checkpoints", "metrics.csv", "plan.json", "report.html", "curves.png"} <= names(run)
+    assert {"checkpoints", "metrics.csv", "plan.json", "report.html", "curves.png"} <= {
+        p.name for p in run.iterdir()
+    }
     assert tf.train.latest_checkpoint(run / "checkpoints").endswith("ckpt-3")
 
     # The exported model takes raw pixels and gives the score that was reported.
