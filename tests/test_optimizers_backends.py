@@ -32,11 +32,11 @@ def lars(w, g, on, family, **how):
                         **how)
 
 
-lars_options = {"weight_decay": 0.01, "trust_coefficient": 0.1, "record_norms": True}
+lars_options = {"weight_decay": 0.01, "trust_coefficient": 0.1, "record_trust_ratio": True}
 combined = {"momentum_placement": "update", "decay_in_norm": "combined"}
 cases = {
     "MomentumSGD": (
-        lambda: MomentumSGD(rate, nesterov=True, weight_decay=0.01, record_norms=True),
+        lambda: MomentumSGD(rate, nesterov=True, weight_decay=0.01),
         lambda w, g, on: oracles.goyal_eq_9(w, g, [rate] * 12, momentum=0.9, decay=0.01 * on,
                                             nesterov=True),
     ),
@@ -52,17 +52,16 @@ cases = {
         lambda: LARS(rate, **combined, **lars_options), lambda w, g, on: lars(w, g, on, "C")
     ),
     "LAMB": (
-        lambda: LAMB(rate, weight_decay=0.01, record_norms=True),
+        lambda: LAMB(rate, weight_decay=0.01, record_trust_ratio=True),
         lambda w, g, on: oracles.lamb(w, g, [rate] * 12, decay=0.01 * on, adapted=on),
     ),
     "LAMB decoupled": (
-        lambda: LAMB(rate, weight_decay=0.01, decoupled_weight_decay=True, record_norms=True),
+        lambda: LAMB(rate, weight_decay=0.01, decoupled_weight_decay=True),
         lambda w, g, on: oracles.lamb(w, g, [rate] * 12, decay=0.01 * on, adapted=on,
                                       decoupled=True),
     ),
     "RMSpropSGD": (
-        lambda: RMSpropSGD(rate, center_updates=4, period_updates=6, weight_decay=0.01,
-                           record_norms=True),
+        lambda: RMSpropSGD(rate, center_updates=4, period_updates=6, weight_decay=0.01),
         lambda w, g, on: oracles.akiba(w, g, [rate] * 12, center=4, period=6, decay=0.01 * on),
     ),
 }
@@ -91,9 +90,8 @@ for name, (make, oracle) in cases.items():
         got = keras.ops.convert_to_numpy(values[i])
         largest = max(np.max(np.abs(x)) for x in want)
         worst = max(worst, float(np.max(np.abs(got - want[-1])) / largest))
-        row = optimizer.recorded_norms()[i]
-        moved = np.linalg.norm((want[-1] - want[-2]).ravel())
-        assert abs(row.update_norm - moved) < 1e-3 * moved + 1e-7, (name, row, moved)
+    if optimizer.record_trust_ratio:
+        assert all(0.0 < r != 1.0 for r in optimizer.trust_ratios().values()), name
     differences[name] = worst
 
     keras.utils.set_random_seed(0)

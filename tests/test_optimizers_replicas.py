@@ -136,14 +136,18 @@ def test_the_parts_are_such_that_clipping_them_would_be_seen(strategy):
     assert worst(one, two) > 0.01
 
 
-def test_recorded_norms_of_two_replicas_are_those_of_one_device(strategy):
+def test_trust_ratios_of_two_replicas_are_those_of_one_device(strategy):
     weights, gradients, parts = make_parts()
-    one = LARS(RateTable(RATES), record_norms=True)
+
+    def optimizer():
+        return LARS(RateTable(RATES), record_trust_ratio=True)
+
+    one = optimizer()
     replay(one, weights, gradients)
-    _, two = run_on_two(strategy, lambda: LARS(RateTable(RATES), record_norms=True), weights, parts)
-    got = np.array([row[1:] for row in two.recorded_norms()])
-    want = np.array([row[1:] for row in one.recorded_norms()])
-    np.testing.assert_allclose(got, want, rtol=1e-5)
+    _, two = run_on_two(strategy, optimizer, weights, parts)
+    assert list(two.trust_ratios()) == list(one.trust_ratios())
+    want = list(one.trust_ratios().values())
+    np.testing.assert_allclose(list(two.trust_ratios().values()), want, rtol=1e-5)
 
 
 def test_fit_on_two_replicas_equals_fit_on_one_device(strategy):

@@ -20,7 +20,6 @@ COMMON = {
     "weight_decay": 0.01,
     "no_decay": ("bias",),
     "exclude_rank_below": 1,
-    "record_norms": True,
     "global_clipnorm": 3.0,
     "use_ema": True,
     "ema_momentum": 0.5,

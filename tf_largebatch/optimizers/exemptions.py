@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import keras
 
+from tf_largebatch.optimizers.tensors import Tensor
+
 
 class Exemption(NamedTuple):
     """What an optimizer does with one tensor.
@@ -23,10 +25,10 @@ class Exemption(NamedTuple):
     adapted: bool
 
 
-def variable_path(variable) -> str:
+def variable_path(variable: Tensor) -> str:
     """The path of a Keras variable; the name without ":0" of a plain `tf.Variable`."""
     path = getattr(variable, "path", None)
-    return path if path is not None else variable.name.split(":")[0]
+    return str(path if path is not None else variable.name.split(":")[0])
 
 
 def listed_pattern(path: str) -> str:

@@ -1,10 +1,14 @@
 """RMSprop turning into momentum SGD: Akiba, Suzuki & Fukuda (2017), arXiv:1711.04325."""
 
+from typing import Unpack
+
 import keras
 from keras import ops
 
-from tf_largebatch.optimizers import checks, kernels
 from tf_largebatch.optimizers.base import LargeBatchOptimizer
+from tf_largebatch.optimizers.options import Options, Rate, check_momentum
+from tf_largebatch.optimizers.tensors import Tensor
+from tf_largebatch.records.checks import check_number
 
 
 @keras.saving.register_keras_serializable("tf_largebatch")
@@ -15,7 +19,8 @@ class RMSpropSGD(LargeBatchOptimizer):
 
         d = g + decay * w
         m = rho * m + (1 - rho) * d^2
-        a = alpha(t),  b = (1 - a) * rmsprop_learning_rate / lr
+        a = alpha(t)
+        b = (1 - a) * rmsprop_learning_rate / lr                    # 0 where lr is 0
         v = momentum * v + (a + b / (sqrt(m) + epsilon)) * d
         w = w - lr * v
 
@@ -41,106 +46,77 @@ class RMSpropSGD(LargeBatchOptimizer):
         momentum: number in [0, 1).
         rho: number in [0, 1), decay of the second moment.
         epsilon: number > 0, taken literally.
-        weight_decay: number >= 0, `decay` above; None is 0.
-        no_decay: regular expressions searched in `variable.path`: tensors without decay.
-        exclude_rank_below: tensors of lower rank have no decay; 0 switches that off.
-        record_norms: whether each update keeps the norms that `recorded_norms()` reads.
-        **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm` (all three act on the gradient after
-            the sum over replicas, before decay), `use_ema`, `ema_momentum`,
-            `ema_overwrite_frequency`, `loss_scale_factor`, `gradient_accumulation_steps`, `name`:
-            as in `keras.optimizers.Optimizer`.
+        **options: `weight_decay`, `no_decay`, `exclude_rank_below`, clipping, moving averages and
+            `name`: those of every optimizer here, see `help(LargeBatchOptimizer)`.
 
     Raises:
         ValueError: an argument is out of range; at `build`, a pattern matches no variable.
     """
 
+    own_options = (
+        "center_updates",
+        "period_updates",
+        "rmsprop_learning_rate",
+        "momentum",
+        "rho",
+        "epsilon",
+    )
+
     def __init__(
         self,
-        learning_rate,
+        learning_rate: Rate,
         *,
-        center_updates,
-        period_updates,
-        rmsprop_learning_rate=3e-4,
-        momentum=0.9,
-        rho=0.99,
-        epsilon=1e-8,
-        weight_decay=0.0,
-        no_decay=(),
-        exclude_rank_below=2,
-        record_norms=False,
-        **kwargs,
-    ):
-        super().__init__(
-            learning_rate,
-            weight_decay=weight_decay,
-            no_decay=no_decay,
-            exclude_rank_below=exclude_rank_below,
-            record_norms=record_norms,
-            **kwargs,
-        )
-        self.center_updates = checks.check_number(
+        center_updates: float,
+        period_updates: float,
+        rmsprop_learning_rate: float = 3e-4,
+        momentum: float = 0.9,
+        rho: float = 0.99,
+        epsilon: float = 1e-8,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(learning_rate, **options)
+        self.center_updates = check_number(
             "center_updates", center_updates, fix="Give 10 * updates_per_epoch, as in the paper."
         )
-        self.period_updates = checks.check_number(
+        self.period_updates = check_number(
             "period_updates",
             period_updates,
             low_open=True,
             fix="Give 5 * updates_per_epoch, as in the paper.",
         )
-        self.rmsprop_learning_rate = checks.check_number(
+        self.rmsprop_learning_rate = check_number(
             "rmsprop_learning_rate", rmsprop_learning_rate, fix="3e-4 is the authors' value."
         )
-        self.momentum = checks.check_number(
-            "momentum", momentum, high=1.0, fix="0.9 is usual; 0 switches it off."
-        )
-        self.rho = checks.check_number("rho", rho, high=1.0, fix="0.99 is the authors' value.")
-        self.epsilon = checks.check_number(
+        self.momentum = check_momentum(momentum)
+        self.rho = check_number("rho", rho, high=1.0, fix="0.99 is the authors' value.")
+        self.epsilon = check_number(
             "epsilon", epsilon, low_open=True, fix="1e-8 is the authors' value."
         )
 
-    def _build_slots(self, variables):
+    def _build_slots(self, variables: list[keras.Variable]) -> None:
         self._velocities = self.add_optimizer_variables(variables, "velocity")
         self._seconds = self.add_optimizer_variables(variables, "second_moment")
 
-    def update_step(self, gradient, variable, learning_rate):
-        """One update of one tensor, by the equation above."""
-        i = self._get_variable_index(variable)
-        dtype = kernels.compute_dtype(variable)
-        lr, g = ops.cast(learning_rate, dtype), ops.cast(gradient, dtype)
-        decay, measure = self._decay_of(i), self.record_norms
-        norms = (kernels.norm(kernels.widened(variable)), kernels.norm(g)) if measure else ()
+    def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:
+        """The lines above, for one tensor."""
+        i, w, g, lr = self._symbols(gradient, variable, learning_rate)
+        v, m, momentum, rho = self._velocities[i], self._seconds[i], self.momentum, self.rho
+        decay, epsilon = self._decay_of(i), self.epsilon
+        t = ops.cast(self.iterations, lr.dtype)
 
-        d = g + decay * kernels.widened(variable) if decay else g
-        m = self.rho * ops.convert_to_tensor(self._seconds[i]) + (1.0 - self.rho) * ops.square(d)
+        d = g + decay * w
+        m = rho * m + (1.0 - rho) * ops.square(d)
+        a = self._alpha(t)
+        b = (1.0 - a) * self.rmsprop_learning_rate / ops.where(lr > 0, lr, float("inf"))
+        v = momentum * v + (a + b / (ops.sqrt(m) + epsilon)) * d
+        w = w - lr * v
+
         self.assign(self._seconds[i], m)
-        a = self._sgd_share(dtype)
-        one = ops.ones_like(lr)
-        b = ops.where(
-            lr > 0, (1.0 - a) * self.rmsprop_learning_rate / ops.where(lr > 0, lr, one), 0.0 * one
-        )
-        step = (a + b / (ops.sqrt(m) + self.epsilon)) * d
-        update_norm = kernels.step_outside(
-            self, variable, self._velocities[i], step, lr, self.momentum, measure=measure
-        )
-        if measure:
-            self._record(i, *norms, update_norm)
+        self.assign(self._velocities[i], v)
+        self.assign(variable, w)
 
-    def get_config(self):
-        """The arguments of this optimizer, from which an equal one can be made."""
-        return {
-            **super().get_config(),
-            "center_updates": self.center_updates,
-            "period_updates": self.period_updates,
-            "rmsprop_learning_rate": self.rmsprop_learning_rate,
-            "momentum": self.momentum,
-            "rho": self.rho,
-            "epsilon": self.epsilon,
-        }
-
-    def _sgd_share(self, dtype):
-        """Alpha above, at this update."""
-        t = ops.cast(self.iterations, dtype)
+    def _alpha(self, t: Tensor) -> Tensor:
         x = (t - self.center_updates) / self.period_updates
-        before = 0.5 * ops.exp(2.0 * ops.minimum(x, ops.zeros_like(x)))
-        after = ops.minimum(0.5 + x, ops.ones_like(x))
+        before = 0.5 * ops.exp(2.0 * ops.minimum(x, 0.0))
+        after = ops.minimum(0.5 + x, 1.0)
         return ops.where(x < 0, before, after)

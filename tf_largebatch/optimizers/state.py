@@ -1,67 +1,58 @@
-"""What an optimizer keeps beside the weights: the norms it shows, and the state it restores."""
+"""The saved state of an optimizer, and what it must fit."""
 
 import contextlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 
-from tf_largebatch.optimizers import kernels
+from tf_largebatch.optimizers import tensors
 
-
-class TensorNorms(NamedTuple):
-    """What the last update did to one tensor.
-
-    Attributes:
-        path: the variable's path.
-        weight_norm: 2-norm of the weights before the update.
-        gradient_norm: 2-norm of the gradient that the update saw: over all replicas, clipped,
-            without decay.
-        update_norm: 2-norm of the change of the weights.
-        trust_ratio: the factor on this tensor's step; 1 where it is not adapted.
-    """
-
-    path: str
-    weight_norm: float
-    gradient_norm: float
-    update_norm: float
-    trust_ratio: float
+Array = np.ndarray[Any, Any]
 
 
 def restore(
-    optimizer: str, variables: Sequence[keras.Variable], state: Sequence[np.ndarray]
+    optimizer: str, variables: Sequence[keras.Variable], saved: Sequence[Array], count: int
 ) -> None:
-    """Writes saved arrays into the variables of an optimizer.
+    """Writes saved arrays into the variables of an optimizer of `count` tensors.
 
     Raises:
         ValueError: number or shapes differ.
     """
+    saved = list(saved)
     expected = [tuple(variable.shape) for variable in variables]
-    received = [tuple(value.shape) for value in state]
-    if expected != received:
+    place = _first_difference(expected, saved)
+    # Version 0.1 could keep a table of norms behind the slots, which nothing reads any more.
+    if len(saved) == len(expected) + 1 and saved[place].shape == (count, 4):
+        del saved[place]
+        place = _first_difference(expected, saved)
+    if len(saved) != len(expected) or place < len(expected):
+        received = f"{len(saved)} saved arrays for {len(expected)} variables"
+        if len(saved) == len(expected):
+            shape = saved[place].shape
+            received = f"saved array {place} of shape {shape} for a variable of {expected[place]}"
         raise ValueError(
-            f"The state of optimizer '{optimizer}' must fit its variables. Received: "
-            f"{_first_difference(expected, received)}. Build the model and optimizer as they were "
-            "when saved, or compile after loading to start with fresh state."
+            f"The state of optimizer '{optimizer}' must fit its variables. Received: {received}. "
+            "Build the model and optimizer as they were when saved, or compile after loading to "
+            "start with fresh state."
         )
     with _outside_graphs():
-        for variable, value in zip(variables, state, strict=True):
+        for variable, value in zip(variables, saved, strict=True):
             variable.assign(value)
 
 
-def _first_difference(expected: list[tuple], received: list[tuple]) -> str:
-    if len(expected) != len(received):
-        return f"{len(received)} saved arrays for {len(expected)} variables"
-    pairs = enumerate(zip(expected, received, strict=True))
-    index = next(i for i, (mine, theirs) in pairs if mine != theirs)
-    return f"saved array {index} of shape {received[index]} for a variable of {expected[index]}"
+def _first_difference(expected: list[tuple[int, ...]], saved: list[Array]) -> int:
+    pairs = enumerate(zip(expected, saved, strict=False))
+    different = (i for i, (shape, array) in pairs if shape != array.shape)
+    return next(different, min(len(expected), len(saved)))
 
 
-def _outside_graphs():
-    if not kernels.on_tensorflow():
+def _outside_graphs() -> contextlib.AbstractContextManager[Any]:
+    if not tensors.on_tensorflow():
         return contextlib.nullcontext()
     import tensorflow as tf
 
     # `build` can run while a tf.function is traced; the restored values belong to no graph.
-    return tf.init_scope()
+    scope: contextlib.AbstractContextManager[Any] = tf.init_scope()
+    return scope
