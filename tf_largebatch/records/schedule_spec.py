@@ -68,8 +68,10 @@ class WarmupSpec:
         """
         if not self.warmup_epochs:
             return [(0.0, peak_rate, "no warmup")]
-        shapes = {"linear": "rises with every update", "constant": "waits"}
-        how = shapes.get(self.warmup_shape, f"rises with every update, {self.warmup_shape}")
+        # A batch below the reference batch has a peak below the rate that the paper starts from.
+        way = "falls" if self.warmup_start_rate > peak_rate else "rises"
+        shapes = {"linear": f"{way} with every update", "constant": "waits"}
+        how = shapes.get(self.warmup_shape, f"{way} with every update, {self.warmup_shape}")
         return [
             (0.0, self.warmup_start_rate, f"warmup starts: {how}"),
             (self.warmup_epochs, self._after_warmup(peak_rate, epochs), "warmup ends"),

@@ -14,7 +14,7 @@ float32 whatever `keras.config.floatx()`.
 
 from tf_largebatch.schedules.batch import BatchPhases, Scaled
 from tf_largebatch.schedules.decay import Cosine, Exponential, Polynomial
-from tf_largebatch.schedules.steps import Constant, Steps, slow_start
+from tf_largebatch.schedules.steps import Constant, Steps
 from tf_largebatch.schedules.trace import trace
 from tf_largebatch.schedules.warmup import Warmup
 
@@ -27,6 +27,5 @@ __all__ = [
     "Scaled",
     "Steps",
     "Warmup",
-    "slow_start",
     "trace",
 ]

@@ -1,25 +1,22 @@
 """Rates that follow the batch: scaled by a rule, or changed as the batch grows."""
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import Self
 
 import keras
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
 from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.checks import check_count, check_number, check_sequence
 from tf_largebatch.records.scaling import scale_factor
-from tf_largebatch.schedules.arguments import (
-    check_count,
-    check_rate,
-    check_schedule,
-    check_sequence,
-    config_arguments,
-)
-from tf_largebatch.schedules.counting import integer
+from tf_largebatch.schedules.base import Schedule, Tensor, check_schedule, integer
 
 
 @keras.saving.register_keras_serializable("tf_largebatch")
-class Scaled(keras.optimizers.schedules.LearningRateSchedule):
+class Scaled(Schedule):
     """A schedule found at a reference batch, scaled to another batch by a rule.
 
         rate(u) = scale_factor(rule, global_batch, reference_batch) * schedule(u)
@@ -35,39 +32,23 @@ class Scaled(keras.optimizers.schedules.LearningRateSchedule):
         ValueError: an unknown rule or a batch below 1.
     """
 
-    def __init__(self, schedule, rule: str, *, global_batch: int, reference_batch: int):
+    def __init__(
+        self, schedule: LearningRateSchedule, rule: str, *, global_batch: int, reference_batch: int
+    ) -> None:
         self.schedule = check_schedule("schedule", schedule)
         self.rule = rule
         self.global_batch = check_count("global_batch", global_batch, 1)
         self.reference_batch = check_count("reference_batch", reference_batch, 1)
         self.factor = scale_factor(rule, self.global_batch, self.reference_batch)
+        self.last_update = getattr(schedule, "last_update", None)
 
-    @property
-    def last_update(self) -> int | None:
-        """The update from which the rate no longer changes, or None where that is not known."""
-        return getattr(self.schedule, "last_update", None)
-
-    def __call__(self, update):
-        """Returns the rate of update number `update`, float32, in its shape."""
+    def __call__(self, update: Tensor) -> Tensor:
+        """The rate of update number `update`, float32, in its shape."""
         return self.factor * ops.cast(self.schedule(integer(update)), "float32")
-
-    def get_config(self):
-        """Returns the constructor arguments, `schedule` serialised."""
-        return {
-            "schedule": keras.saving.serialize_keras_object(self.schedule),
-            "rule": self.rule,
-            "global_batch": self.global_batch,
-            "reference_batch": self.reference_batch,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        """Rebuilds the schedule, or raises ValueError for a config of another version."""
-        return cls(**config_arguments(cls, config))
 
 
 @keras.saving.register_keras_serializable("tf_largebatch")
-class BatchPhases(keras.optimizers.schedules.LearningRateSchedule):
+class BatchPhases(Schedule):
     """The rate of a training whose batch changes, as in Smith et al. (2017), arXiv:1711.00489.
 
         rate(u) = rates[k] * over_images(images(u))
@@ -91,14 +72,19 @@ class BatchPhases(keras.optimizers.schedules.LearningRateSchedule):
         ValueError: lists of different or no length, or a value outside its range.
     """
 
-    def __init__(self, batches, updates, rates, *, over_images=None):
-        self.batches = tuple(
-            check_count("batches", b, 1) for b in check_sequence("batches", batches)
+    def __init__(
+        self,
+        batches: Sequence[int],
+        updates: Sequence[int],
+        rates: Sequence[float],
+        *,
+        over_images: LearningRateSchedule | None = None,
+    ) -> None:
+        self.batches, self.updates = (
+            tuple(check_count(name, value, 1) for value in check_sequence(name, values))
+            for name, values in (("batches", batches), ("updates", updates))
         )
-        self.updates = tuple(
-            check_count("updates", u, 1) for u in check_sequence("updates", updates)
-        )
-        self.rates = tuple(check_rate("rates", rate) for rate in check_sequence("rates", rates))
+        self.rates = tuple(check_number("rates", r) for r in check_sequence("rates", rates))
         if not len(self.batches) == len(self.updates) == len(self.rates) > 0:
             raise ValueError(
                 "`batches`, `updates` and `rates` must have one value per phase, at least one. "
@@ -110,8 +96,14 @@ class BatchPhases(keras.optimizers.schedules.LearningRateSchedule):
 
     @classmethod
     def from_epochs(
-        cls, plans: tuple[BatchPlan, ...], starts, rates, *, total_epochs: float, over_images=None
-    ) -> "BatchPhases":
+        cls,
+        plans: Sequence[BatchPlan],
+        starts: Sequence[float],
+        rates: Sequence[float],
+        *,
+        total_epochs: float,
+        over_images: LearningRateSchedule | None = None,
+    ) -> Self:
         """Starts each phase at the first update at or after its epoch, given those before it.
 
         Args:
@@ -124,14 +116,16 @@ class BatchPhases(keras.optimizers.schedules.LearningRateSchedule):
         Raises:
             ValueError: starts that do not rise from 0 to `total_epochs`.
         """
-        plans, starts = check_sequence("plans", plans), check_sequence("starts", starts)
+        check_sequence("plans", plans)
+        check_sequence("starts", starts)
         edges = [_exact(epoch) for epoch in (*starts, total_epochs)]
         if len(plans) != len(starts) or edges[0] != 0 or sorted(set(edges)) != edges:
             raise ValueError(
                 "`starts` must have one epoch per plan, rising from 0 and below `total_epochs`. "
                 f"Received: starts={starts}, total_epochs={total_epochs!r} for {len(plans)} plans"
             )
-        updates, epoch = [], Fraction(0)
+        updates: list[int] = []
+        epoch = Fraction(0)
         for plan, end in zip(plans, edges[1:], strict=True):
             # A phase that ends within an update leaves the next one a little less to do.
             updates.append(math.ceil((end - epoch) * plan.updates_per_epoch))
@@ -149,7 +143,7 @@ class BatchPhases(keras.optimizers.schedules.LearningRateSchedule):
         """Updates of all phases."""
         return sum(self.updates)
 
-    def images_before(self, update):
+    def images_before(self, update: Tensor) -> Tensor:
         """Returns the images seen before update number `update`, integer, in its shape."""
         count = integer(update)
         images, seen = count * self.batches[0], 0
@@ -158,8 +152,8 @@ class BatchPhases(keras.optimizers.schedules.LearningRateSchedule):
             seen += self.batches[phase] * self.updates[phase]
         return images
 
-    def __call__(self, update):
-        """Returns the rate of update number `update`, float32, in its shape."""
+    def __call__(self, update: Tensor) -> Tensor:
+        """The rate of update number `update`, float32, in its shape."""
         count = integer(update)
         rate = ops.full_like(count, self.rates[0], dtype="float32")
         for first, new in zip(self.first_updates, self.rates, strict=True):
@@ -167,21 +161,6 @@ class BatchPhases(keras.optimizers.schedules.LearningRateSchedule):
         if self.over_images is None:
             return rate
         return rate * ops.cast(self.over_images(self.images_before(count)), "float32")
-
-    def get_config(self):
-        """Returns the constructor arguments, `over_images` serialised."""
-        nested = self.over_images
-        return {
-            "batches": list(self.batches),
-            "updates": list(self.updates),
-            "rates": list(self.rates),
-            "over_images": None if nested is None else keras.saving.serialize_keras_object(nested),
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        """Rebuilds the schedule, or raises ValueError for a config of another version."""
-        return cls(**config_arguments(cls, config))
 
 
 def _exact(epoch: float) -> Fraction:

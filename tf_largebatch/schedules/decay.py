@@ -1,23 +1,18 @@
 """Rates that fall smoothly: polynomial, cosine, exponential."""
 
 import math
+from typing import Self
 
 import keras
 from keras import ops
 
 from tf_largebatch.records.batching import BatchPlan
-from tf_largebatch.schedules.arguments import (
-    check_count,
-    check_end_rate,
-    check_positive,
-    check_rate,
-    config_arguments,
-)
-from tf_largebatch.schedules.counting import done_and_left, integer
+from tf_largebatch.records.checks import check, check_count, check_number
+from tf_largebatch.schedules.base import Schedule, Tensor, done_and_left, first_update, integer
 
 
 @keras.saving.register_keras_serializable("tf_largebatch")
-class Polynomial(keras.optimizers.schedules.LearningRateSchedule):
+class Polynomial(Schedule):
     """Polynomial decay from `rate` to `end_rate`.
 
         rate(u) = end + (rate - end) * (1 - t / D) ** power,   t = clip(u - begin, 0, D)
@@ -50,12 +45,13 @@ class Polynomial(keras.optimizers.schedules.LearningRateSchedule):
         begin: int = 0,
         *,
         decay_updates: int,
-    ):
-        self.rate = check_rate("rate", rate)
-        self.end_rate = check_end_rate(end_rate, self.rate)
-        self.power = check_positive("power", power)
+    ) -> None:
+        self.rate = check_number("rate", rate)
+        self.end_rate = _checked_end(end_rate, self.rate)
+        self.power = check_number("power", power, low_open=True)
         self.begin = check_count("begin", begin, 0)
         self.decay_updates = check_count("decay_updates", decay_updates, 1)
+        self.last_update = self.begin + self.decay_updates
 
     @classmethod
     def from_epochs(
@@ -68,7 +64,7 @@ class Polynomial(keras.optimizers.schedules.LearningRateSchedule):
         end_epoch: float,
         plan: BatchPlan,
         extra_updates: int = 0,
-    ) -> "Polynomial":
+    ) -> Self:
         """Decays between the first updates at or after two epochs.
 
         Args:
@@ -84,36 +80,16 @@ class Polynomial(keras.optimizers.schedules.LearningRateSchedule):
         begin, length = _span(begin_epoch, end_epoch, plan)
         return cls(rate, end_rate, power, begin, decay_updates=length + extra)
 
-    @property
-    def last_update(self) -> int:
-        """The update from which the rate no longer changes."""
-        return self.begin + self.decay_updates
-
-    def __call__(self, update):
-        """Returns the rate of update number `update`, float32, in its shape."""
+    def __call__(self, update: Tensor) -> Tensor:
+        """The rate of update number `update`, float32, in its shape."""
         _, left = done_and_left(integer(update), self.begin, self.decay_updates)
         weight = ops.power(left, self.power)
         # Not end + (rate - end) * weight: this form is exact at both ends.
         return self.rate * weight + self.end_rate * (1.0 - weight)
 
-    def get_config(self):
-        """Returns the constructor arguments."""
-        return {
-            "rate": self.rate,
-            "end_rate": self.end_rate,
-            "power": self.power,
-            "begin": self.begin,
-            "decay_updates": self.decay_updates,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        """Rebuilds the schedule, or raises ValueError for a config of another version."""
-        return cls(**config_arguments(cls, config))
-
 
 @keras.saving.register_keras_serializable("tf_largebatch")
-class Cosine(keras.optimizers.schedules.LearningRateSchedule):
+class Cosine(Schedule):
     """Half a cosine from `rate` to `end_rate`, Loshchilov & Hutter (2017), arXiv:1608.03983 Eq. 5.
 
         rate(u) = end + (rate - end) * (1 + cos(pi * t / D)) / 2,   t = clip(u - begin, 0, D)
@@ -128,11 +104,14 @@ class Cosine(keras.optimizers.schedules.LearningRateSchedule):
         ValueError: an argument outside its range.
     """
 
-    def __init__(self, rate: float, end_rate: float = 0.0, begin: int = 0, *, decay_updates: int):
-        self.rate = check_rate("rate", rate)
-        self.end_rate = check_end_rate(end_rate, self.rate)
+    def __init__(
+        self, rate: float, end_rate: float = 0.0, begin: int = 0, *, decay_updates: int
+    ) -> None:
+        self.rate = check_number("rate", rate)
+        self.end_rate = _checked_end(end_rate, self.rate)
         self.begin = check_count("begin", begin, 0)
         self.decay_updates = check_count("decay_updates", decay_updates, 1)
+        self.last_update = self.begin + self.decay_updates
 
     @classmethod
     def from_epochs(
@@ -143,18 +122,13 @@ class Cosine(keras.optimizers.schedules.LearningRateSchedule):
         *,
         end_epoch: float,
         plan: BatchPlan,
-    ) -> "Cosine":
+    ) -> Self:
         """Decays between the first updates at or after `begin_epoch` and `end_epoch`."""
         begin, length = _span(begin_epoch, end_epoch, plan)
         return cls(rate, end_rate, begin, decay_updates=length)
 
-    @property
-    def last_update(self) -> int:
-        """The update from which the rate no longer changes."""
-        return self.begin + self.decay_updates
-
-    def __call__(self, update):
-        """Returns the rate of update number `update`, float32, in its shape."""
+    def __call__(self, update: Tensor) -> Tensor:
+        """The rate of update number `update`, float32, in its shape."""
         done, left = done_and_left(integer(update), self.begin, self.decay_updates)
         # (1 + cos(pi x)) / 2 = sin(pi (1 - x) / 2) ** 2, without the cancellation near x = 1.
         half_turn = math.pi / 2
@@ -162,23 +136,9 @@ class Cosine(keras.optimizers.schedules.LearningRateSchedule):
             ops.sin(half_turn * done)
         )
 
-    def get_config(self):
-        """Returns the constructor arguments."""
-        return {
-            "rate": self.rate,
-            "end_rate": self.end_rate,
-            "begin": self.begin,
-            "decay_updates": self.decay_updates,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        """Rebuilds the schedule, or raises ValueError for a config of another version."""
-        return cls(**config_arguments(cls, config))
-
 
 @keras.saving.register_keras_serializable("tf_largebatch")
-class Exponential(keras.optimizers.schedules.LearningRateSchedule):
+class Exponential(Schedule):
     """A rate multiplied by `factor` over every `every_updates` updates, smoothly.
 
         rate(u) = rate * factor ** (max(u - begin, 0) / every_updates)
@@ -196,9 +156,9 @@ class Exponential(keras.optimizers.schedules.LearningRateSchedule):
         ValueError: an argument outside its range.
     """
 
-    def __init__(self, rate: float, factor: float, *, every_updates: int, begin: int = 0):
-        self.rate = check_rate("rate", rate)
-        self.factor = check_positive("factor", factor)
+    def __init__(self, rate: float, factor: float, *, every_updates: int, begin: int = 0) -> None:
+        self.rate = check_number("rate", rate)
+        self.factor = check_number("factor", factor, low_open=True)
         self.every_updates = check_count("every_updates", every_updates, 1)
         self.begin = check_count("begin", begin, 0)
 
@@ -211,13 +171,14 @@ class Exponential(keras.optimizers.schedules.LearningRateSchedule):
         every_epochs: float,
         plan: BatchPlan,
         begin_epoch: float = 0,
-    ) -> "Exponential":
+    ) -> Self:
         """Begins at `begin_epoch`; `every_epochs` is rounded up to whole updates."""
-        every, begin = plan.updates_at(every_epochs), plan.updates_at(begin_epoch)
+        every = first_update("every_epochs", every_epochs, plan)
+        begin = first_update("begin_epoch", begin_epoch, plan)
         return cls(rate, factor, every_updates=every, begin=begin)
 
-    def __call__(self, update):
-        """Returns the rate of update number `update`, float32, in its shape."""
+    def __call__(self, update: Tensor) -> Tensor:
+        """The rate of update number `update`, float32, in its shape."""
         done = ops.maximum(integer(update) - self.begin, 0)
         # Whole and broken spans apart: their float32 sum would lose the update past 2**24 spans.
         spans = ops.cast(done // self.every_updates, "float32")
@@ -225,28 +186,21 @@ class Exponential(keras.optimizers.schedules.LearningRateSchedule):
         log_factor = math.log(self.factor)
         return self.rate * ops.exp(log_factor * spans) * ops.exp(log_factor * part)
 
-    def get_config(self):
-        """Returns the constructor arguments."""
-        return {
-            "rate": self.rate,
-            "factor": self.factor,
-            "every_updates": self.every_updates,
-            "begin": self.begin,
-        }
 
-    @classmethod
-    def from_config(cls, config):
-        """Rebuilds the schedule, or raises ValueError for a config of another version."""
-        return cls(**config_arguments(cls, config))
+def _checked_end(end_rate: float, rate: float) -> float:
+    end = check_number("end_rate", end_rate)
+    check(end <= rate, "end_rate", f"at most rate={rate!r}", end, "For a rise, use `Warmup`.")
+    return end
 
 
 def _span(begin_epoch: float, end_epoch: float, plan: BatchPlan) -> tuple[int, int]:
-    """Returns the first update of a decay and its length in updates."""
-    begin, end = plan.updates_at(begin_epoch), plan.updates_at(end_epoch)
-    if begin < 0 or end <= begin:
+    """The first update of a decay and its length in updates."""
+    begin = first_update("begin_epoch", begin_epoch, plan)
+    end = first_update("end_epoch", end_epoch, plan)
+    if end <= begin:
         raise ValueError(
-            f"`end_epoch` must come at least one update after `begin_epoch`, which is 0 or more. "
-            f"Received: end_epoch={end_epoch!r} (update {end}), begin_epoch={begin_epoch!r} "
-            f"(update {begin}). Shorten the warmup or train longer."
+            "`end_epoch` must come at least one update after `begin_epoch`. Received: "
+            f"end_epoch={end_epoch!r} (update {end}), begin_epoch={begin_epoch!r} (update {begin})."
+            " Shorten the warmup or train longer."
         )
     return begin, end - begin

@@ -1,14 +1,17 @@
 """The rates of a schedule as an array, for tables and figures."""
 
 import numbers
+from typing import Any
 
 import numpy as np
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
-from tf_largebatch.schedules.arguments import check_count, check_schedule
+from tf_largebatch.records.checks import check_count
+from tf_largebatch.schedules.base import Tensor, check_schedule
 
 
-def trace(schedule, updates) -> np.ndarray:
+def trace(schedule: LearningRateSchedule, updates: Tensor) -> np.ndarray[Any, Any]:
     """Returns the rates of many updates in one vectorised call.
 
     Args:

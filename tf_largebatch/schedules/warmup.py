@@ -1,26 +1,29 @@
 """Gradual and constant warmup in front of any other schedule."""
 
 import math
+from typing import Self
 
 import keras
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
 from tf_largebatch.records.batching import BatchPlan
-from tf_largebatch.schedules.arguments import (
-    check_count,
-    check_positive,
-    check_rate,
+from tf_largebatch.records.checks import check, check_choice, check_count, check_number
+from tf_largebatch.schedules.base import (
+    Schedule,
+    Tensor,
     check_schedule,
-    config_arguments,
+    done_and_left,
+    first_update,
+    integer,
 )
-from tf_largebatch.schedules.counting import done_and_left, integer
 from tf_largebatch.schedules.steps import Steps
 
 SHAPES = ("linear", "quadratic", "power", "cosine", "constant")
 
 
 @keras.saving.register_keras_serializable("tf_largebatch")
-class Warmup(keras.optimizers.schedules.LearningRateSchedule):
+class Warmup(Schedule):
     """A ramp over the first W updates, then another schedule.
 
         rate(u) = start + (peak - start) * s(u / W)   for u < W
@@ -41,7 +44,7 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         start_rate: float >= 0, the rate at update 0; 0.1 in Goyal et al., 0 in MLPerf.
         shape: one of "linear", "quadratic", "power", "cosine", "constant".
         power: float > 0, with shape "power" only.
-        peak: float >= 0, the rate the ramp aims at, or None for `after(W)`.
+        peak: float >= start_rate, the rate the ramp aims at, or None for `after(W)`.
 
     Raises:
         ValueError: an argument outside its range, or a warmup that outlasts the decay in `after` or
@@ -50,35 +53,31 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(
         self,
-        after,
+        after: LearningRateSchedule,
         updates: int,
         start_rate: float,
         shape: str = "linear",
         *,
         power: float | None = None,
         peak: float | None = None,
-    ):
+    ) -> None:
         self.after = check_schedule("after", after)
         self.updates = check_count("updates", updates, 0)
-        self.start_rate = check_rate("start_rate", start_rate)
-        if shape not in SHAPES:
-            raise ValueError(
-                f"`shape` must be one of {', '.join(SHAPES)}. Received: shape={shape!r}"
-            )
-        self.shape = shape
-        if (power is not None) != (shape == "power"):
-            raise ValueError(
-                '`power` must be given with shape "power", and only then. '
-                f"Received: power={power!r}, shape={shape!r}"
-            )
-        self.power = None if power is None else check_positive("power", power)
-        self.peak = None if peak is None else check_rate("peak", peak)
+        self.start_rate = check_number("start_rate", start_rate)
+        self.shape = check_choice("shape", shape, SHAPES)
+        fits = (power is not None) == (shape == "power")
+        check(fits, "power", 'given with shape="power", and only then', power, f"shape={shape!r}.")
+        self.power = None if power is None else check_number("power", power, low_open=True)
+        self.peak = None if peak is None else check_number("peak", peak)
+        if self.peak is not None:
+            rule, rises = f"at most peak={self.peak!r}", self.start_rate <= self.peak
+            check(rises, "start_rate", rule, start_rate, "A warmup rises.")
         _check_room(after, self.updates, self.peak)
 
     @classmethod
     def from_epochs(
         cls,
-        after,
+        after: LearningRateSchedule,
         epochs: float,
         start_rate: float,
         shape: str = "linear",
@@ -86,13 +85,13 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         plan: BatchPlan,
         power: float | None = None,
         peak: float | None = None,
-    ) -> "Warmup":
+    ) -> Self:
         """Ends the warmup at the first update at or after `epochs`."""
-        updates = plan.updates_at(epochs)
+        updates = first_update("epochs", epochs, plan)
         return cls(after, updates, start_rate, shape, power=power, peak=peak)
 
-    def __call__(self, update):
-        """Returns the rate of update number `update`, float32, in its shape."""
+    def __call__(self, update: Tensor) -> Tensor:
+        """The rate of update number `update`, float32, in its shape."""
         count = integer(update)
         after = ops.cast(self.after(count), "float32")
         if self.updates == 0:
@@ -102,7 +101,7 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         ramp = self.start_rate * start_weight + ops.cast(peak, "float32") * peak_weight
         return ops.where(count < self.updates, ramp, after)
 
-    def _weights(self, count):
+    def _weights(self, count: Tensor) -> tuple[Tensor, Tensor]:
         """Returns 1 - s and s of the equation above, for each update in `count`."""
         done, left = done_and_left(count, 0, self.updates)
         if self.shape == "linear":
@@ -115,24 +114,8 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         raised = ops.square(done) if self.shape == "quadratic" else ops.power(done, self.power)
         return 1.0 - raised, raised
 
-    def get_config(self):
-        """Returns the constructor arguments, `after` serialised."""
-        return {
-            "after": keras.saving.serialize_keras_object(self.after),
-            "updates": self.updates,
-            "start_rate": self.start_rate,
-            "shape": self.shape,
-            "power": self.power,
-            "peak": self.peak,
-        }
 
-    @classmethod
-    def from_config(cls, config):
-        """Rebuilds the schedule, or raises ValueError for a config of another version."""
-        return cls(**config_arguments(cls, config))
-
-
-def _check_room(after, updates: int, peak: float | None):
+def _check_room(after: LearningRateSchedule, updates: int, peak: float | None) -> None:
     """Raises where the warmup outlasts what it leads up to."""
     last = getattr(after, "last_update", None)
     if last is not None and updates >= last:

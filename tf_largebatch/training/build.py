@@ -207,7 +207,8 @@ def _course(recipe: Recipe, plan: BatchPlan) -> Schedule:
         spec.warmup_shape,
         plan=plan,
         power=spec.warmup_power,
-        peak=peak,
+        # A batch below the reference batch may start above its peak: the plan says that it falls.
+        peak=peak if peak >= spec.warmup_start_rate else None,
     )
 
 
