@@ -215,7 +215,7 @@ def measure_case(case: str, rounds: int | None) -> list[dict]:
 
 
 def measure_memory(case: str, rule: str, form: str) -> int:
-    """Megabytes at the peak of a process that makes three steps."""
+    """Megabytes at the peak of a process that makes two steps."""
     command = [sys.executable, __file__, "--memory", case, rule, form]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout.split()[-1])
@@ -273,7 +273,7 @@ def main() -> None:
         case, rule, form = arguments.memory
         images, side, *_ = CASES[case]
         step, _ = make_steps(make_model(side), RULES[rule][form](), images, side)
-        for _ in range(3):
+        for _ in range(2):
             step()
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000)
         return
