@@ -6,7 +6,7 @@ import numpy as np
 
 from tf_largebatch.diagnostics.critical_batch import Tradeoff
 from tf_largebatch.diagnostics.layer_ratios import LayerRatio, LogGrowth
-from tf_largebatch.review.figures import COLOURS, finish, make_axes, plain_numbers
+from tf_largebatch.review.figures import colour, finish, make_axes, plain_numbers
 
 CONTOURS = 15
 
@@ -25,17 +25,17 @@ def draw_steps(
     """
     figure, axes = make_axes()
     for number, (label, batches, steps, fit) in enumerate(curves):
-        colour = COLOURS[number % len(COLOURS)]
+        shade = colour(number)
         order = np.argsort(batches)
         batch, step = np.asarray(batches, float)[order], np.asarray(steps, float)[order]
-        axes.plot(batch, step, "o", color=colour, ms=5, label=label)
-        axes.plot(batch, step[0] * batch[0] / batch, "--", color=colour, lw=0.8, alpha=0.7)
+        axes.plot(batch, step, "o", color=shade, ms=5, label=label)
+        axes.plot(batch, step[0] * batch[0] / batch, "--", color=shade, lw=0.8, alpha=0.7)
         if fit is not None:
             fine = np.geomspace(batch[0], batch[-1], 200)
-            axes.plot(fine, [fit.steps(b) for b in fine], color=colour, lw=1.4)
+            axes.plot(fine, [fit.steps(b) for b in fine], color=shade, lw=1.4)
             if fit.measured:
                 at = fit.critical_batch
-                axes.plot(at, fit.steps(at), "X", color=colour, ms=9, mec="white")
+                axes.plot(at, fit.steps(at), "X", color=shade, ms=9, mec="white")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     plain_numbers(axes.xaxis, base=2)
@@ -47,14 +47,14 @@ def draw_line(places: np.ndarray, curves: dict[str, np.ndarray], xlabel: str) ->
     """Draws losses on a line; a loss that is not finite is a gap with a cross at the top."""
     figure, axes = make_axes()
     for number, (label, losses) in enumerate(curves.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        axes.plot(places, losses, color=colour, lw=1.6, label=label)
+        shade = colour(number)
+        axes.plot(places, losses, color=shade, lw=1.6, label=label)
         gaps = places[np.isnan(losses)]
         axes.plot(
             gaps,
             np.full(len(gaps), 0.98),
             "x",
-            color=colour,
+            color=shade,
             ms=5,
             transform=axes.get_xaxis_transform(),
             label=f"{label}: not finite" if len(gaps) else None,
@@ -82,7 +82,7 @@ def draw_spectrum(values: np.ndarray, residuals: np.ndarray) -> bytes:
     """Draws eigenvalue estimates with the bounds of their errors."""
     figure, axes = make_axes((5, 3.6))
     ranks = np.arange(1, len(values) + 1)
-    axes.errorbar(ranks, values, yerr=residuals, fmt="o", color=COLOURS[0], capsize=3)
+    axes.errorbar(ranks, values, yerr=residuals, fmt="o", color=colour(0), capsize=3)
     axes.set_xticks(ranks)
     return finish(figure, axes, "rank", "eigenvalue of the Hessian", legend=False)
 
@@ -106,12 +106,12 @@ def draw_growth(
 ) -> bytes:
     """Draws the distance from the first weights against the logarithm of the updates."""
     figure, axes = make_axes()
-    axes.plot(updates, distances, "o-", color=COLOURS[0], label="measured")
+    axes.plot(updates, distances, "o-", color=colour(0), label="measured")
     if growth is not None:
         ends = np.array([min(updates), max(updates)], float)
         fitted = growth.slope * np.log(ends) + growth.intercept
         label = f"{growth.slope:.3g} log t + {growth.intercept:.3g}"
-        axes.plot(ends, fitted, "--", color=COLOURS[1], label=label)
+        axes.plot(ends, fitted, "--", color=colour(1), label=label)
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
     return finish(figure, axes, "updates t", "distance from the first weights", legend=True)

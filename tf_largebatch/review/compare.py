@@ -68,15 +68,14 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _write(entries: list[comparison.Entry], folder: Path) -> None:
     from tf_largebatch.review import figures
-    from tf_largebatch.review.page import compare_plans, flatten, split_shared, write_page
+    from tf_largebatch.review.page import flatten, split_shared, write_page
 
     comparison.write_rows_csv(entries, folder / ROWS)
     comparison.write_epochs_csv(entries, folder / EPOCHS)
     named = [(entry.label, entry.row, entry.train_examples) for entry in entries]
     picture = figures.draw_comparison(named, folder / FIGURE)
-    plans, differing = compare_plans([entry.plan for entry in entries])
-    environments = [list(flatten(entry.result.environment)) for entry in entries]
-    alike, environment = split_shared(environments)
+    plans, differing = split_shared([entry.plan["rows"] for entry in entries])
+    alike, environment = split_shared([flatten(entry.result.environment) for entry in entries])
     write_page(
         "comparison.html.j2",
         folder / PAGE,

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tf_largebatch.records.files import write_text
@@ -34,20 +34,8 @@ def embed(picture: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
 
 
-def compare_plans(plans: Sequence[dict]) -> tuple[list, list]:
-    """Splits plans into labels that say the same in every row and labels that do not.
-
-    Args:
-        plans: the `plan.json` of each row.
-
-    Returns:
-        [(label, text)] and [(label, [text of each row])], in the order of first appearance.
-    """
-    return split_shared([[(label, plain(text)) for label, text in plan["rows"]] for plan in plans])
-
-
-def split_shared(columns: Sequence[Sequence[tuple[str, str]]]) -> tuple[list, list]:
-    """Splits lists of (label, text) into what is the same in all of them and what is not.
+def split_shared(columns: Sequence[Iterable[tuple[str, object]]]) -> tuple[list, list]:
+    """Splits lists of (label, value) into what is the same in all of them and what is not.
 
     A label that comes several times in one list keeps all its texts, one a line.
 
@@ -56,9 +44,9 @@ def split_shared(columns: Sequence[Sequence[tuple[str, str]]]) -> tuple[list, li
     """
     texts: dict[str, list[list[str]]] = {}
     for number, pairs in enumerate(columns):
-        for label, text in pairs:
+        for label, value in pairs:
             column = texts.setdefault(str(label).strip(), [[] for _ in columns])
-            column[number].append(text)
+            column[number].append(plain(value))
     joined = {label: ["\n".join(t) or MISSING for t in column] for label, column in texts.items()}
     shared = [(label, c[0]) for label, c in joined.items() if len(set(c)) == 1]
     return shared, [(label, c) for label, c in joined.items() if len(set(c)) > 1]

@@ -9,7 +9,7 @@ from tf_largebatch.records.result import Result, RowResult, SeedResult
 from tf_largebatch.records.run_folder import METRICS, PLAN, RESULT
 from tf_largebatch.review.figures import colour, draw_curves
 from tf_largebatch.review.findings import FOLDER, Finding, read_findings, write_findings_csv
-from tf_largebatch.review.page import compare_plans, duration_text, flatten, write_page
+from tf_largebatch.review.page import duration_text, flatten, split_shared, write_page
 from tf_largebatch.review.tables import (
     number_text,
     scale_text,
@@ -61,7 +61,7 @@ def write_report(result: Result, plans: list[dict], folder: Path) -> Path:
     picture = draw_curves(result, folder / CURVES)
     rates = folder / RATES
     header, cells = table(result)
-    shared, differing = compare_plans(plans)
+    shared, differing = split_shared([plan["rows"] for plan in plans])
     found = _read_instruments(result, folder)
     if found:
         write_findings_csv(found, folder / INSTRUMENTS)

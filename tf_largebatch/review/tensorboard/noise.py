@@ -89,10 +89,6 @@ class NoiseScaleScalars(keras.callbacks.Callback):
         """Closes the file."""
         self._writer.close()
 
-    def advice(self) -> str:
-        """Says what was measured, in a sentence."""
-        return advise(self.scale.average, global_batch=self._global_batch, updates=self._updates)
-
     def _write(self):
         average = self.scale.average
         if average is None:
