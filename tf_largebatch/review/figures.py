@@ -16,14 +16,11 @@ ALONG = {"epoch": "epoch", "update": "update", "images_seen": "images seen"}
 
 
 def draw_curves(result: Result, path: Path) -> bytes:
-    """Draws validation error against epoch and writes it as PNG.
+    """Draws validation error against epoch, writes the PNG and returns its bytes.
 
     One colour per row: the mean over the seeds that finished as a line, their range as a band.
     Each diverged run is a thin line that ends in a cross. At full scale the published errors are
     dashed lines; a miniature's paper is another experiment and is left out.
-
-    Returns:
-        The bytes of the file, to be embedded.
     """
     figure, axes = make_axes((7, 4.6))
     published: list[float] = []
@@ -38,7 +35,7 @@ def draw_curves(result: Result, path: Path) -> bytes:
 
 
 def draw_comparison(named: Sequence[tuple[str, RowResult, int]], path: Path) -> bytes:
-    """Draws validation errors of several set-ups and writes them as PNG.
+    """Draws validation errors of several set-ups, writes the PNG and returns its bytes.
 
     One panel against epoch; where batches differ one against updates, and where the sizes of the
     data differ one against images seen. Looks as in `draw_curves`, without published errors.
@@ -46,9 +43,6 @@ def draw_comparison(named: Sequence[tuple[str, RowResult, int]], path: Path) -> 
     Args:
         named: (label, row, images of an epoch) of each.
         path: of the file.
-
-    Returns:
-        The bytes of the file.
     """
     panels = ["epoch"]
     panels += ["update"] * (len({row.global_batch for _, row, _ in named}) > 1)
@@ -61,15 +55,7 @@ def draw_comparison(named: Sequence[tuple[str, RowResult, int]], path: Path) -> 
 
 
 def draw_rates(rates: Sequence[tuple[str, Sequence[float], Sequence[float]]], path: Path) -> bytes:
-    """Draws learning rate against epoch and writes it as PNG.
-
-    Args:
-        rates: (label, epochs, rates) of each schedule; the last two are equally long.
-        path: of the file.
-
-    Returns:
-        The bytes of the file.
-    """
+    """Draws each schedule's (label, epochs, rates), writes the PNG and returns its bytes."""
     figure, axes = make_axes((7, 3.6))
     for number, (label, epochs, values) in enumerate(rates):
         # A rate holds until the next update changes it.

@@ -72,12 +72,7 @@ def read_findings(run: Path) -> list[Finding]:
 
 
 def write_findings_csv(found: Sequence[tuple[str, Sequence[Finding]]], path: Path) -> None:
-    """Writes one line per line of the instruments' tables.
-
-    Args:
-        found: (run, its findings).
-        path: of the file.
-    """
+    """Writes one line per line of the instruments' tables, of each (run, its findings)."""
     lines = [
         (run, one.name, *line) for run, findings in found for one in findings for line in one.lines
     ]

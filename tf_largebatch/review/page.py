@@ -10,15 +10,9 @@ from tf_largebatch.review.tables import MISSING, is_finite
 
 
 def write_page(template: str, path: Path, **values) -> Path:
-    """Renders a template to one file that needs no network, whole or not at all.
+    """Renders a template of `templates/` to one file that needs no network; returns its path.
 
-    Args:
-        template: its name in `templates/`.
-        path: of the page.
-        **values: its variables; all it names must be there.
-
-    Returns:
-        The path.
+    Every variable that the template names must be among the `values`.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

@@ -86,13 +86,7 @@ def write_report(result: Result, plans: list[dict], folder: Path) -> Path:
 
 
 def write_run_reports(result: Result, plans: list[dict], folder: Path) -> None:
-    """Writes the report of each single run into its own folder, below that of the command.
-
-    Args:
-        result: of the command.
-        plans: as for `write_report`.
-        folder: of the command.
-    """
+    """Writes the report of each single run into its own folder, below that of its command."""
     for row, plan in zip(result.rows, plans, strict=True):
         for run in row.runs:
             if run.folder != ".":

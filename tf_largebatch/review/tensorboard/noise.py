@@ -103,11 +103,7 @@ class NoiseScaleScalars(keras.callbacks.Callback):
 def keep_noise(run: Path, *, global_batch: int) -> None:
     """Writes what a run's events say of its noise scale next to the other instruments' files.
 
-    A run without such events gets nothing.
-
-    Args:
-        run: its folder.
-        global_batch: of its last updates.
+    A run without such events gets nothing. `global_batch` is that of its last updates.
     """
     found = measure_training_noise(run, global_batch=global_batch)
     if found is not None:
@@ -116,12 +112,7 @@ def keep_noise(run: Path, *, global_batch: int) -> None:
 
 
 def measure_training_noise(run: Path, *, global_batch: int) -> Finding | None:
-    """Returns the course of B_simple and the last average's advice, or None without events.
-
-    Args:
-        run: the folder of a run.
-        global_batch: of its last updates.
-    """
+    """Returns the course of B_simple and the last average's advice, or None without events."""
     tags = ("noise/grad_sq", "noise/trace", "noise/b_simple")
     grad_sq, trace, told = read_scalars(run / NOISE, *tags)
     updates = sorted(set(grad_sq) & set(trace))
