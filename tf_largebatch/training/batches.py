@@ -1,6 +1,6 @@
 """The training data of each update, and the step that goes with it where the batch changes."""
 
-import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
@@ -64,7 +64,7 @@ class Phases:
         """The examples used before `update`."""
         return [p for p in self._plans if p.start_update <= update][-1].position_at(update)
 
-    def at(self, update: int) -> tuple[TrainingStep, Iterator, float]:
+    def at(self, update: int) -> tuple[TrainingStep, Iterator, int]:
         """The step, the data, and the update at which they end."""
         number = max(i for i, p in enumerate(self._plans) if p.start_update <= update)
         plan = self._plans[number]
@@ -73,4 +73,4 @@ class Phases:
                 self._step = self._step.for_plan(plan)
             self._iterator = self._batches(plan, update)
         later = self._plans[number + 1 :]
-        return self._step, self._iterator, later[0].start_update if later else math.inf
+        return self._step, self._iterator, later[0].start_update if later else sys.maxsize

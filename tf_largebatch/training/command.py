@@ -36,7 +36,7 @@ def main(
     parser = make_parser(recipe, rows)
     with ending(parser) as end:
         options = read_options(parser, argv)
-        if rows is not None:
+        if rows is not None and options.row is not None:
             recipe = rows[options.row]
         if options.plan:
             print(describe_plan(recipe, miniature, options))

@@ -108,7 +108,7 @@ class DistributedFit:
         `fit`, `evaluate` and `predict` do it themselves. It is a collective: every worker must
         call it, for instance before the chief saves in the middle of an epoch.
         """
-        strategy = self.distribute_strategy
+        strategy = self.distribute_strategy  # type: ignore[attr-defined]  # the model's own
         statistics = _moving_statistics(self)
         if strategy.num_replicas_in_sync == 1 or not statistics:
             return

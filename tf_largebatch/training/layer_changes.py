@@ -30,7 +30,7 @@ class LayerChanges:
     ):
         self._variables, self._optimizer = model.trainable_variables, optimizer
         self._every = every
-        self._norms = tf.function(self._norms)
+        self._compiled_norms = tf.function(self._norms)
         self._before: list[tf.Tensor] = []
         self._updates = 0
 
@@ -65,7 +65,7 @@ class LayerChanges:
         """
         if not self._before:
             return {}
-        norms = self._norms(self._before).numpy().astype(np.float64)
+        norms = self._compiled_norms(self._before).numpy().astype(np.float64)
         self._before = []
         if int(self._optimizer.iterations.numpy()) == self._updates:
             return {}

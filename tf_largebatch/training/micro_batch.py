@@ -102,6 +102,6 @@ def _fits(recipe: Recipe, source, micro_batch: int, precision: str) -> bool:
     except tf.errors.ResourceExhaustedError:
         return False
     finally:
-        model = step = None
+        model = step = None  # type: ignore[assignment]
         keras.backend.clear_session()
         gc.collect()

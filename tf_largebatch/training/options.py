@@ -1,5 +1,6 @@
 """The flags of a recipe, and what they say as one frozen record. Standard library only."""
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -201,14 +202,15 @@ def make_parser(recipe: Recipe, rows: Mapping[str, Recipe] | None = None) -> Par
             help="which of the paper's rows to run with --data, or to --plan (default: "
             "%(default)s)",
         )
-    groups = {}
+    groups: dict[str, argparse._ArgumentGroup] = {}
     for one in fields(Options):
         options = dict(one.metadata)
         if options:
             title = options.pop("group")
-            group = groups.setdefault(title, None) or parser.add_argument_group(title)
-            groups[title] = group
-            group.add_argument(f"--{one.name.replace('_', '-')}", default=one.default, **options)
+            if title not in groups:
+                groups[title] = parser.add_argument_group(title)
+            flag = f"--{one.name.replace('_', '-')}"
+            groups[title].add_argument(flag, default=one.default, **options)
     return parser
 
 

@@ -86,8 +86,8 @@ def _write(session: Session, result: Result) -> None:
     write_json(folder / run_folder.RESULT, result.to_json())
 
 
-def _rates(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+def _rates(plan: Plan) -> tuple[list[float], list[float]]:
     """The epoch and the rate of every update."""
     updates = np.arange(plan.updates)
     rates = trace(make_schedule(plan.recipe, plan.phases), updates)
-    return np.array([plan.epoch_at(int(u)) for u in updates]), rates
+    return [plan.epoch_at(int(u)) for u in updates], rates.tolist()

@@ -11,7 +11,8 @@ from tf_largebatch.records.recipe import Miniature, Recipe, Row
 from tf_largebatch.training.options import AUTO, Options
 
 # A smoke run's own numbers: the smallest that walk the whole path.
-SMOKE = {"global_batch": 8, "grown_batch": 16, "bn_batch": 4, "image_size": 80, "epochs": 2.0}
+SMOKE = {"global_batch": 8, "grown_batch": 16, "bn_batch": 4, "image_size": 80}
+SMOKE_EPOCHS = 2.0
 SMOKE_TRAIN_IMAGES, SMOKE_EVAL_IMAGES = 32, 20
 
 
@@ -30,18 +31,20 @@ def choose_rows(recipe: Recipe, miniature: Miniature, options: Options) -> list[
 
 def make_smoke(recipe: Recipe) -> Recipe:
     """Returns the same recipe in a few updates: its epochs squeezed into two."""
-    ratio = SMOKE["epochs"] / recipe.epochs
+    ratio = SMOKE_EPOCHS / recipe.epochs
+    data = recipe.data
+    if isinstance(data, ImageNetSpec):
+        data = dataclasses.replace(
+            data,
+            image_size=SMOKE["image_size"],
+            eval_image_size=data.eval_image_size and SMOKE["image_size"] + 8,
+            eval_short_side=SMOKE["image_size"] + 8,
+        )
     return dataclasses.replace(
         recipe,
         global_batch=SMOKE["global_batch"],
-        epochs=SMOKE["epochs"],
-        data=dataclasses.replace(
-            recipe.data,
-            image_size=SMOKE["image_size"],
-            eval_image_size=recipe.data.eval_image_size and SMOKE["image_size"] + 8,
-            eval_short_side=SMOKE["image_size"] + 8,
-            plain_last_epochs=recipe.data.plain_last_epochs * ratio,
-        ),
+        epochs=SMOKE_EPOCHS,
+        data=dataclasses.replace(data, plain_last_epochs=data.plain_last_epochs * ratio),
         model=dataclasses.replace(recipe.model, bn_batch=SMOKE["bn_batch"]),
         schedule=recipe.schedule.stretched(ratio),
         growth=tuple((e * ratio, SMOKE["grown_batch"]) for e, _ in recipe.growth),

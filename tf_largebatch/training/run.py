@@ -20,7 +20,7 @@ class Run:
         folder: the run's own folder; all workers see the same one, and the chief writes it.
         team: the workers that train it.
         stop_epoch: end here instead of at the recipe's end, to be continued later.
-        profile: (first, end) updates to trace, or None.
+        profile: (first, end) updates to trace; none where they are equal.
     """
 
     label: str
@@ -30,4 +30,4 @@ class Run:
     folder: Path
     team: Team
     stop_epoch: float | None = None
-    profile: tuple[int, int] | None = None
+    profile: tuple[int, int] = (0, 0)

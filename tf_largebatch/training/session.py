@@ -89,7 +89,7 @@ class Session:
                         seed=seed,
                         folder=self.folder if single else place,
                         team=self.team,
-                        profile=self.options.profile if first else None,
+                        profile=(first and self.options.profile) or (0, 0),
                     ),
                 )
 
@@ -128,13 +128,14 @@ def open_session(recipe: Recipe, miniature: Miniature, options: Options) -> Iter
     rows = choose_rows(recipe, miniature, options)
     plans = [resolve(row.recipe, options) for row in rows]
     workers = cluster.resolve()
-    several = workers is not None and workers.size > 1
-    _check_tpu(options, workers if several else None)
-    chief = not several or workers.is_chief
+    if workers is not None and workers.size == 1:
+        workers = None
+    _check_tpu(options, workers)
+    chief = workers is None or workers.is_chief
     folder = claim(recipe, plans, options) if chief else None
     team = None
     try:
-        team = _gather(options, workers if several else None)
+        team = _gather(options, workers)
         mine = run_folder.fingerprint([dataclasses.asdict(plan.recipe) for plan in plans])
         team.agree_on({"version": __version__, "the recipe": mine, **options.compared()})
         folder = Path(team.exchange(str(folder))[0])
@@ -154,13 +155,13 @@ def open_session(recipe: Recipe, miniature: Miniature, options: Options) -> Iter
             _announce(session)
         yield session
     except InputError:
-        if chief:
+        if chief and folder is not None:
             run_folder.release(folder)  # nothing came of it: leave no empty run behind
         elif team is not None:
             sys.exit(WRONG_INPUT)  # the chief says it
         raise
     except Exception as error:
-        if several and (loss := _describe_loss(error, workers, options.worker_timeout)):
+        if workers is not None and (loss := _describe_loss(error, workers, options.worker_timeout)):
             raise WorkerLostError(loss) from None
         raise
 

@@ -3,7 +3,8 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -61,7 +62,7 @@ def train(run: Run) -> SeedResult:
                 keepers=(UnreadLimit(run), saver, notice),
                 pause_every=plan.settings.checkpoint_updates,
                 look_every=max(BLOCK, plan.updates // LOOKS),
-                profile=Profile(*run.profile or (), folder=run.folder if team.chief else None),
+                profile=Profile(*run.profile, folder=run.folder if team.chief else None),
             )
         except NonFiniteError as error:
             diverged_at = error.update
@@ -87,13 +88,13 @@ def train(run: Run) -> SeedResult:
 def fit(
     step: TrainingStep,
     *,
-    batches: Callable[[BatchPlan, int], object],
+    batches: Callable[[BatchPlan, int], Iterator],
     evaluate: Callable[[], Scores],
     epochs: float,
     progress: Progress,
     later: Sequence[BatchPlan] = (),
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    keepers: Sequence[object] = (),
+    keepers: Sequence[Any] = (),
     pause_every: int | None = None,
     look_every: int | None = None,
     profile: Profile | None = None,
@@ -135,14 +136,14 @@ def fit(
                 if pause_every:
                     size = min(size, pause_every - first % pause_every)
                 size = profile.limit(first, size)
-                rows, waited = [], 0.0
+                parts, waited = [], 0.0
                 with profile.around(first):
                     for updates in layers.parts(first, size):
                         new_rows, seconds = step.run_timed(iterator, tf.constant(updates))
-                        rows.append(new_rows.numpy())
+                        parts.append(new_rows.numpy())
                         waited += float(seconds)
-                rows, changes = np.concatenate(rows), layers.compare()
-                changes["weight_norm"] = float(step.weight_norm())
+                rows = np.concatenate(parts)
+                changes = {**layers.compare(), "weight_norm": float(step.weight_norm())}
                 seconds = time.perf_counter() - started
                 stop_if_not_finite(step, rows, first)
                 tell(watchers, step, first, rows, changes, seconds=seconds, waited=waited)
