@@ -32,7 +32,7 @@ def train(split: Split) -> dict:
     import keras
     import tensorflow as tf
 
-    from tf_largebatch.data.arrays import ArraySource
+    from tf_largebatch.data.arrays import ArrayData
     from tf_largebatch.models.ghost_batchnorm import GhostBatchNormalization
     from tf_largebatch.models.stream_dropout import StreamDropout
     from tf_largebatch.optimizers import LARS
@@ -44,7 +44,7 @@ def train(split: Split) -> dict:
     rng = np.random.default_rng(0)
     images = rng.normal(size=(EXAMPLES + EVALUATED, 6, 6, 2)).astype("float32")
     labels = rng.integers(0, CLASSES, EXAMPLES + EVALUATED).astype("int32")
-    source = ArraySource(
+    source = ArrayData(
         "noise",
         classes=CLASSES,
         train=(images[:EXAMPLES], labels[:EXAMPLES]),

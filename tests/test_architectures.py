@@ -5,26 +5,10 @@ import sys
 
 import numpy as np
 import pytest
+from networks import make
 
-from tf_largebatch.models.alexnet import make_alexnet, make_alexnet_bn, make_alexnet_owt
-from tf_largebatch.models.digits_resnet import make_digits_resnet
-from tf_largebatch.models.inception_resnet import make_inception_resnet_v2
-from tf_largebatch.models.resnet import make_resnet
 from tf_largebatch.records import architectures
 
-MAKERS = {
-    "resnet50": lambda **pixels: make_resnet(50, **pixels),
-    "resnet101": lambda **pixels: make_resnet(101, **pixels),
-    "resnet152": lambda **pixels: make_resnet(152, **pixels),
-    "alexnet": make_alexnet,
-    "alexnet_bn": make_alexnet_bn,
-    "alexnet_bn_pool5": lambda **pixels: make_alexnet_bn(
-        **pixels, pool5_norm=True, name="alexnet_bn_pool5"
-    ),
-    "alexnet_owt": make_alexnet_owt,
-    "inception_resnet_v2": make_inception_resnet_v2,
-    "digits_resnet": make_digits_resnet,
-}
 SLOW = {"inception_resnet_v2"}  # about 6 s to build
 NAMES = [
     pytest.param(a.name, marks=[pytest.mark.slow] * (a.name in SLOW))
@@ -39,7 +23,7 @@ def count(variables):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_record_equals_the_network_that_is_built(name):
     record = architectures.get(name)
-    model = MAKERS[name](pixel_mean=0.0, pixel_std=1.0)
+    model = make(name)
     last_parts = [v.path.split("/")[-1] for v in model.trainable_variables]
     assert model.name == name
     assert model.input_shape == (None, *record.image_shape)

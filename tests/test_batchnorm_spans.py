@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from networks import make as make_network
 
 from tf_largebatch.models import ghost_batchnorm
-from tf_largebatch.models.digits_resnet import make_digits_resnet
 from tf_largebatch.models.ghost_batchnorm import GhostBatchNormalization
 from tf_largebatch.models.replica_sum import GROUP_KEYS_FROM, sum_over_replicas
 from tf_largebatch.optimizers import MomentumSGD
@@ -370,8 +370,6 @@ def test_ghost_batches_and_groups_of_replicas_exclude_each_other():
     for groups in ({"group": 4, "replica_group": 2}, {"group": 4, "replica_group": None}):
         with pytest.raises(ValueError, match="`group` must be None when replicas share"):
             GhostBatchNormalization(**groups)
-    with pytest.raises(ValueError, match="`bn_batch` must be None when replicas share"):
-        make_digits_resnet(pixel_mean=0.0, pixel_std=1.0, bn_batch=4, bn_replica_group=2)
 
 
 @pytest.mark.parametrize(
@@ -390,7 +388,7 @@ def test_another_backend_is_refused(monkeypatch):
 
 
 def test_every_batch_norm_of_a_network_has_the_span_asked_for():
-    model = make_digits_resnet(pixel_mean=0.0, pixel_std=1.0, width=2, bn_replica_group=2)
+    model = make_network("digits_resnet", width=2, bn_batch=4, bn_replicas=2)
     norms = [v for v in model.layers if isinstance(v, keras.layers.BatchNormalization)]
     assert len(norms) == 9
     assert {(v.group, v.replica_group) for v in norms} == {(None, 2)}

@@ -1,14 +1,12 @@
 """What the records of a recipe become: losses, courses of the rate, mixed images."""
 
-from types import SimpleNamespace
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tf_largebatch.data import digits
-from tf_largebatch.data.mixed import MixedSource
+from tf_largebatch.data.mixed import MixedData
 from tf_largebatch.optimizers import LAMB, RMSpropSGD
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.errors import InputError
@@ -30,7 +28,7 @@ from tf_largebatch.training.build import (
     make_model,
     make_optimizer,
     make_schedule,
-    make_source,
+    open_dataset,
 )
 
 
@@ -138,7 +136,7 @@ def updates_of(source, plan, *, workers=1):
 
 
 def test_mixed_images_do_not_depend_on_workers_and_replicas():
-    source = MixedSource(digits.load(), mixup_alpha=0.4)
+    source = MixedData(digits.load(), mixup_alpha=0.4)
     whole = updates_of(source, BatchPlan(global_batch=64, train_examples=1280))
     split = BatchPlan(global_batch=64, train_examples=1280, replicas=4)
     for workers in (1, 2):
@@ -153,7 +151,7 @@ def test_mixed_images_do_not_depend_on_workers_and_replicas():
 
 
 def test_an_odd_replica_batch_cannot_be_mixed():
-    source = MixedSource(digits.load(), mixup_alpha=0.4)
+    source = MixedData(digits.load(), mixup_alpha=0.4)
     with pytest.raises(InputError, match="must be even where neighbours are mixed. Received: 5"):
         source.train_batches(BatchPlan(global_batch=5, train_examples=1280), seed=0)
 
@@ -161,8 +159,8 @@ def test_an_odd_replica_batch_cannot_be_mixed():
 def test_the_last_epochs_can_be_without_augmentation():
     spec = DigitsSpec(shift=2, noise=0.5, plain_last_epochs=1)
     plan = BatchPlan(global_batch=64, train_examples=1280)
-    source = make_source(spec, None, epochs=3)
-    plain = make_source(DigitsSpec(shift=0, noise=0.0), None, epochs=3)
+    source = open_dataset(spec, None, epochs=3)
+    plain = open_dataset(DigitsSpec(shift=0, noise=0.0), None, epochs=3)
     for update, same in ((39, False), (40, True)):  # 20 an epoch
         a, b = (
             next(iter(s.train_batches(plan, seed=1, first_update=update))) for s in (source, plain)
@@ -174,13 +172,8 @@ def test_the_last_epochs_can_be_without_augmentation():
 
 @pytest.mark.parametrize("eval_side", [8, 12])
 def test_a_network_takes_both_sizes_where_evaluation_has_its_own(eval_side):
-    source = SimpleNamespace(
-        image_shape=(8, 8, 1),
-        eval_image_shape=(eval_side, eval_side, 1),
-        classes=3,
-        pixel_mean=(0.0,),
-        pixel_std=(1.0,),
-    )
+    source = digits.load()
+    source.classes, source.eval_image_shape = 3, (eval_side, eval_side, 1)
     model = make_model(recipe(model=ModelSpec(architecture="digits_resnet")), source, seed=0)
     assert model.input_shape == ((None, 8, 8, 1) if eval_side == 8 else (None, None, None, 1))
     assert model(tf.zeros([2, eval_side, eval_side, 1])).shape == (2, 3)

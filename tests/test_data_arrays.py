@@ -1,11 +1,11 @@
-"""Sources in memory: the same batches however they are split, and the augmentations."""
+"""Data sets in memory: the same batches however they are split, and the augmentations."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tf_largebatch.data import augment
-from tf_largebatch.data.arrays import ArraySource, pixel_statistics
+from tf_largebatch.data.arrays import ArrayData, pixel_statistics
 from tf_largebatch.data.keyed_random import fold
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.errors import InputError
@@ -25,7 +25,7 @@ def make_source(**changed):
         "augment": augment.shift_and_flip(2, flip=True),
         "augmentation": "shifted and mirrored",
     }
-    return ArraySource("toy", **{**arguments, **changed})
+    return ArrayData("toy", **{**arguments, **changed})
 
 
 def batches(source, plan, *, updates, worker=0, workers=1, first_update=0):
@@ -172,7 +172,7 @@ def test_description_names_sizes_and_augmentation():
         ({"train": (pictures(50), np.arange(50) - 1)}, "label -1 at example 0"),
         ({"evaluation": (pictures(3, shape=(5, 5, 3)), np.arange(3))}, "the evaluation images"),
         ({"evaluation": (pictures(3, dtype=np.float32), np.arange(3))}, "dtype=float32"),
-        ({"pixel_mean": (1.0,)}, "`pixel_mean` and `pixel_std`"),
+        ({"pixel_mean": (1.0,)}, "`pixel_mean` must be one finite number for each of 3"),
         ({"pixel_std": (1, 0, 1)}, "`pixel_std` must be above 0"),
     ],
 )

@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 
 from tf_largebatch.data import digits
 from tf_largebatch.records.batching import BatchPlan
-from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.data_spec import DigitsSpec
 
 
 def all_examples(source):
@@ -17,7 +17,7 @@ def all_examples(source):
 
 
 def test_split_is_1280_and_517_and_no_image_is_in_both_or_lost():
-    source = digits.load(shift=0, noise=0.0)
+    source = digits.load(DigitsSpec(shift=0, noise=0.0))
     assert (source.train_examples, source.eval_examples) == (1280, 517)
     (train, train_labels), (test, test_labels, _) = all_examples(source)
     ours = np.concatenate([train, test]).reshape(1797, 64) * 16
@@ -40,7 +40,7 @@ def test_both_parts_hold_every_class():
 
 
 def test_images_are_float32_from_0_to_1_with_the_stated_mean_and_deviation():
-    source = digits.load(shift=0, noise=0.0)
+    source = digits.load(DigitsSpec(shift=0, noise=0.0))
     (images, _), _ = all_examples(source)
     assert images.dtype == np.float32 and images.shape == (1280, 8, 8, 1)
     assert (images.min(), images.max()) == (0.0, 1.0)
@@ -49,15 +49,15 @@ def test_images_are_float32_from_0_to_1_with_the_stated_mean_and_deviation():
 
 
 def test_training_noise_has_deviation_0_3_and_evaluation_has_none():
-    (noisy, _), (test, _, _) = all_examples(digits.load(shift=0))
-    (clean, _), (clean_test, _, _) = all_examples(digits.load(shift=0, noise=0.0))
+    (noisy, _), (test, _, _) = all_examples(digits.load(DigitsSpec(shift=0)))
+    (clean, _), (clean_test, _, _) = all_examples(digits.load(DigitsSpec(shift=0, noise=0.0)))
     # 81,920 values: the deviation of the deviation is 0.3 / 405.
     assert (noisy - clean).std(dtype=np.float64) == pytest.approx(0.3, abs=4 * 0.3 / 405)
     np.testing.assert_array_equal(test, clean_test)
 
 
 def test_description_is_one_line_with_the_augmentation():
-    text = digits.load(shift=1, noise=0.3).describe()
+    text = digits.load(DigitsSpec(shift=1, noise=0.3)).describe()
     assert "1,280 training and 517" in text and "shift up to 1 pixels, noise of sd 0.3" in text
 
 
@@ -67,5 +67,5 @@ def test_description_is_one_line_with_the_augmentation():
 )
 def test_wrong_argument_is_named(changed):
     (name, value) = next(iter(changed.items()))
-    with pytest.raises(InputError, match=f"`{name}` must be .* Received: {name}="):
-        digits.load(**changed)
+    with pytest.raises(ValueError, match=f"`data.{name}` must be .* Received: data.{name}="):
+        DigitsSpec(**changed)

@@ -6,15 +6,17 @@ import tensorflow as tf
 
 from tf_largebatch.data import imagenet, synthetic
 from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.data_spec import ImageNetSpec
 from tf_largebatch.records.errors import InputError
 
+SPEC = ImageNetSpec(image_size=32, eval_short_side=32)
 SIZES = {"train_examples": 31, "eval_examples": 12, "classes": 6, "image_size": 24, "shards": 3}
 
 
 @pytest.mark.parametrize("convention", ["image", "image/encoded"])
 def test_written_shards_hold_balanced_classes_of_either_family(tmp_path, convention):
     folder = synthetic.write_shards(tmp_path / "s", convention=convention, **SIZES)
-    source = imagenet.open_folder(folder, classes=6, image_size=16, eval_short_side=16)
+    source = imagenet.open_folder(folder, SPEC, classes=6)
     assert (source.train_examples, source.eval_examples) == (31, 12)
     plan = BatchPlan(global_batch=31, train_examples=31)
     _, labels = next(iter(source.train_batches(plan, seed=0)))

@@ -1,9 +1,12 @@
 """docs/data.md says what the benchmark's record says, and names options that exist."""
 
+import dataclasses
 import inspect
 import json
 import re
 from pathlib import Path
+
+from tf_largebatch.records.data_spec import ImageNetSpec
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
@@ -66,7 +69,9 @@ def test_shares_of_the_training_stack_are_the_records():
 def test_every_option_of_the_source_is_on_the_page():
     from tf_largebatch.data.imagenet import open_folder
 
-    for name in set(inspect.signature(open_folder).parameters) - {"folder", "classes"}:
+    options = set(inspect.signature(open_folder).parameters) - {"folder", "spec", "classes"}
+    fields = {field.name for field in dataclasses.fields(ImageNetSpec)} - {"name"}
+    for name in options | fields:
         assert f"`{name}" in PAGE, name
 
 

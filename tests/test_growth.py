@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from test_loop import StopAt
 
-from tf_largebatch.data.arrays import ArraySource
+from tf_largebatch.data.arrays import ArrayData
 from tf_largebatch.optimizers import MomentumSGD
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.recipe import DigitsSpec, ModelSpec, Recipe, SGDSpec, StepsSpec
@@ -44,7 +44,7 @@ def source():
     images = rng.normal(size=(EXAMPLES + 4, 2, 2, 1)).astype("float32")
     images[:, 0, 0, 0] = np.arange(EXAMPLES + 4)  # the pixel that tells which one it is
     labels = rng.integers(0, 3, EXAMPLES + 4)
-    return ArraySource(
+    return ArrayData(
         "noise",
         classes=3,
         train=(images[:EXAMPLES], labels[:EXAMPLES]),

@@ -3,12 +3,13 @@
 import keras
 import numpy as np
 import pytest
+from networks import make
 
-from tf_largebatch.models.digits_resnet import make_digits_resnet
 from tf_largebatch.models.ghost_batchnorm import GhostBatchNormalization
-from tf_largebatch.models.resnet import make_resnet
+from tf_largebatch.records import architectures
 
 PIXELS = {"pixel_mean": (123.7, 116.3, 103.5), "pixel_std": (58.4, 57.1, 57.4)}
+BYTES = {"pixel_mean": (120.0, 130.0), "pixel_std": (60.0, 70.0)}
 DIGIT_PIXELS = {"pixel_mean": 4.9, "pixel_std": 6.0}
 
 # NumPy float64, reading weights by path
@@ -95,7 +96,7 @@ def scramble(model, seed=0):
 
 
 def test_the_digits_network_equals_the_float64_oracle():
-    model = make_digits_resnet(seed=1, **DIGIT_PIXELS)
+    model = make("digits_resnet", seed=1, **DIGIT_PIXELS)
     scramble(model)
     pixels = np.random.default_rng(2).integers(0, 17, (4, 8, 8, 1)).astype("uint8")
     want = Oracle(model).digits(pixels.astype(np.float64))
@@ -104,7 +105,7 @@ def test_the_digits_network_equals_the_float64_oracle():
 
 @pytest.mark.parametrize("side", [64, 61])
 def test_resnet50_equals_the_float64_oracle_on_even_and_odd_sides(side):
-    model = make_resnet(50, image_shape=(side, side, 3), classes=7, seed=1, **PIXELS)
+    model = make("resnet50", image_shape=(side, side, 3), classes=7, seed=1, **PIXELS)
     scramble(model)
     pixels = np.random.default_rng(2).integers(0, 256, (1, side, side, 3)).astype("uint8")
     want = Oracle(model).resnet50(pixels.astype(np.float64))
@@ -117,12 +118,12 @@ def test_resnet50_equals_the_float64_oracle_on_even_and_odd_sides(side):
 
 @pytest.fixture(scope="module")
 def resnet50():
-    return make_resnet(50, seed=0, **PIXELS)
+    return make("resnet50", seed=0, **PIXELS)
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return make_digits_resnet(seed=0, **DIGIT_PIXELS)
+    return make("digits_resnet", seed=0, **DIGIT_PIXELS)
 
 
 @pytest.fixture(params=["resnet50", "digits"])
@@ -151,7 +152,7 @@ def test_stages_of_resnet50_have_the_published_shapes(resnet50):
 
 
 def test_stages_of_the_digits_network_halve_the_side_and_double_the_width():
-    model = make_digits_resnet(image_shape=(28, 28, 1), width=8, classes=3, **DIGIT_PIXELS)
+    model = make("digits_resnet", image_shape=(28, 28, 1), width=8, classes=3, **DIGIT_PIXELS)
     shapes = [model.get_layer(f"stage{i}_block1_relu").output.shape[1:] for i in (1, 2, 3)]
     assert shapes == [(28, 28, 8), (14, 14, 16), (7, 7, 32)]
     assert model.output_shape == (None, 3)
@@ -192,8 +193,8 @@ def test_batch_norms_have_the_published_decay_and_epsilon(model):
 
 
 def test_the_batch_norm_switches_reach_every_layer():
-    model = make_digits_resnet(
-        bn_decay=0.8, bn_epsilon=1e-3, bn_batch=4, last_gamma=0.5, **DIGIT_PIXELS
+    model = make(
+        "digits_resnet", bn_decay=0.8, bn_epsilon=1e-3, bn_batch=4, last_gamma=0.5, **DIGIT_PIXELS
     )
     norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
     assert {(type(x), x.momentum, x.epsilon, x.group) for x in norms} == {
@@ -237,7 +238,7 @@ def test_with_zero_gammas_every_block_is_its_shortcut(digits):
 
 
 def test_with_gammas_of_one_a_block_is_not_its_shortcut():
-    plain = make_digits_resnet(seed=0, last_gamma=1.0, **DIGIT_PIXELS)
+    plain = make("digits_resnet", seed=0, last_gamma=1.0, **DIGIT_PIXELS)
     names = ("stem_relu", "stage1_block1_relu")
     probe = keras.Model(plain.input, [plain.get_layer(n).output for n in names])
     pixels = np.random.default_rng(3).uniform(0, 16, (6, 8, 8, 1)).astype("float32")
@@ -253,7 +254,7 @@ def test_pixels_are_normalized_in_float32_under_every_policy(policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = make_resnet(50, image_shape=(8, 8, 3), classes=2, **PIXELS)
+        model = make("resnet50", image_shape=(8, 8, 3), classes=2, **PIXELS)
     finally:
         keras.config.set_dtype_policy(before)
     probe = keras.Model(model.input, model.get_layer("normalize").output)
@@ -272,7 +273,7 @@ def test_logits_and_weights_are_float32_under_a_16_bit_policy(policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = make_digits_resnet(seed=0, bn_batch=2, **DIGIT_PIXELS)
+        model = make("digits_resnet", seed=0, bn_batch=2, **DIGIT_PIXELS)
     finally:
         keras.config.set_dtype_policy(before)
     logits = model(np.full((2, 8, 8, 1), 3, "uint8"), training=True)
@@ -282,7 +283,7 @@ def test_logits_and_weights_are_float32_under_a_16_bit_policy(policy):
 
 
 def test_the_seed_decides_the_weights_and_no_two_kernels_are_alike():
-    one, same, other = (make_digits_resnet(seed=s, **DIGIT_PIXELS) for s in (7, 7, 8))
+    one, same, other = (make("digits_resnet", seed=s, **DIGIT_PIXELS) for s in (7, 7, 8))
     for a, b in zip(one.get_weights(), same.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     kernels = [v.numpy().ravel() for m in (one, other) for v in m.variables if "kernel" in v.path]
@@ -290,14 +291,14 @@ def test_the_seed_decides_the_weights_and_no_two_kernels_are_alike():
 
 
 def test_without_a_seed_two_networks_differ():
-    one, other = (make_digits_resnet(**DIGIT_PIXELS).get_layer("head").kernel for _ in range(2))
+    one, other = (make("digits_resnet", **DIGIT_PIXELS).get_layer("head").kernel for _ in range(2))
     assert np.abs(one.numpy() - other.numpy()).max() > 0
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' writer
 @pytest.mark.parametrize("bn_batch", [None, 2])
 def test_a_saved_network_loads_and_gives_the_same_logits(tmp_path, bn_batch):
-    model = make_digits_resnet(seed=0, bn_batch=bn_batch, **DIGIT_PIXELS)
+    model = make("digits_resnet", seed=0, bn_batch=bn_batch, **DIGIT_PIXELS)
     scramble(model)
     pixels = np.random.default_rng(6).integers(0, 17, (2, 8, 8, 1)).astype("uint8")
     model.save(tmp_path / "model.keras")
@@ -312,28 +313,65 @@ def test_a_saved_network_loads_and_gives_the_same_logits(tmp_path, bn_batch):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"width": 0}, "`width` must be at least 1. Received: width=0"),
         ({"classes": 1}, "`classes` must be at least 2. Received: classes=1"),
-        ({"image_shape": (8, 8)}, r"`image_shape` must be .* Received: image_shape=\(8, 8\)"),
-        ({"image_shape": (8, 0, 1)}, "`image_shape` must be .*each at least 1"),
-        ({"last_gamma": float("nan")}, "`last_gamma` must be finite. Received: last_gamma=nan"),
-        ({"bn_decay": 1.0}, r"`bn_decay` must be in \[0, 1\). Received: bn_decay=1.0"),
-        ({"bn_epsilon": 0.0}, "`bn_epsilon` must be greater than 0. Received: bn_epsilon=0.0"),
-        ({"bn_batch": 0}, "`bn_batch` must be at least 1 or None. Received: bn_batch=0"),
-        ({"head_std": -0.1}, "`head_std` must be 0 or more. Received: head_std=-0.1"),
-        ({"pixel_std": 0.0}, "`pixel_std` must be greater than 0"),
-        (
-            {"pixel_mean": (1.0, 2.0)},
-            "`pixel_mean` must be one finite number, or one for each of 1",
-        ),
+        ({"image_shape": (8, 8)}, r"`shape` must be .* Received: shape=\(8, 8\)"),
+        ({"image_shape": (8, 0, 1)}, "`shape` must be .*each at least 1"),
+        ({"last_gamma": float("nan")}, "`model.last_gamma` must be finite"),
+        ({"bn_decay": 1.0}, r"`model.bn_decay` must be in \[0, 1\)"),
+        ({"bn_epsilon": 0.0}, "`model.bn_epsilon` must be above 0"),
+        ({"bn_batch": 0}, "`model.bn_batch` must be at least 2 or none"),
+        ({"head_std": -0.1}, "`model.head_std` must be at least 0"),
+        ({"pixel_std": 0.0}, "`pixel_std` must be above 0"),
+        ({"pixel_mean": (1.0, 2.0)}, "`pixel_mean` must be one finite number for each of 1"),
         ({"pixel_std": float("nan")}, "`pixel_std` must be one finite number"),
     ],
 )
 def test_arguments_outside_their_range_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        make_digits_resnet(**{**DIGIT_PIXELS, **kwargs})
+        make("digits_resnet", **{**DIGIT_PIXELS, **kwargs})
 
 
-def test_a_depth_that_has_no_table_is_refused():
-    with pytest.raises(ValueError, match="`depth` must be one of 50, 101, 152. Received: depth=34"):
-        make_resnet(34, **PIXELS)
+@pytest.mark.parametrize(
+    ("architecture", "shape", "classes"),
+    [
+        ("digits_resnet", (28, 28, 1), 10),
+        ("digits_resnet", (32, 32, 3), 10),
+        ("resnet20", (28, 28, 1), 7),
+        ("resnet50", (32, 32, 3), 10),
+        ("fully_connected", (32, 32, 3), 5),
+    ],
+)
+def test_networks_for_small_images_have_the_size_that_a_plan_says(architecture, shape, classes):
+    model = make(architecture, image_shape=shape, classes=classes)
+    trained = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    assert trained == architectures.get(architecture).parameters_on(shape, classes)
+    assert model(np.zeros((2, *shape), "uint8")).shape == (2, classes)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_the_fully_connected_network_equals_numpy(policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = make("fully_connected", image_shape=(3, 4, 2), classes=5, seed=0, **BYTES)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert [w.shape for w in model.get_weights()][::2] == [
+        (24, 1024),
+        *[(1024, 1024)] * 2,
+        (1024, 5),
+    ]
+    pixels = np.random.default_rng(1).integers(0, 256, (6, 3, 4, 2)).astype("uint8")
+    x = ((pixels - np.array(BYTES["pixel_mean"])) / BYTES["pixel_std"]).reshape(6, 24)
+    weights = [w.astype(np.float64) for w in model.get_weights()]
+    for kernel, bias in zip(weights[0:6:2], weights[1:6:2], strict=True):
+        x = np.maximum(x @ kernel + bias, 0)
+    got = model(pixels)
+    assert got.dtype == "float32"
+    close = 1e-5 if policy == "float32" else 0.03
+    np.testing.assert_allclose(got, x @ weights[6] + weights[7], atol=close)
+
+
+def test_the_fully_connected_network_needs_images_of_one_size():
+    with pytest.raises(ValueError, match="fully_connected needs images of one size"):
+        make("fully_connected", image_shape=(None, None, 1))

@@ -4,9 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from tf_largebatch.models.digits_resnet import make_digits_resnet
-from tf_largebatch.models.resnet import make_resnet
+from networks import make
 
 PIXELS = {"pixel_mean": 4.9, "pixel_std": 6.0}
 
@@ -19,7 +17,7 @@ def make_batch(examples, shape=(8, 8, 1), classes=10, seed=0):
 
 def make_network(bn_batch, seed=3):
     # Gammas of one, so that every kernel of every block has a gradient.
-    return make_digits_resnet(seed=seed, bn_batch=bn_batch, last_gamma=1.0, width=8, **PIXELS)
+    return make("digits_resnet", seed=seed, bn_batch=bn_batch, last_gamma=1.0, width=8, **PIXELS)
 
 
 def loss_of(logits, labels):
@@ -129,7 +127,7 @@ def test_resnet50_compiles_whole_and_equals_its_stateful_call():
     images, labels = make_batch(4, (64, 64, 3), 5)
     settings = {"pixel_mean": 8.0, "pixel_std": 8.0, "last_gamma": 1.0, "bn_batch": 2, "seed": 0}
     model = under_policy(
-        "float64", lambda: make_resnet(50, image_shape=(64, 64, 3), classes=5, **settings)
+        "float64", lambda: make("resnet50", image_shape=(64, 64, 3), classes=5, **settings)
     )
     got = make_stateless(model, jit_compile=True)(images, labels)
     want = stateful(model, images, labels)

@@ -16,6 +16,7 @@ from tf_largebatch.data.prepare import checks, dealing
 from tf_largebatch.data.prepare.source import Picture, Source
 from tf_largebatch.data.shards import find_shards
 from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.data_spec import ImageNetSpec
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "imagenet_jpeg"
 WRITERS = {
@@ -90,7 +91,9 @@ def test_every_layout_gives_the_same_shards_as_the_tars(prepared, layout):
 
 @pytest.mark.parametrize("layout", WRITERS)
 def test_the_reader_delivers_every_picture_with_the_label_of_its_pixels(prepared, layout):
-    source = imagenet.open_folder(prepared[layout], classes=5, image_size=8, eval_short_side=10)
+    source = imagenet.open_folder(
+        prepared[layout], ImageNetSpec(image_size=32, eval_short_side=40), classes=5
+    )
     plan = BatchPlan(global_batch=10, train_examples=30)
     train = list(source.train_batches(plan, seed=1).take(3).as_numpy_iterator())
     images, labels = (np.concatenate(part) for part in zip(*train, strict=True))

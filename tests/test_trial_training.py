@@ -9,14 +9,7 @@ from tf_largebatch.studies.trial_training import TrialTraining, next_evaluation
 
 
 def network(source, hidden=(), seed=3):
-    return make_fully_connected(
-        image_shape=source.image_shape,
-        classes=source.classes,
-        hidden=hidden,
-        pixel_mean=source.pixel_mean,
-        pixel_std=source.pixel_std,
-        seed=seed,
-    )
+    return make_fully_connected(source.facts, hidden=hidden, seed=seed)
 
 
 def softmax(logits):

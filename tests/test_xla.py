@@ -5,8 +5,8 @@ import re
 import keras
 import pytest
 import tensorflow as tf
+from networks import make
 
-from tf_largebatch.models.digits_resnet import make_digits_resnet
 from tf_largebatch.models.stream_dropout import StreamDropout
 from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD
 from tf_largebatch.records.batching import BatchPlan
@@ -22,9 +22,7 @@ HOST_ONLY = re.compile(r"PyFunc|String|Decode|Iterator|Unique|Where$|BooleanMask
 def make_step(optimizer, *, policy="float32", micro_batch=8, dropout=0.0):
     keras.config.set_dtype_policy(policy)
     plan = BatchPlan(global_batch=BATCH, train_examples=64, micro_batch=micro_batch)
-    network = make_digits_resnet(
-        image_shape=(8, 8, 1), classes=10, pixel_mean=(0.3,), pixel_std=(0.4,), bn_batch=4, seed=0
-    )
+    network = make("digits_resnet", pixel_mean=0.3, pixel_std=0.4, bn_batch=4, seed=0)
     dropped = StreamDropout(dropout, seed=1)(network.output)
     return TrainingStep(
         keras.Model(network.input, dropped),

@@ -34,12 +34,13 @@ import numpy as np
 import tensorflow as tf
 
 from tf_largebatch.data import imagenet, order
-from tf_largebatch.data.crops import DRAWS, Crops, crop_box, crop_numbers, training_image
+from tf_largebatch.data.crops import DRAWS, crop_box, crop_numbers, training_image
 from tf_largebatch.data.keyed_random import uniforms
 from tf_largebatch.data.records import FAMILIES, make_locator, parse, read
 from tf_largebatch.data.shards import find_shards, index_shards
 from tf_largebatch.records import run_folder
 from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.data_spec import ImageNetSpec
 
 try:
     import simplejpeg
@@ -56,18 +57,20 @@ _LINE_END = "" if sys.stderr.isatty() else "\n"
 
 # CPU and wall seconds an image of one pass.
 Pipeline = Callable[[], np.ndarray]
-# Options of `open_folder`, for a row each.
+# Arguments of `open_folder`, for a row each.
 TRAINING = {
     "training": {},
     "training, skip_unreadable": {"skip_unreadable": True},
     "training, scaled_decoding": {"scaled_decoding": True},
-    "training, colour 0.4 and lighting 0.1": {"color_jitter": 0.4, "lighting_std": 0.1},
-    "training, bicubic": {"interpolation": "bicubic"},
+    "training, colour 0.4 and lighting 0.1": {
+        "spec": ImageNetSpec(color_jitter=0.4, lighting_std=0.1)
+    },
+    "training, bicubic": {"spec": ImageNetSpec(interpolation="bicubic")},
     "training, antialias": {"antialias": True},
 }
 EVALUATION = {
     "evaluation, short_side": {},
-    "evaluation, square": {"eval_crop": "square"},
+    "evaluation, square": {"spec": ImageNetSpec(eval_crop="square")},
 }
 
 
@@ -189,7 +192,7 @@ def other_pipelines(folder: Path, images: int) -> dict[str, Pipeline]:
 
 def stages(folder: Path, images: int) -> dict[str, Pipeline]:
     """The training pipeline cut off after each step."""
-    index, crops = index_shards(find_shards(folder)["train"]), Crops()
+    index, crops = index_shards(find_shards(folder)["train"]), ImageNetSpec()
     locate = make_locator(index)
     plan = BatchPlan(global_batch=BATCH, train_examples=images)
     stream = order.train_stream(
@@ -264,13 +267,16 @@ def beside_training(folder: Path, images: int) -> dict[str, Pipeline]:
 
 def scaled_difference(pictures: list[bytes]) -> dict:
     """How far scaled decoding moves the training picture: PSNR where it applies."""
-    usual, scaled = Crops(), Crops(scaled_decoding=True)
+    usual = ImageNetSpec()
     draws = np.random.default_rng(0).random((len(pictures), DRAWS), dtype=np.float32)
     numbers, psnr = crop_numbers(tf.constant(draws), usual), []
     for encoded, row in zip(pictures, numbers, strict=True):
         box = crop_box(tf.io.extract_jpeg_shape(encoded), row, usual)
         if tf.reduce_min(box[2:]) >= 2 * usual.image_size:
-            a, b = (tf.cast(training_image(encoded, row, c), tf.float32) for c in (usual, scaled))
+            a, b = (
+                tf.cast(training_image(encoded, row, usual, scaled_decoding=s), tf.float32)
+                for s in (False, True)
+            )
             error = max(float(tf.reduce_mean((a - b) ** 2)), 1e-9)
             psnr.append(10 * float(np.log10(255**2 / error)))
     return {

@@ -1,14 +1,14 @@
-"""A data source whose images are two NumPy arrays in memory."""
+"""A data set whose images are NumPy arrays in memory."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from tf_largebatch.data import order
+from tf_largebatch.data.dataset import DataSet
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.errors import InputError
 
@@ -19,7 +19,7 @@ _GROUP_EXAMPLES = 512
 _PIXELS_AT_ONCE = 1 << 20
 
 
-class ArraySource:
+class ArrayData(DataSet):
     """Images and labels in memory, shuffled and augmented as `tf_largebatch.data` describes.
 
     The order of each epoch is an exact permutation of all training examples.
@@ -33,8 +33,9 @@ class ArraySource:
         pixel_std: the same, > 0.
         augment: images [n, H, W, C] and keys uint64 [n] to images of the same shape and type; None
             delivers the images as they are.
-        plain_from_epoch: from this epoch on, counted from 0, `augment` is not used.
         augmentation: what `augment` does, in words, for `describe`.
+        plain_from_epoch: from this epoch on, counted from 0, `augment` is not used; None for never.
+        eval_batch: examples that an evaluation delivers at a time.
 
     Raises:
         InputError: arrays that do not fit each other or the arguments.
@@ -50,30 +51,27 @@ class ArraySource:
         pixel_mean: tuple[float, ...],
         pixel_std: tuple[float, ...],
         augment: Augment | None = None,
-        plain_from_epoch: float = math.inf,
         augmentation: str = "no augmentation",
+        plain_from_epoch: int | None = None,
+        eval_batch: int = 500,
     ):
         self.name = name
-        self.eval_batch = 517  # all of the digits
         self.classes = classes
         self.image_shape = self.eval_image_shape = tuple(train[0].shape[1:])
         self.pixel_mean = tuple(float(m) for m in pixel_mean)
         self.pixel_std = tuple(float(s) for s in pixel_std)
         self.train_examples = len(train[0])
         self.eval_examples = len(evaluation[0])
+        self.eval_batch = eval_batch
         self._augment = augment
         self._plain_from_epoch = plain_from_epoch
         self._augmentation = augmentation
         for part, (images, labels) in (("train", train), ("evaluation", evaluation)):
             _check_arrays(self, part, images, labels, dtype=train[0].dtype)
-        if not len(self.pixel_mean) == len(self.pixel_std) == self.image_shape[2]:
-            raise InputError(
-                f"`pixel_mean` and `pixel_std` must have one number for each of the "
-                f"{self.image_shape[2]} channels. Received: pixel_mean={pixel_mean}, "
-                f"pixel_std={pixel_std}"
-            )
-        if min(self.pixel_std) <= 0:
-            raise InputError(f"`pixel_std` must be above 0. Received: pixel_std={pixel_std}")
+        try:
+            self.facts  # noqa: B018  checks shape, classes, mean and deviation
+        except ValueError as error:
+            raise InputError(f"{name}: {error}") from None
         # On the host, once: a dataset captures tensors by reference, arrays by copy.
         with tf.device("CPU:0"):
             self._train = _tensors(*train)
@@ -86,11 +84,8 @@ class ArraySource:
             f"{self.name}: {self.train_examples:,} training and {self.eval_examples:,} evaluation "
             f"images of {height}x{width}x{channels} ({self._train[0].dtype.name}, in memory), "
             f"{self.classes} classes; {self._augmentation}"
-            + (
-                f", none from epoch {self._plain_from_epoch:g} on"
-                if self._plain_from_epoch < math.inf
-                else ""
-            )
+            + f", none from epoch {self._plain_from_epoch} on"
+            * (self._plain_from_epoch is not None)
         )
 
     def train_batches(
@@ -102,7 +97,7 @@ class ArraySource:
         worker: int = 0,
         workers: int = 1,
     ) -> tf.data.Dataset:
-        """Returns the endless training batches of one worker: see `DataSource.train_batches`."""
+        """Returns the endless training batches of one worker: see `DataSet.train_batches`."""
         order.check_plan(plan, self)
         images, labels = self._train
         group = max(1, _GROUP_EXAMPLES // plan.replica_batch)
@@ -111,8 +106,10 @@ class ArraySource:
             chosen = tf.gather(images, examples)
             if self._augment is not None:
                 changed = self._augment(chosen, order.augmentation_keys(seed, epochs, examples))
-                early = tf.cast(epochs, tf.float32) < self._plain_from_epoch
-                chosen = tf.where(early[:, tf.newaxis, tf.newaxis, tf.newaxis], changed, chosen)
+                if self._plain_from_epoch is not None:
+                    early = (epochs < self._plain_from_epoch)[:, tf.newaxis, tf.newaxis, tf.newaxis]
+                    changed = tf.where(early, changed, chosen)
+                chosen = changed
             return (
                 tf.reshape(chosen, [group, plan.replica_batch, *self.image_shape]),
                 tf.reshape(tf.gather(labels, examples), [group, plan.replica_batch]),
@@ -130,7 +127,7 @@ class ArraySource:
         return order.ordered(batches.prefetch(tf.data.AUTOTUNE))
 
     def eval_batches(self, batch: int, *, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
-        """Returns the evaluation batches of one worker: see `DataSource.eval_batches`."""
+        """Returns the evaluation batches of one worker: see `DataSet.eval_batches`."""
         images, labels = self._eval
         stream = order.eval_stream(self.eval_examples, batch, worker=worker, workers=workers)
 
@@ -138,20 +135,6 @@ class ArraySource:
             return tf.gather(images, examples), tf.gather(labels, examples), weights
 
         return order.ordered(stream.map(deliver, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
-
-    def explain_failure(
-        self, error: Exception, plan: BatchPlan, *, seed: int, update: int
-    ) -> InputError | None:
-        """Returns None: the arrays were checked when the source was made."""
-        return None
-
-    def unreadable(self, plan: BatchPlan, *, seed: int, update: int) -> list[str]:
-        """Returns nothing: what is in memory can be read."""
-        return []
-
-    def explain_eval_failure(self, error: Exception) -> InputError | None:
-        """Returns None: the arrays were checked when the source was made."""
-        return None
 
 
 def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -166,27 +149,27 @@ def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def _check_arrays(source: ArraySource, part: str, images, labels, *, dtype) -> None:
+def _check_arrays(dataset: ArrayData, part: str, images, labels, *, dtype) -> None:
     """Raises InputError unless the two arrays of one part fit."""
-    if images.ndim != 4 or len(images) == 0 or tuple(images.shape[1:]) != source.image_shape:
+    if images.ndim != 4 or len(images) == 0 or tuple(images.shape[1:]) != dataset.image_shape:
         raise InputError(
-            f"the {part} images of {source.name} must be [n, height, width, channels], n > 0, "
-            f"all of one size. Received: shape={images.shape}, training images {source.image_shape}"
+            f"the {part} images of {dataset.name} must be [n, height, width, channels], n > 0, all "
+            f"of one size. Received: shape={images.shape}, training images {dataset.image_shape}"
         )
     if images.dtype != dtype or images.dtype not in (np.uint8, np.float32):
         raise InputError(
-            f"the {part} images of {source.name} must be uint8 or float32 like the training "
+            f"the {part} images of {dataset.name} must be uint8 or float32 like the training "
             f"images. Received: dtype={images.dtype}"
         )
     if labels.shape != (len(images),):
         raise InputError(
-            f"the {part} labels of {source.name} must be one per image. Received: "
+            f"the {part} labels of {dataset.name} must be one per image. Received: "
             f"{len(images)} images, labels of shape {labels.shape}"
         )
-    wrong = np.flatnonzero((labels < 0) | (labels >= source.classes))
+    wrong = np.flatnonzero((labels < 0) | (labels >= dataset.classes))
     if len(wrong):
         raise InputError(
-            f"the {part} labels of {source.name} must be 0 to {source.classes - 1}. Received: "
+            f"the {part} labels of {dataset.name} must be 0 to {dataset.classes - 1}. Received: "
             f"label {labels[wrong[0]]} at example {wrong[0]}"
         )
 

@@ -26,18 +26,15 @@ orientation is ignored, as the published results do.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import tensorflow as tf
 
 from tf_largebatch.data.color import change_colors
-from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.data_spec import ImageNetSpec
 
 ATTEMPTS = 10
 # Per example: an area and an aspect for each attempt, the place (y, x), the mirror.
 DRAWS = 2 * ATTEMPTS + 3
-INTERPOLATIONS = ("bilinear", "bicubic")
-EVAL_CROPS = ("short_side", "square")
 # TensorFlow's default, written down: within a few grey levels of the exact transform.
 _TRAIN_DCT = "INTEGER_FAST"
 _EVAL_DCT = "INTEGER_ACCURATE"
@@ -49,77 +46,23 @@ _CAST_AT_MOST = 4
 _LONGEST = 16
 
 
-@dataclass(frozen=True, kw_only=True)
-class Crops:
-    """The sizes and ranges of both crops, and how they are resized.
-
-    Attributes:
-        image_size: side of the delivered square, pixels, > 0.
-        area: (least, most) share of the picture's area, within 0 to 1, least above 0.
-        aspect: (least, most) width / height of the crop, above 0.
-        eval_image_size: the same of the evaluation crop; None for `image_size`.
-        eval_short_side: pixels, >= the side of the evaluation crop.
-        eval_crop: "short_side" or "square".
-        interpolation: "bilinear" or "bicubic" (Keys, a = -0.5).
-        antialias: widen the filter where a picture shrinks, as Pillow does.
-        scaled_decoding: decode a training crop whose sides are both at least 2, 4 or 8 times
-            `image_size` at 1/2, 1/4 or 1/8: faster, not the same pixels, and the crop's edges move
-            by up to half a reduced pixel.
-
-    Raises:
-        InputError: a value outside its range.
-    """
-
-    image_size: int = 224
-    area: tuple[float, float] = (0.08, 1.0)
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    eval_image_size: int | None = None
-    eval_short_side: int = 256
-    eval_crop: str = "short_side"
-    interpolation: str = "bilinear"
-    antialias: bool = False
-    scaled_decoding: bool = False
-
-    def __post_init__(self):
-        for name, side in (("image_size", self.image_size), ("eval_image_size", self.eval_size)):
-            if not side >= 1:
-                raise InputError(f"`{name}` must be at least 1. Received: {name}={side}")
-        if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise InputError(f"`area` must be 0 < least <= most <= 1. Received: area={self.area}")
-        if not 0 < self.aspect[0] <= self.aspect[1]:
-            raise InputError(f"`aspect` must be 0 < least <= most. Received: aspect={self.aspect}")
-        if not self.eval_short_side >= self.eval_size:
-            raise InputError(
-                f"`eval_short_side` must be at least the evaluation crop's side ({self.eval_size})."
-                f" Received: eval_short_side={self.eval_short_side}"
-            )
-        for name, known in (("eval_crop", EVAL_CROPS), ("interpolation", INTERPOLATIONS)):
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"`{name}` must be one of {known}. Received: {name}={getattr(self, name)!r}"
-                )
-
-    @property
-    def eval_size(self) -> int:
-        """The evaluation crop's side, pixels."""
-        return self.image_size if self.eval_image_size is None else self.eval_image_size
-
-    def __str__(self) -> str:
-        evaluation = {
-            "short_side": f"short side {self.eval_short_side}, centre {self.eval_size}",
-            "square": f"central square of {self.eval_size}/{self.eval_short_side} of the short "
-            f"side to {self.eval_size}",
-        }[self.eval_crop]
-        scaled = ", large crops decoded at 1/2 to 1/8" * self.scaled_decoding
-        return (
-            f"training crop area {self.area[0]:g} to {self.area[1]:g}, aspect {self.aspect[0]:.3g} "
-            f"to {self.aspect[1]:.3g}, {self.image_size} px, mirrored 1/2; evaluation "
-            f"{evaluation}; {self.interpolation}, {'' if self.antialias else 'no '}antialiasing, "
-            f"JPEG {_TRAIN_DCT}, evaluation {_EVAL_DCT}{scaled}"
-        )
+def describe_crops(spec: ImageNetSpec, *, antialias: bool, scaled_decoding: bool) -> str:
+    """Returns what happens to a picture in training and in evaluation, in one line."""
+    evaluation = {
+        "short_side": f"short side {spec.eval_short_side}, centre {spec.eval_side}",
+        "square": f"central square of {spec.eval_side}/{spec.eval_short_side} of the short "
+        f"side to {spec.eval_side}",
+    }[spec.eval_crop]
+    scaled = ", large crops decoded at 1/2 to 1/8" * scaled_decoding
+    return (
+        f"training crop area {spec.min_area:g} to {spec.max_area:g}, aspect {spec.min_aspect:.3g} "
+        f"to {spec.max_aspect:.3g}, {spec.image_size} px, mirrored 1/2; evaluation "
+        f"{evaluation}; {spec.interpolation}, {'' if antialias else 'no '}antialiasing, "
+        f"JPEG {_TRAIN_DCT}, evaluation {_EVAL_DCT}{scaled}"
+    )
 
 
-def crop_numbers(draws: tf.Tensor, crops: Crops) -> tf.Tensor:
+def crop_numbers(draws: tf.Tensor, spec: ImageNetSpec) -> tf.Tensor:
     """Returns what `crop_box` and `training_image` need of many pictures' draws, at once.
 
     Whatever does not depend on the picture's size is computed here, for all pictures together: per
@@ -127,27 +70,27 @@ def crop_numbers(draws: tf.Tensor, crops: Crops) -> tf.Tensor:
 
     Args:
         draws: float32 [n, DRAWS], uniform on [0, 1).
-        crops: ranges.
+        spec: gives the ranges.
 
     Returns:
         float32 [n, DRAWS]: heights and widths of the attempts in units of sqrt(H * W), the place,
         the mirror.
     """
-    least, most = crops.area
+    least, most = spec.min_area, spec.max_area
     areas = least + (most - least) * draws[:, :ATTEMPTS]
-    low, high = (math.log(a) for a in crops.aspect)
+    low, high = math.log(spec.min_aspect), math.log(spec.max_aspect)
     aspects = tf.exp(low + (high - low) * draws[:, ATTEMPTS : 2 * ATTEMPTS])
     sides = [tf.sqrt(areas / aspects), tf.sqrt(areas * aspects)]
     return tf.concat([*sides, draws[:, 2 * ATTEMPTS :]], axis=1)
 
 
-def crop_box(shape: tf.Tensor, numbers: tf.Tensor, crops: Crops) -> tf.Tensor:
+def crop_box(shape: tf.Tensor, numbers: tf.Tensor, spec: ImageNetSpec) -> tf.Tensor:
     """Returns the training crop (top, left, height, width), int32 [4], of a picture.
 
     Args:
         shape: integers [height, width, ...] of the picture.
         numbers: float32 [DRAWS], one row of `crop_numbers`.
-        crops: ranges.
+        spec: gives the ranges.
     """
     size = tf.cast(shape[:2], tf.float32)
     attempts = tf.reshape(numbers[: 2 * ATTEMPTS], [2, ATTEMPTS])
@@ -156,7 +99,7 @@ def crop_box(shape: tf.Tensor, numbers: tf.Tensor, crops: Crops) -> tf.Tensor:
     first = tf.argmax(fits)
     # tf.gather is one operation, an index that is a tensor four.
     tried = tf.gather(fits, first)
-    widest = tf.round(size[::-1] * tf.constant([1 / crops.aspect[0], crops.aspect[1]]))
+    widest = tf.round(size[::-1] * tf.constant([1 / spec.min_aspect, spec.max_aspect]))
     side = tf.where(tried, tf.gather(sides, first, axis=1), tf.minimum(size, widest))
     place = tf.where(tried, numbers[2 * ATTEMPTS : 2 * ATTEMPTS + 2], 0.5)
     top_left = tf.floor(place * (size - side + 1))
@@ -164,60 +107,75 @@ def crop_box(shape: tf.Tensor, numbers: tf.Tensor, crops: Crops) -> tf.Tensor:
 
 
 def training_image(
-    encoded: tf.Tensor, numbers: tf.Tensor, crops: Crops, changes: tf.Tensor | None = None
+    encoded: tf.Tensor,
+    numbers: tf.Tensor,
+    spec: ImageNetSpec,
+    changes: tf.Tensor | None = None,
+    *,
+    antialias: bool = False,
+    scaled_decoding: bool = False,
 ) -> tf.Tensor:
     """Returns uint8 [image_size, image_size, 3] of one encoded picture.
 
     Args:
         encoded: scalar string, a JPEG in any colour space, or a PNG, GIF or BMP.
         numbers: float32 [DRAWS], one row of `crop_numbers`.
-        crops: ranges and size.
+        spec: gives ranges, size and interpolation.
         changes: float32 [color.NUMBERS], what happens to the colours; None for nothing.
+        antialias: widen the filter where a picture shrinks, as Pillow does.
+        scaled_decoding: decode a crop whose sides are both at least 2, 4 or 8 times `image_size`
+            at 1/2, 1/4 or 1/8: faster, not the same pixels, and the crop's edges move by up to half
+            a reduced pixel.
     """
 
     def from_jpeg():
-        box = crop_box(tf.io.extract_jpeg_shape(encoded), numbers, crops)
-        return _decode_jpeg(encoded, box, crops)
+        box = crop_box(tf.io.extract_jpeg_shape(encoded), numbers, spec)
+        return _decode_jpeg(encoded, box, spec.image_size if scaled_decoding else None)
 
     def from_other():
         picture = _decode_other(encoded)
-        top, left, height, width = tf.unstack(crop_box(tf.shape(picture), numbers, crops))
+        top, left, height, width = tf.unstack(crop_box(tf.shape(picture), numbers, spec))
         return picture[top : top + height, left : left + width]
 
     # By the bytes, not by a name: one ImageNet picture named .JPEG is a PNG.
     cropped = tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_other)
-    size = crops.image_size
-    square = tf.ensure_shape(_resize(cropped, [size, size], crops), [size, size, 3])
+    size = spec.image_size
+    resized = _resize(cropped, [size, size], spec.interpolation, antialias)
+    square = tf.ensure_shape(resized, [size, size, 3])
     if changes is not None:
         square = change_colors(square, changes)
-    square = _to_uint8(square, clip=changes is not None or crops.interpolation != "bilinear")
+    square = _to_uint8(square, clip=changes is not None or spec.interpolation != "bilinear")
     # tf.where would compute both and choose pixel by pixel, at a third of the time of decoding.
     return tf.cond(numbers[-1] < 0.5, lambda: tf.reverse(square, axis=[1]), lambda: square)
 
 
-def evaluation_image(encoded: tf.Tensor, crops: Crops) -> tf.Tensor:
-    """Returns uint8 [eval_size, eval_size, 3], the centre: see `Crops.eval_crop`."""
-    if crops.eval_crop == "square":
-        return _central_square(encoded, crops)
-    picture = tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=_EVAL_DCT),
-        lambda: _decode_other(encoded),
-    )
-    picture = _without_far_ends(picture)
-    shape = tf.shape(picture)[:2]
-    resized_shape = shape * crops.eval_short_side // tf.reduce_min(shape)
-    size = crops.eval_size
-    top, left = tf.unstack((resized_shape - size) // 2)
-    resized = tf.slice(_resize(picture, resized_shape, crops), [top, left, 0], [size, size, 3])
-    return _to_uint8(resized, clip=crops.interpolation != "bilinear")
+def evaluation_image(
+    encoded: tf.Tensor, spec: ImageNetSpec, *, antialias: bool = False
+) -> tf.Tensor:
+    """Returns uint8 [eval_side, eval_side, 3], the centre: see `ImageNetSpec.eval_crop`."""
+    size = spec.eval_side
+    if spec.eval_crop == "square":
+        square = _decode_central_square(encoded, spec)
+        resized = _resize(square, [size, size], spec.interpolation, antialias)
+        resized = tf.ensure_shape(resized, [size, size, 3])
+    else:
+        picture = tf.cond(
+            tf.io.is_jpeg(encoded),
+            lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=_EVAL_DCT),
+            lambda: _decode_other(encoded),
+        )
+        picture = _without_far_ends(picture)
+        shape = tf.shape(picture)[:2]
+        resized_shape = shape * spec.eval_short_side // tf.reduce_min(shape)
+        top, left = tf.unstack((resized_shape - size) // 2)
+        resized = _resize(picture, resized_shape, spec.interpolation, antialias)
+        resized = tf.slice(resized, [top, left, 0], [size, size, 3])
+    return _to_uint8(resized, clip=spec.interpolation != "bilinear")
 
 
-def _central_square(encoded, crops):
-    """Decodes and resizes the central square alone."""
-
+def _decode_central_square(encoded, spec):
     def square(shape):
-        side = tf.reduce_min(shape) * crops.eval_size // crops.eval_short_side
+        side = tf.reduce_min(shape) * spec.eval_side // spec.eval_short_side
         side = tf.maximum(side, 1)
         return (shape - side + 1) // 2, side
 
@@ -231,10 +189,7 @@ def _central_square(encoded, crops):
         start, side = square(tf.shape(picture)[:2])
         return tf.slice(picture, [*tf.unstack(start), 0], [side, side, 3])
 
-    cropped = tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_other)
-    size = crops.eval_size
-    resized = tf.ensure_shape(_resize(cropped, [size, size], crops), [size, size, 3])
-    return _to_uint8(resized, clip=crops.interpolation != "bilinear")
+    return tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_other)
 
 
 def _without_far_ends(picture):
@@ -247,8 +202,8 @@ def _without_far_ends(picture):
     return tf.slice(picture, (shape - kept) // 2, kept)
 
 
-def _decode_jpeg(encoded, box, crops):
-    """Decodes the training crop, at a reduced scale where it is asked for and large enough."""
+def _decode_jpeg(encoded, box, scaled_to):
+    """Decodes the training crop, at a reduced scale where it is large enough for `scaled_to`."""
 
     def at(ratio):
         # The window is in pixels of the reduced picture: edges to the nearest.
@@ -258,10 +213,10 @@ def _decode_jpeg(encoded, box, crops):
             encoded, tf.concat([start, size], 0), channels=3, ratio=ratio, dct_method=_TRAIN_DCT
         )
 
-    if not crops.scaled_decoding:
+    if scaled_to is None:
         return tf.io.decode_and_crop_jpeg(encoded, box, channels=3, dct_method=_TRAIN_DCT)
     least = tf.reduce_min(box[2:])
-    steps = [tf.cast(least >= ratio * crops.image_size, tf.int32) for ratio in _RATIOS[1:]]
+    steps = [tf.cast(least >= ratio * scaled_to, tf.int32) for ratio in _RATIOS[1:]]
     return tf.switch_case(tf.add_n(steps), [at(ratio) for ratio in _RATIOS])
 
 
@@ -270,13 +225,13 @@ def _decode_other(encoded):
     return tf.ensure_shape(picture, [None, None, 3])
 
 
-def _resize(picture, shape, crops):
+def _resize(picture, shape, interpolation, antialias):
     """Resizes to `shape`, float32."""
 
     def resized(pixels):
-        return tf.image.resize(pixels, shape, method=crops.interpolation, antialias=crops.antialias)
+        return tf.image.resize(pixels, shape, method=interpolation, antialias=antialias)
 
-    if crops.antialias:
+    if antialias:
         return resized(picture)
     # TensorFlow has vector loads for float32 pixels alone, and interpolates them in half the time
     # of uint8 ones, to the same bits. Of a large picture the cast takes longer than that saves.

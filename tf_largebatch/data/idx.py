@@ -1,4 +1,4 @@
-"""The IDX files of the MNIST family, plain or compressed, and the source made of four of them.
+"""The IDX files of the MNIST family, plain or compressed.
 
 An IDX file is 0, 0, type (8 is uint8), rank, then rank big-endian sizes, then the values
 (Y. LeCun, "The MNIST database of handwritten digits").
@@ -8,51 +8,14 @@ from __future__ import annotations
 
 import gzip
 import lzma
-import os
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from tf_largebatch.data import augment, downloads
-from tf_largebatch.data.arrays import ArraySource, pixel_statistics
 from tf_largebatch.records.errors import InputError
 
 _OPENERS = {"": open, ".gz": gzip.open, ".xz": lzma.open}
-_PARTS = ("train", "t10k")
-
-
-def load_mnist_like(
-    name: str, folder: str | os.PathLike | None, *, shift: int, flip: bool
-) -> ArraySource:
-    """Returns the source of four IDX files, or of `keras.datasets.<name>` without a folder.
-
-    Args:
-        name: "mnist" or "fashion_mnist".
-        folder: holds {train,t10k}-images-idx3-ubyte and -labels-idx1-ubyte, plain, .gz or .xz.
-        shift: training images move by up to this many pixels along each axis; 0 to 27.
-        flip: training images are mirrored with probability 1/2.
-
-    Raises:
-        InputError: files missing or damaged, an argument out of range, or no network.
-    """
-    if not isinstance(shift, int) or not 0 <= shift < 28:
-        raise InputError(f"`shift` must be 0 to 27. Received: shift={shift!r}")
-    if folder is None:
-        train, test = downloads.fetch(name)
-    else:
-        train, test = (_read_part(Path(folder), part) for part in _PARTS)
-    mean, std = pixel_statistics(train[0][..., np.newaxis])
-    return ArraySource(
-        name,
-        classes=10,
-        train=(train[0][..., np.newaxis], train[1]),
-        evaluation=(test[0][..., np.newaxis], test[1]),
-        pixel_mean=mean,
-        pixel_std=std,
-        augment=augment.shift_and_flip(shift, flip=flip),
-        augmentation=augment.describe_shift_and_flip(shift, flip=flip),
-    )
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -83,13 +46,8 @@ def read_idx(path: Path) -> np.ndarray:
     return values.reshape(shape)
 
 
-def _read_part(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(
-        read_idx(_find(folder, f"{part}-{kind}-ubyte")) for kind in ("images-idx3", "labels-idx1")
-    )
-
-
-def _find(folder: Path, stem: str) -> Path:
+def find_idx(folder: Path, stem: str) -> Path:
+    """Returns the file `stem` of `folder`, plain, .gz or .xz; InputError where there is none."""
     for suffix in _OPENERS:
         if (folder / (stem + suffix)).is_file():
             return folder / (stem + suffix)

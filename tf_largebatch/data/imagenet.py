@@ -23,11 +23,19 @@ import tensorflow as tf
 from tf_largebatch.data import order
 from tf_largebatch.data.bad_pictures import RECORD_ERRORS, deliver_or_mark, find_unreadable
 from tf_largebatch.data.color import draw_changes
-from tf_largebatch.data.crops import DRAWS, Crops, crop_numbers, evaluation_image, training_image
+from tf_largebatch.data.crops import (
+    DRAWS,
+    crop_numbers,
+    describe_crops,
+    evaluation_image,
+    training_image,
+)
+from tf_largebatch.data.dataset import DataSet
 from tf_largebatch.data.keyed_random import uniforms
 from tf_largebatch.data.records import KeyFamily, find_family, make_locator, parse, read
 from tf_largebatch.data.shards import ShardIndex, find_shards, index_shards
 from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.data_spec import ImageNetSpec
 from tf_largebatch.records.errors import InputError
 
 CLASSES = 1000
@@ -41,42 +49,26 @@ _GROUP_EXAMPLES = 512
 
 def open_folder(
     folder: str | os.PathLike,
+    spec: ImageNetSpec | None = None,
     *,
     classes: int = CLASSES,
-    image_size: int = 224,
-    area: tuple[float, float] = (0.08, 1.0),
-    aspect: tuple[float, float] = (3 / 4, 4 / 3),
-    eval_image_size: int | None = None,
-    eval_short_side: int = 256,
-    eval_crop: str = "short_side",
-    interpolation: str = "bilinear",
-    antialias: bool = False,
-    color_jitter: float = 0.0,
-    lighting_std: float = 0.0,
     plain_from_epoch: int | None = None,
+    antialias: bool = False,
     scaled_decoding: bool = False,
     skip_unreadable: bool = False,
-) -> ImageNetSource:
-    """Returns the data source of a folder of training and validation shards.
+) -> ImageNetData:
+    """Returns the data set of a folder of training and validation shards.
 
     Args:
         folder: holds the shards, or `train` and `validation` folders of them; local, or of any file
             system that `tf.io.gfile` knows (gs://bucket/folder).
+        spec: sizes, crops and colours; None for the record's defaults. What it says of last epochs
+            and of whole batches (RandAugment, mixing) is not done here.
         classes: labels in the records are 1 to classes, or 0 to classes - 1.
-        image_size: side of the delivered square, pixels.
-        eval_image_size: the same for evaluation; None for `image_size`.
-        area: range of the training crop's share of the picture.
-        aspect: range of the training crop's width / height.
-        eval_short_side: the picture's shorter side before the central crop, pixels.
-        eval_crop: "short_side" resizes and takes the centre; "square" takes the central square of
-            eval_image_size / eval_short_side of the shorter side and resizes it.
-        interpolation: "bilinear" or "bicubic", of both crops.
-        antialias: widen the filter where a picture shrinks, in both crops.
-        color_jitter: brightness, contrast and saturation change by up to this share, 0 to 1.
-        lighting_std: of the colour noise along ImageNet's principal colours, >= 0.
         plain_from_epoch: from this epoch on (counted from 0), training pictures are the evaluation
-            crop of themselves, without any augmentation; None for never. Not with an
-            `eval_image_size`.
+            crop of themselves, without any augmentation; None for never. Not where evaluation has a
+            size of its own.
+        antialias: widen the filter where a picture shrinks, in both crops.
         scaled_decoding: decode large training crops at a reduced scale: faster, not the same
             pixels.
         skip_unreadable: deliver a record that cannot be read, parsed or decoded as a picture of
@@ -86,27 +78,16 @@ def open_folder(
         InputError: no such folder, missing or damaged shards, unknown keys, or an argument out of
             range.
     """
-    crops = Crops(
-        image_size=image_size,
-        eval_image_size=eval_image_size,
-        area=area,
-        aspect=aspect,
-        eval_short_side=eval_short_side,
-        eval_crop=eval_crop,
-        interpolation=interpolation,
-        antialias=antialias,
-        scaled_decoding=scaled_decoding,
-    )
-    _check_color(color_jitter, lighting_std)
+    spec = spec or ImageNetSpec()
     if plain_from_epoch is not None and not plain_from_epoch >= 0:
         raise InputError(
             f"`plain_from_epoch` must be at least 0 or None. Received: "
             f"plain_from_epoch={plain_from_epoch}"
         )
-    if plain_from_epoch is not None and crops.eval_size != image_size:
+    if plain_from_epoch is not None and spec.eval_side != spec.image_size:
         raise InputError(
-            f"`eval_image_size` must be image_size ({image_size}) where training pictures become "
-            f"evaluation crops. Received: eval_image_size={eval_image_size}, "
+            f"`eval_image_size` must be image_size ({spec.image_size}) where training pictures "
+            f"become evaluation crops. Received: eval_image_size={spec.eval_image_size}, "
             f"plain_from_epoch={plain_from_epoch}"
         )
     shards = find_shards(folder)
@@ -117,52 +98,50 @@ def open_folder(
             f"the training and validation shards must have the same keys. Received: {folder}, "
             f"training {family.image_key!r}, validation {find_family(validation).image_key!r}"
         )
-    return ImageNetSource(
+    return ImageNetData(
         train,
         validation,
+        spec,
         family=family,
         classes=classes,
-        crops=crops,
-        color_jitter=color_jitter,
-        lighting_std=lighting_std,
         plain_from_epoch=plain_from_epoch,
+        antialias=antialias,
+        scaled_decoding=scaled_decoding,
         skip_unreadable=skip_unreadable,
     )
 
 
-class ImageNetSource:
-    """Images uint8 [size, size, 3] from indexed shards: see `open_folder`.
+class ImageNetData(DataSet):
+    """Images uint8 [size, size, 3] from indexed shards: see `open_folder`."""
 
-    Implements `tf_largebatch.data.DataSource`.
-    """
-
-    name = "imagenet2012"
-    eval_batch = 64
     pixel_mean = PIXEL_MEAN
     pixel_std = PIXEL_STD
+    eval_batch = 64
 
     def __init__(
         self,
         train: ShardIndex,
         validation: ShardIndex,
+        spec: ImageNetSpec,
         *,
         family: KeyFamily,
-        classes: int,
-        crops: Crops,
-        color_jitter: float = 0.0,
-        lighting_std: float = 0.0,
+        classes: int = CLASSES,
         plain_from_epoch: int | None = None,
+        antialias: bool = False,
+        scaled_decoding: bool = False,
         skip_unreadable: bool = False,
     ):
+        self.name = spec.name
         self.classes = classes
         self.train_examples = len(train)
         self.eval_examples = len(validation)
-        self.image_shape = (crops.image_size, crops.image_size, 3)
-        self.eval_image_shape = (crops.eval_size, crops.eval_size, 3)
+        self.image_shape = (spec.image_size, spec.image_size, 3)
+        self.eval_image_shape = (spec.eval_side, spec.eval_side, 3)
         self.skip_unreadable = skip_unreadable
         self._family = family
-        self._crops = crops
-        self._color = {"jitter": color_jitter, "lighting_std": lighting_std}
+        self._spec = spec
+        self._antialias, self._scaled_decoding = antialias, scaled_decoding
+        self._color = {"jitter": spec.color_jitter, "lighting_std": spec.lighting_std}
         self._plain_from_epoch = plain_from_epoch
         self._train = train
         self._validation = validation
@@ -178,7 +157,9 @@ class ImageNetSource:
             f"{self.classes:,} classes, {stored / 1e9:,.3g} GB, keys {self._family.image_key!r} "
             f"and {self._family.label_key!r} (labels {low} to {low + self.classes - 1})",
             "exact shuffle of the whole epoch",
-            str(self._crops),
+            describe_crops(
+                self._spec, antialias=self._antialias, scaled_decoding=self._scaled_decoding
+            ),
             f"colour {', '.join(changes)}" if any(self._color.values()) else "no colour changes",
         ]
         if self._plain_from_epoch is not None:
@@ -197,7 +178,7 @@ class ImageNetSource:
         worker: int = 0,
         workers: int = 1,
     ) -> tf.data.Dataset:
-        """Returns the endless training batches of one worker: see `DataSource.train_batches`."""
+        """Returns the endless training batches of one worker: see `DataSet.train_batches`."""
         order.check_plan(plan, self)
         stream = order.train_stream(
             plan,
@@ -221,14 +202,14 @@ class ImageNetSource:
         return order.ordered(batches.prefetch(tf.data.AUTOTUNE))
 
     def eval_batches(self, batch: int, *, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
-        """Returns the evaluation batches of one worker: see `DataSource.eval_batches`."""
+        """Returns the evaluation batches of one worker: see `DataSet.eval_batches`."""
         stream = order.eval_stream(self.eval_examples, batch, worker=worker, workers=workers)
         locate = make_locator(self._validation)
 
         def deliver(path, offset, length, counted):
             def picture():
                 encoded, label = self._parse(read(path, offset, length))
-                return evaluation_image(encoded, self._crops), label
+                return self._evaluation_image(encoded), label
 
             def filling():
                 return tf.zeros(self.eval_image_shape, tf.uint8), tf.constant(0)
@@ -280,7 +261,7 @@ class ImageNetSource:
     def _draw(self, seed, epochs, examples):
         """Returns what is random in examples: crop, colours, and whether to use neither."""
         keys = order.augmentation_keys(seed, epochs, examples)
-        drawn = {"numbers": crop_numbers(uniforms(keys, DRAWS), self._crops)}
+        drawn = {"numbers": crop_numbers(uniforms(keys, DRAWS), self._spec)}
         if any(self._color.values()):
             drawn["changes"] = draw_changes(keys, **self._color)
         if self._plain_from_epoch is not None:
@@ -289,11 +270,21 @@ class ImageNetSource:
 
     def _training_image(self, encoded, drawn):
         def augmented():
-            return training_image(encoded, drawn["numbers"], self._crops, drawn.get("changes"))
+            return training_image(
+                encoded,
+                drawn["numbers"],
+                self._spec,
+                drawn.get("changes"),
+                antialias=self._antialias,
+                scaled_decoding=self._scaled_decoding,
+            )
 
         if "plain" not in drawn:
             return augmented()
-        return tf.cond(drawn["plain"], lambda: evaluation_image(encoded, self._crops), augmented)
+        return tf.cond(drawn["plain"], lambda: self._evaluation_image(encoded), augmented)
+
+    def _evaluation_image(self, encoded):
+        return evaluation_image(encoded, self._spec, antialias=self._antialias)
 
     def _parse(self, record):
         return parse(record, self._family, classes=self.classes)
@@ -323,7 +314,7 @@ class ImageNetSource:
 
     def _find_in_evaluation(self) -> Iterator[str]:
         records = range(self.eval_examples)
-        decoders = (lambda encoded: evaluation_image(encoded, self._crops) for _ in records)
+        decoders = (self._evaluation_image for _ in records)
         return find_unreadable(
             self._validation, records, decoders, family=self._family, classes=self.classes
         )
@@ -332,12 +323,3 @@ class ImageNetSource:
 def _refusal(found: Iterator[str]) -> InputError | None:
     first = next(found, None)
     return first and InputError(f"{first}. Replace the record or prepare the shard again")
-
-
-def _check_color(color_jitter: float, lighting_std: float) -> None:
-    if not 0 <= color_jitter <= 1:
-        raise InputError(f"`color_jitter` must be 0 to 1. Received: color_jitter={color_jitter}")
-    if not lighting_std >= 0:
-        raise InputError(
-            f"`lighting_std` must be at least 0. Received: lighting_std={lighting_std}"
-        )

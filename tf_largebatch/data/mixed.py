@@ -1,23 +1,24 @@
-"""Augmentations of whole batches on top of any data source: RandAugment, MixUp, CutMix."""
+"""Augmentations of whole batches on top of any data set: RandAugment, MixUp, CutMix."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from tf_largebatch.data import DataSource, mixing, order, randaugment
+from tf_largebatch.data import mixing, order, randaugment
+from tf_largebatch.data.dataset import DataSet
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.errors import InputError
 
 
-class MixedSource:
-    """A source whose training images are changed or mixed after they were put into batches.
+class MixedData:
+    """A data set whose training images are changed or mixed after they were put into batches.
 
-    All else is the other source's: see `tf_largebatch.data.DataSource`. Training labels are float32
+    All else is the other data set's: see `DataSet`. Training labels are float32
     [replica_batch, classes] where images are mixed. Each pair of neighbours in the stream of
     examples is mixed with each other, so that the result does not depend on the split.
 
     Args:
-        source: what to change.
+        dataset: what to change.
         randaugment_magnitude: 0 to 10; 0 for none. Images must be uint8.
         mixup_alpha: of the Beta distribution; 0 for none.
         cutmix_alpha: the same; with both, half of the pairs each.
@@ -25,24 +26,24 @@ class MixedSource:
 
     def __init__(
         self,
-        source: DataSource,
+        dataset: DataSet,
         *,
         randaugment_magnitude: float = 0.0,
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,
     ):
-        self._source = source
+        self._dataset = dataset
         self._magnitude = randaugment_magnitude
         self._alphas = {"mixup_alpha": mixup_alpha, "cutmix_alpha": cutmix_alpha}
 
     def __getattr__(self, name: str):
-        return getattr(self._source, name)
+        return getattr(self._dataset, name)
 
     def describe(self) -> str:
-        """Returns the other source's line and what is added."""
+        """Returns the other data set's line and what is added."""
         parts = [f"RandAugment {self._magnitude:g}"] * bool(self._magnitude)
         parts += [f"{n.removesuffix('_alpha')} {a:g}" for n, a in self._alphas.items() if a]
-        return f"{self._source.describe()}; {', '.join(parts)}"
+        return f"{self._dataset.describe()}; {', '.join(parts)}"
 
     def train_batches(
         self,
@@ -53,7 +54,7 @@ class MixedSource:
         worker: int = 0,
         workers: int = 1,
     ) -> tf.data.Dataset:
-        """Returns the other source's training batches, changed: see `DataSource.train_batches`.
+        """Returns the other data set's training batches, changed: see `DataSet.train_batches`.
 
         Raises:
             InputError: images are mixed, and the replica batch is odd.
@@ -65,7 +66,7 @@ class MixedSource:
                 f"{plan.replica_batch} ({plan})"
             )
         share = {"seed": seed, "first_update": first_update, "worker": worker, "workers": workers}
-        batches = self._source.train_batches(plan, **share)
+        batches = self._dataset.train_batches(plan, **share)
         places = order.train_stream(plan, **share, group=1)
 
         def change(batch, place):
@@ -75,7 +76,7 @@ class MixedSource:
                 images = randaugment.randaugment(images, keys, magnitude=self._magnitude)
             if mixed:
                 images, labels = mixing.mix(
-                    images, labels, keys, classes=self._source.classes, **self._alphas
+                    images, labels, keys, classes=self._dataset.classes, **self._alphas
                 )
             return images, labels
 

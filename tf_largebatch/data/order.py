@@ -24,7 +24,7 @@ import math
 
 import tensorflow as tf
 
-from tf_largebatch.data import DataSource
+from tf_largebatch.data.dataset import DataSet
 from tf_largebatch.data.keyed_random import fold, mix
 from tf_largebatch.records.batching import BatchPlan
 
@@ -154,11 +154,11 @@ def ordered(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
-def check_plan(plan: BatchPlan, source: DataSource) -> None:
-    """Raises ValueError unless the plan's epochs are the source's."""
-    if plan.train_examples != source.train_examples:
+def check_plan(plan: BatchPlan, dataset: DataSet) -> None:
+    """Raises ValueError unless the plan's epochs are the data set's."""
+    if plan.train_examples != dataset.train_examples:
         raise ValueError(
-            f"`plan` must be for the {source.train_examples} training examples of {source.name}. "
+            f"`plan` must be for the {dataset.train_examples} training examples of {dataset.name}. "
             f"Received: plan.train_examples={plan.train_examples}"
         )
 

@@ -203,10 +203,10 @@ def _prepare(arguments, wanted, run, other, after_batch) -> _Setting:
     from tf_largebatch.diagnostics.finished_run import read_images
     from tf_largebatch.diagnostics.objective import Objective
     from tf_largebatch.diagnostics.requirements import check_memory
-    from tf_largebatch.training.build import make_loss, make_source
+    from tf_largebatch.training.build import make_loss, open_dataset
 
     # One epoch, of which the last one is plain.
-    dataset = make_source(run.data, arguments.data or run.images_folder, epochs=1.0)
+    dataset = open_dataset(run.data, arguments.data or run.images_folder, epochs=1.0)
     batches = read_images(
         dataset, arguments.images, at_most=AT_MOST, micro_batch=arguments.micro_batch
     )

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_largebatch.diagnostics.objective import Batch
 from tf_largebatch.records.batching import BatchPlan
-from tf_largebatch.records.data_spec import DigitsSpec, ImageNetSpec
+from tf_largebatch.records.data_spec import DATA_SPECS, DataSpec
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import read_json
 from tf_largebatch.records.model_spec import LossSpec, ModelSpec
@@ -20,7 +20,6 @@ from tf_largebatch.records.run_folder import PLAN
 
 MODEL = "model.keras"
 NAMED = 12  # runs in an error
-DATA = {"digits": DigitsSpec, "imagenet2012": ImageNetSpec}
 WEIGHT = "optimizer/_trainable_variables/{}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -39,7 +38,7 @@ class FinishedRun:
     """
 
     folder: Path
-    data: DigitsSpec | ImageNetSpec
+    data: DataSpec
     model: ModelSpec
     loss: LossSpec
     seed: int | None
@@ -118,7 +117,7 @@ def open_run(folder: Path) -> FinishedRun:
         phases = [kept["batch"]["global_batch"], *(phase[2] for phase in kept.get("growth", []))]
         return FinishedRun(
             folder=folder,
-            data=_plain(_record(DATA[recipe["data"]["name"]], recipe["data"])),
+            data=_plain(_record(DATA_SPECS[recipe["data"]["name"]], recipe["data"])),
             model=_record(ModelSpec, recipe["model"] | {"bn_batch": None}),
             loss=_record(LossSpec, recipe.get("loss", {})),
             seed=_seed(folder),
@@ -170,11 +169,11 @@ def _tuples(value):
     )
 
 
-def _plain(spec: DigitsSpec | ImageNetSpec) -> DigitsSpec | ImageNetSpec:
+def _plain(spec: DataSpec) -> DataSpec:
     """The same images without mixing, and without augmentation in a training of one epoch."""
     off: dict[str, Any] = {"plain_last_epochs": 1.0, "mixup_alpha": 0.0}
-    if isinstance(spec, ImageNetSpec):
-        off |= {"randaugment_magnitude": 0.0, "cutmix_alpha": 0.0}
+    mixing = ("randaugment_magnitude", "cutmix_alpha")
+    off |= {name: 0.0 for name in mixing if hasattr(spec, name)}
     return dataclasses.replace(spec, **off)
 
 

@@ -1,1 +1,1 @@
-"""Networks and layers of the recipes. Import the module you need; this package imports nothing."""
+"""Networks and layers of the recipes; `network.make_network` makes one. Imports nothing."""

@@ -3,10 +3,11 @@
 Standard library only. The tests hold these numbers against the networks of `models`.
 """
 
+import math
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Architecture:
     """The sizes of one network at its default image shape and number of classes.
 
@@ -19,6 +20,9 @@ class Architecture:
         kernel_tensors: trainable tensors of rank 2 or more: convolutions and the head.
         norm_tensors: trainable tensors of batch norms: betas, and gammas where there are any.
         bias_tensors: biases of convolutions and dense layers.
+        weights_a_channel: of the first convolution, for each channel of the image; in a network
+            without convolutions, of the first dense layer for each value of the image.
+        head_inputs: values that the head is given.
     """
 
     name: str
@@ -29,6 +33,8 @@ class Architecture:
     kernel_tensors: int
     norm_tensors: int
     bias_tensors: int
+    weights_a_channel: int
+    head_inputs: int
 
     @property
     def tensors(self) -> int:
@@ -40,98 +46,31 @@ class Architecture:
         """Trainable vectors: what recipes leave out of weight decay and of LARS."""
         return self.norm_tensors + self.bias_tensors
 
+    def parameters_on(self, image_shape: tuple[int, int, int], classes: int) -> int:
+        """Returns the trainable numbers for other images and classes; not of an AlexNet."""
 
+        def inputs(shape):
+            return math.prod(shape) if self.name == "fully_connected" else shape[2]
+
+        first = self.weights_a_channel * (inputs(image_shape) - inputs(self.image_shape))
+        return self.parameters + first + (self.head_inputs + 1) * (classes - self.classes)
+
+
+# name, image, classes, parameters, moving statistics; tensors: kernels, norms, biases; first, head
 ARCHITECTURES = (
+    Architecture("resnet50", (224, 224, 3), 1000, 25_557_032, 53_120, 54, 106, 1, 3136, 2048),
+    Architecture("resnet101", (224, 224, 3), 1000, 44_549_160, 105_344, 105, 208, 1, 3136, 2048),
+    Architecture("resnet152", (224, 224, 3), 1000, 60_192_808, 151_424, 156, 310, 1, 3136, 2048),
+    Architecture("alexnet", (227, 227, 3), 1000, 60_965_224, 0, 8, 0, 8, 11616, 4096),
+    Architecture("alexnet_bn", (227, 227, 3), 1000, 60_966_600, 2_752, 8, 10, 3, 11616, 4096),
+    Architecture("alexnet_bn_pool5", (227, 227, 3), 1000, 60_967_112, 3_264, 8, 12, 3, 11616, 4096),
+    Architecture("alexnet_owt", (224, 224, 3), 1000, 61_100_840, 0, 8, 0, 8, 7744, 4096),
     Architecture(
-        name="resnet50",
-        image_shape=(224, 224, 3),
-        classes=1000,
-        parameters=25_557_032,
-        moving_statistics=53_120,
-        kernel_tensors=54,
-        norm_tensors=106,
-        bias_tensors=1,
+        "inception_resnet_v2", (299, 299, 3), 1000, 55_813_192, 60_544, 245, 204, 41, 288, 1536
     ),
-    Architecture(
-        name="resnet101",
-        image_shape=(224, 224, 3),
-        classes=1000,
-        parameters=44_549_160,
-        moving_statistics=105_344,
-        kernel_tensors=105,
-        norm_tensors=208,
-        bias_tensors=1,
-    ),
-    Architecture(
-        name="resnet152",
-        image_shape=(224, 224, 3),
-        classes=1000,
-        parameters=60_192_808,
-        moving_statistics=151_424,
-        kernel_tensors=156,
-        norm_tensors=310,
-        bias_tensors=1,
-    ),
-    Architecture(
-        name="alexnet",
-        image_shape=(227, 227, 3),
-        classes=1000,
-        parameters=60_965_224,
-        moving_statistics=0,
-        kernel_tensors=8,
-        norm_tensors=0,
-        bias_tensors=8,
-    ),
-    Architecture(
-        name="alexnet_bn",
-        image_shape=(227, 227, 3),
-        classes=1000,
-        parameters=60_966_600,
-        moving_statistics=2_752,
-        kernel_tensors=8,
-        norm_tensors=10,
-        bias_tensors=3,
-    ),
-    Architecture(
-        name="alexnet_bn_pool5",
-        image_shape=(227, 227, 3),
-        classes=1000,
-        parameters=60_967_112,
-        moving_statistics=3_264,
-        kernel_tensors=8,
-        norm_tensors=12,
-        bias_tensors=3,
-    ),
-    Architecture(
-        name="alexnet_owt",
-        image_shape=(224, 224, 3),
-        classes=1000,
-        parameters=61_100_840,
-        moving_statistics=0,
-        kernel_tensors=8,
-        norm_tensors=0,
-        bias_tensors=8,
-    ),
-    Architecture(
-        name="inception_resnet_v2",
-        image_shape=(299, 299, 3),
-        classes=1000,
-        parameters=55_813_192,
-        moving_statistics=60_544,
-        kernel_tensors=245,
-        norm_tensors=204,
-        bias_tensors=41,
-    ),
-    Architecture(
-        name="digits_resnet",
-        image_shape=(8, 8, 1),
-        classes=10,
-        parameters=77_754,
-        moving_statistics=672,
-        kernel_tensors=10,
-        norm_tensors=18,
-        bias_tensors=1,
-    ),
+    Architecture("digits_resnet", (8, 8, 1), 10, 77_754, 672, 10, 18, 1, 144, 64),
+    Architecture("resnet20", (32, 32, 3), 10, 272_474, 1_568, 22, 42, 1, 144, 64),
+    Architecture("fully_connected", (28, 28, 1), 10, 2_913_290, 0, 4, 0, 4, 1024, 1024),
 )
 
 

@@ -1,9 +1,11 @@
 """Data sets and what is done to their images."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from tf_largebatch.records.checks import check, check_at_least
+from tf_largebatch.records.datasets import DATASETS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +60,17 @@ class ImageNetSpec:
             "in (0, data.max_aspect]",
             self.min_aspect,
         )
-        eval_size = self.eval_image_size or self.image_size
-        check(eval_size >= 32, "data.eval_image_size", "at least 32", eval_size)
+        for name, known in (
+            ("interpolation", ("bilinear", "bicubic")),
+            ("eval_crop", ("short_side", "square")),
+        ):
+            value = getattr(self, name)
+            check(value in known, f"data.{name}", f"one of {', '.join(known)}", value)
+        check(self.eval_side >= 32, "data.eval_image_size", "at least 32", self.eval_side)
         check(
-            self.eval_short_side >= eval_size,
+            self.eval_short_side >= self.eval_side,
             "data.eval_short_side",
-            f"at least the side of the square at evaluation ({eval_size})",
+            f"at least the side of the square at evaluation ({self.eval_side})",
             self.eval_short_side,
         )
         check(
@@ -72,15 +79,20 @@ class ImageNetSpec:
             "0 where evaluation has a size of its own",
             self.plain_last_epochs,
         )
+        check(0 <= self.color_jitter <= 1, "data.color_jitter", "in 0..1", self.color_jitter)
         check_at_least(
             0,
-            data_color_jitter=self.color_jitter,
             data_lighting_std=self.lighting_std,
             data_plain_last_epochs=self.plain_last_epochs,
             data_randaugment_magnitude=self.randaugment_magnitude,
             data_mixup_alpha=self.mixup_alpha,
             data_cutmix_alpha=self.cutmix_alpha,
         )
+
+    @property
+    def eval_side(self) -> int:
+        """Side of the square at evaluation, pixels."""
+        return self.image_size if self.eval_image_size is None else self.eval_image_size
 
     @property
     def mixes(self) -> bool:
@@ -107,7 +119,9 @@ class DigitsSpec:
     mixup_alpha: float = 0.0
 
     def __post_init__(self) -> None:
-        check(0 <= self.shift <= 7, "data.shift", "in 0..7", self.shift)
+        whole = isinstance(self.shift, int) and 0 <= self.shift <= 7
+        check(whole, "data.shift", "a whole number in 0..7", self.shift)
+        check(math.isfinite(self.noise), "data.noise", "finite", self.noise)
         check_at_least(
             0,
             data_noise=self.noise,
@@ -119,3 +133,54 @@ class DigitsSpec:
     def mixes(self) -> bool:
         """Whether training images are mixed, so that labels are probabilities."""
         return self.mixup_alpha > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallImagesSpec:
+    """CIFAR-10, Fashion-MNIST or MNIST: from a folder, or downloaded where none is given.
+
+    Attributes:
+        name: which.
+        shift: largest shift of a training image along each axis, zeros moving in, pixels; the same
+            as padding by so many and cropping at random.
+        flip: mirror half of the training images.
+        plain_last_epochs: train without both for this many last epochs.
+        mixup_alpha: of the Beta distribution; 0 for none.
+        cutmix_alpha: the same.
+    """
+
+    name: Literal["cifar10", "fashion_mnist", "mnist"]
+    shift: int = 0
+    flip: bool = False
+    plain_last_epochs: float = 0.0
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+
+    def __post_init__(self):
+        known = ("cifar10", "fashion_mnist", "mnist")
+        check(self.name in known, "data.name", f"one of {', '.join(known)}", self.name)
+        most = DATASETS[self.name].image_shape[0] - 1
+        whole = isinstance(self.shift, int) and 0 <= self.shift <= most
+        check(whole, "data.shift", f"a whole number in 0..{most}", self.shift)
+        check_at_least(
+            0,
+            data_plain_last_epochs=self.plain_last_epochs,
+            data_mixup_alpha=self.mixup_alpha,
+            data_cutmix_alpha=self.cutmix_alpha,
+        )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether training images are mixed, so that labels are probabilities."""
+        return self.mixup_alpha > 0 or self.cutmix_alpha > 0
+
+
+DataSpec = ImageNetSpec | DigitsSpec | SmallImagesSpec
+# A record of plain data says by this name which it is.
+DATA_SPECS: dict[str, type[DataSpec]] = {
+    "imagenet2012": ImageNetSpec,
+    "digits": DigitsSpec,
+    "cifar10": SmallImagesSpec,
+    "fashion_mnist": SmallImagesSpec,
+    "mnist": SmallImagesSpec,
+}

@@ -1,6 +1,51 @@
-"""The sizes of the data sets, known without opening them. Standard library only."""
+"""The sizes of the data sets, known without opening them; what a network must know of images.
 
+Standard library only.
+"""
+
+import math
 from dataclasses import dataclass
+
+from tf_largebatch.records.checks import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFacts:
+    """What a network must know of the images that it is given.
+
+    Attributes:
+        shape: (height, width, channels), each at least 1; height and width None for any.
+        classes: number of labels, at least 2.
+        pixel_mean: one number a channel, in the units of the pixels.
+        pixel_std: the same, above 0. The network computes (pixel - mean) / std.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    shape: tuple[int | None, int | None, int]
+    classes: int
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+
+    def __post_init__(self):
+        sizes = len(self.shape) == 3 and all(n is None or n >= 1 for n in self.shape)
+        check(sizes, "shape", "(height, width, channels), each at least 1", self.shape)
+        check(self.classes >= 2, "classes", "at least 2", self.classes)
+        rule = f"one finite number for each of {self.shape[2]} channels"
+        for name in ("pixel_mean", "pixel_std"):
+            value = getattr(self, name)
+            whole = len(value) == self.shape[2] and all(map(math.isfinite, value))
+            check(whole, name, rule, value)
+        check(min(self.pixel_std) > 0, "pixel_std", "above 0", self.pixel_std)
+
+    def check_least_side(self, least: int, network: str) -> None:
+        """Raises ValueError unless both sides are known and `network` can take them."""
+        if any(side is None or side < least for side in self.shape[:2]):
+            raise ValueError(
+                f"{network} needs images of one size with sides of at least {least}. "
+                f"Received: {self.shape}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The network and the loss."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +37,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         architectures.get(self.architecture)
+        check(math.isfinite(self.last_gamma), "model.last_gamma", "finite", self.last_gamma)
         check(
             self.bn_batch is None or self.bn_batch >= 2,
             "model.bn_batch",

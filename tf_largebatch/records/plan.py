@@ -163,14 +163,16 @@ def _communication_line(settings: Settings, recipe: Recipe, batch: BatchPlan) ->
 
 def _model_line(recipe: Recipe) -> str:
     facts = architectures.get(recipe.model.architecture)
+    dataset = DATASETS[recipe.data.name]
+    weights = facts.parameters
+    if dataset.image_shape is not None:
+        weights = facts.parameters_on(dataset.image_shape, dataset.classes)
     size = ""
     if isinstance(recipe.data, ImageNetSpec):
         size = f" at {recipe.data.image_size} px"
         if recipe.data.eval_image_size is not None:
             size += f", tested at {recipe.data.eval_image_size} px"
-    return (
-        f"{facts.name}{size}, {facts.parameters:,} weights, last gamma {recipe.model.last_gamma:g}"
-    )
+    return f"{facts.name}{size}, {weights:,} weights, last gamma {recipe.model.last_gamma:g}"
 
 
 def _loss_line(recipe: Recipe) -> str:

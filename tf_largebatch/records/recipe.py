@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.checks import check
-from tf_largebatch.records.data_spec import DigitsSpec, ImageNetSpec
+from tf_largebatch.records.data_spec import DataSpec, DigitsSpec, ImageNetSpec, SmallImagesSpec
 from tf_largebatch.records.datasets import DATASETS
 from tf_largebatch.records.model_spec import LossSpec, ModelSpec
 from tf_largebatch.records.optimizer_spec import (
@@ -41,6 +41,7 @@ __all__ = [
     "Recipe",
     "Row",
     "SGDSpec",
+    "SmallImagesSpec",
     "StepsSpec",
 ]
 
@@ -102,7 +103,7 @@ class Recipe:
     row: str | None = None
     title: str
     paper: str
-    data: ImageNetSpec | DigitsSpec
+    data: DataSpec
     model: ModelSpec
     global_batch: int
     epochs: float

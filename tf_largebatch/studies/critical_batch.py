@@ -204,14 +204,7 @@ def _make_train(batch: int, settings: dict) -> Callable:
     from tf_largebatch.studies.trial_training import TrialTraining
 
     dataset = digits.load()
-    model = make_fully_connected(
-        image_shape=dataset.image_shape,
-        classes=dataset.classes,
-        hidden=HIDDEN,
-        pixel_mean=dataset.pixel_mean,
-        pixel_std=dataset.pixel_std,
-        seed=settings["seed"],
-    )
+    model = make_fully_connected(dataset.facts, hidden=HIDDEN, seed=settings["seed"])
     return TrialTraining(model, dataset, global_batch=batch).curve
 
 

@@ -8,17 +8,15 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tf_largebatch.data import digits, imagenet
-from tf_largebatch.data.mixed import MixedSource
-from tf_largebatch.models.alexnet import make_alexnet, make_alexnet_bn, make_alexnet_owt
-from tf_largebatch.models.digits_resnet import make_digits_resnet
-from tf_largebatch.models.inception_resnet import make_inception_resnet_v2
-from tf_largebatch.models.resnet import make_resnet
+from tf_largebatch.data import digits, imagenet, small_images
+from tf_largebatch.data.dataset import DataSet
+from tf_largebatch.data.mixed import MixedData
+from tf_largebatch.models.network import make_network
 from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, RMSpropSGD
 from tf_largebatch.records.batching import BatchPlan
-from tf_largebatch.records.data_spec import DigitsSpec, ImageNetSpec
+from tf_largebatch.records.data_spec import DataSpec, DigitsSpec, ImageNetSpec, SmallImagesSpec
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.records.model_spec import LossSpec, ModelSpec
+from tf_largebatch.records.model_spec import LossSpec
 from tf_largebatch.records.optimizer_spec import LAMBSpec, LARSSpec, RMSpropSGDSpec, SGDSpec
 from tf_largebatch.records.recipe import Recipe
 from tf_largebatch.records.schedule_spec import CosineSpec, PolynomialSpec, StepsSpec
@@ -31,64 +29,52 @@ Schedule = keras.optimizers.schedules.LearningRateSchedule
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
-def make_source(
-    spec: ImageNetSpec | DigitsSpec,
+def open_dataset(
+    spec: DataSpec,
     folder: Path | None,
     *,
     epochs: float,
     skip_unreadable: bool = False,
-):
+) -> DataSet:
     """Opens the recipe's data.
 
     Args:
         spec: which, and how images are augmented.
-        folder: of ImageNet.
+        folder: of its files: needed for ImageNet, not read for the digits; without one, small
+            images are downloaded.
         epochs: length of the training: the last ones may be without augmentation.
-        skip_unreadable: mark images that cannot be read instead of stopping.
+        skip_unreadable: mark pictures of ImageNet that cannot be read instead of stopping.
 
     Raises:
         InputError: no folder where one is needed, or a folder that cannot be used.
     """
-    plain_from = epochs - spec.plain_last_epochs if spec.plain_last_epochs else None
+    plain_from = math.ceil(epochs - spec.plain_last_epochs) if spec.plain_last_epochs else None
+    dataset: DataSet
     match spec:
         case DigitsSpec():
-            source = digits.load(
-                shift=spec.shift,
-                noise=spec.noise,
-                plain_from_epoch=math.inf if plain_from is None else plain_from,
-            )
-            magnitude = cutmix = 0.0
+            dataset = digits.load(spec, plain_from_epoch=plain_from)
+        case SmallImagesSpec():
+            dataset = small_images.load(spec, folder, plain_from_epoch=plain_from)
         case ImageNetSpec():
             if folder is None:
                 raise InputError("--data must name a folder of ImageNet TFRecord shards")
-            source = imagenet.open_folder(
-                folder,
-                image_size=spec.image_size,
-                area=(spec.min_area, spec.max_area),
-                aspect=(spec.min_aspect, spec.max_aspect),
-                interpolation=spec.interpolation,
-                color_jitter=spec.color_jitter,
-                lighting_std=spec.lighting_std,
-                eval_crop=spec.eval_crop,
-                eval_image_size=spec.eval_image_size,
-                eval_short_side=spec.eval_short_side,
-                plain_from_epoch=None if plain_from is None else math.ceil(plain_from),
-                skip_unreadable=skip_unreadable,
+            dataset = imagenet.open_folder(
+                folder, spec, plain_from_epoch=plain_from, skip_unreadable=skip_unreadable
             )
-            magnitude, cutmix = spec.randaugment_magnitude, spec.cutmix_alpha
+    magnitude = getattr(spec, "randaugment_magnitude", 0.0)
     if not (spec.mixes or magnitude):
-        return source
-    return MixedSource(
-        source,
+        return dataset
+    return MixedData(
+        dataset,
         randaugment_magnitude=magnitude,
         mixup_alpha=spec.mixup_alpha,
-        cutmix_alpha=cutmix,
+        cutmix_alpha=getattr(spec, "cutmix_alpha", 0.0),
     )
 
 
 def make_model(
     recipe: Recipe,
-    source,
+    dataset: DataSet,
     seed: int,
     *,
     precision: str = "float32",
@@ -100,13 +86,13 @@ def make_model(
 
     Args:
         recipe: gives the network.
-        source: the data set, which gives the images' shape and scale.
+        dataset: gives the images' shape and scale.
         seed: of the weights.
         precision: of the forward and backward pass: "float32", "bfloat16" or "float16".
         bn_replicas: replicas that share batch-norm statistics (see `Recipe.bn_replicas`).
     """
     with dtype_policy(precision):
-        return _make_model(recipe.model, source, seed, bn_replicas)
+        return make_network(recipe.model, dataset.facts, seed=seed, bn_replicas=bn_replicas)
 
 
 @contextmanager
@@ -118,47 +104,6 @@ def dtype_policy(precision: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _make_model(spec: ModelSpec, source, seed: int, bn_replicas: int) -> keras.Model:
-    sizes = {source.image_shape, source.eval_image_shape}
-    common = {
-        "image_shape": (None, None, source.image_shape[2]) if len(sizes) > 1 else sizes.pop(),
-        "classes": source.classes,
-        "pixel_mean": source.pixel_mean,
-        "pixel_std": source.pixel_std,
-        "seed": seed,
-    }
-    norm = {
-        "bn_decay": spec.bn_decay,
-        "bn_epsilon": spec.bn_epsilon,
-        "bn_batch": spec.bn_batch if bn_replicas == 1 else None,
-        "bn_replica_group": bn_replicas,
-    }
-    head = {"head_std": spec.head_std}
-    residual = {**common, **norm, **head, "last_gamma": spec.last_gamma}
-    # The published AlexNet takes pixels of 0 to 255 less their mean; its first weights suit them.
-    dense = {**common, **head, "dropout": spec.dropout, "pixel_std": 1.0}
-    match spec.architecture:
-        case "resnet50":
-            return make_resnet(50, **residual)
-        case "resnet101":
-            return make_resnet(101, **residual)
-        case "resnet152":
-            return make_resnet(152, **residual)
-        case "digits_resnet":
-            return make_digits_resnet(**residual)
-        case "alexnet":
-            return make_alexnet(**dense)
-        case "alexnet_owt":
-            return make_alexnet_owt(**dense)
-        case "alexnet_bn":
-            return make_alexnet_bn(**dense, **norm)
-        case "alexnet_bn_pool5":
-            return make_alexnet_bn(**dense, **norm, pool5_norm=True, name=spec.architecture)
-        case "inception_resnet_v2":
-            return make_inception_resnet_v2(**common, **norm)
-    raise ValueError(f"`architecture` must be known. Received: {spec.architecture!r}")
 
 
 def make_schedule(recipe: Recipe, phases: tuple[BatchPlan, ...]) -> Schedule:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tf_largebatch.data import DataSource as DataSet
+from tf_largebatch.data.dataset import DataSet as DataSet
 from tf_largebatch.records.plan import Plan
 from tf_largebatch.training.workers.team import Team
 

@@ -34,7 +34,7 @@ from tf_largebatch.training.rows import (
 from tf_largebatch.training.workers import cluster, gpus
 
 if TYPE_CHECKING:
-    from tf_largebatch.data import DataSource as DataSet
+    from tf_largebatch.data.dataset import DataSet as DataSet
     from tf_largebatch.training.run import Run
     from tf_largebatch.training.workers.team import Team
 
@@ -225,7 +225,7 @@ def _agree_on_data(
 ) -> "list[DataSet]":
     """Opens each row's data, once for those that share it."""
     from tf_largebatch.data import synthetic
-    from tf_largebatch.training.build import make_source
+    from tf_largebatch.training.build import open_dataset
 
     data, opened, problem = options.data, {}, None
     if options.scale == "smoke":
@@ -241,7 +241,7 @@ def _agree_on_data(
     try:
         for plan in plans if problem is None else ():
             if plan.recipe.data not in opened:
-                opened[plan.recipe.data] = make_source(
+                opened[plan.recipe.data] = open_dataset(
                     plan.recipe.data,
                     data,
                     epochs=plan.recipe.epochs,

@@ -5,7 +5,7 @@ import functools
 import keras
 import numpy as np
 
-from tf_largebatch.data import DataSource as DataSet
+from tf_largebatch.data.dataset import DataSet as DataSet
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.optimizer_spec import LAMBSpec, LARSSpec
 from tf_largebatch.records.plan import Plan

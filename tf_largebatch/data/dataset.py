@@ -1,0 +1,107 @@
+"""What the training path asks of a data set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.datasets import ImageFacts
+from tf_largebatch.records.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+class DataSet(Protocol):
+    """Training and evaluation images with their labels.
+
+    Attributes:
+        name: as recipes call it, for example "digits".
+        classes: number of classes; labels are 0 to classes - 1.
+        train_examples: examples per epoch.
+        eval_examples: examples of one complete evaluation.
+        eval_batch: examples that an evaluation delivers at a time.
+        image_shape: (height, width, channels) of a delivered training image.
+        eval_image_shape: of an evaluation image, mostly the same.
+        pixel_mean: one number a channel, in the units delivered.
+        pixel_std: one number a channel, in the units delivered. The model applies
+            (image - mean) / std on the device, so that uint8 travels where the images allow it.
+    """
+
+    name: str
+    classes: int
+    train_examples: int
+    eval_examples: int
+    eval_batch: int
+    image_shape: tuple[int, int, int]
+    eval_image_shape: tuple[int, int, int]
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+
+    @property
+    def facts(self) -> ImageFacts:
+        """What a network must know of the images, in training and in evaluation."""
+        one_size = self.image_shape == self.eval_image_shape
+        return ImageFacts(
+            shape=self.image_shape if one_size else (None, None, self.image_shape[2]),
+            classes=self.classes,
+            pixel_mean=self.pixel_mean,
+            pixel_std=self.pixel_std,
+        )
+
+    def describe(self) -> str:
+        """Returns one line for the plan: sizes, format, augmentation."""
+        ...
+
+    def train_batches(
+        self,
+        plan: BatchPlan,
+        *,
+        seed: int,
+        first_update: int = 0,
+        worker: int = 0,
+        workers: int = 1,
+    ) -> tf.data.Dataset:
+        """Returns the endless training batches of one worker, in order.
+
+        One element per replica of this worker in turn: all replicas of update `first_update`, then
+        all of the next update. Worker w has the w-th contiguous share of every global batch and its
+        replicas have consecutive shares of that.
+
+        Args:
+            plan: `plan.replicas` counts the replicas of all workers.
+            seed: 0 <= seed < 2**32.
+            first_update: number of the first update, >= 0.
+            worker: this worker, 0 <= worker < workers.
+            workers: must divide `plan.replicas`.
+
+        Returns:
+            (images [replica_batch, H, W, C], labels int32 [replica_batch]), static shapes. A label
+            of -1 marks an image that could not be read, where the data set skips those.
+        """
+        ...
+
+    def eval_batches(self, batch: int, *, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
+        """Returns the evaluation batches of one worker, every example once over all workers.
+
+        The last batches are filled with rows of weight 0, so that shapes are static and all workers
+        have the same number of batches; the weights of all workers add up to `eval_examples`.
+
+        Returns:
+            (images [batch, H, W, C], labels int32 [batch], weights float32 [batch]).
+        """
+        ...
+
+    def explain_failure(
+        self, error: Exception, plan: BatchPlan, *, seed: int, update: int
+    ) -> InputError | None:
+        """Returns the one-line reason why `update` could not be read; None if not the data."""
+        return None
+
+    def unreadable(self, plan: BatchPlan, *, seed: int, update: int) -> list[str]:
+        """Names the examples of `update` that cannot be read, one line each."""
+        return []
+
+    def explain_eval_failure(self, error: Exception) -> InputError | None:
+        """Returns the one-line reason why evaluation failed; None if not the data."""
+        return None
