@@ -68,6 +68,7 @@ def test_workers_on_this_machine_are_started_by_the_launcher(capsys):
     assert "python -m tf_largebatch launch --workers 2 --gpus-per-worker 4 -- -m" in text
     text = printed(capsys, "goyal_8k", "--on", "local", "--gpus", "4")
     assert "launch" not in text and "--replicas 4" in text
+    assert "# An update is 8192 = 4 replicas x 2048, in micro-batches that fit." in text
 
 
 def test_a_script_without_its_data_says_what_is_missing(capsys):

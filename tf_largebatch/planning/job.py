@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tf_largebatch.planning import job_texts
 from tf_largebatch.planning.job_texts import Job
+from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.console import Parser, choose, number, run_command
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.recipe import Recipe
@@ -114,15 +115,20 @@ def write(find: Find, arguments: argparse.Namespace) -> str:
         )
     workers = arguments.workers or 1
     gpus = arguments.gpus or (None if on in ("local", "tpu") else GPUS_PER_WORKER)
-    micro_batch = arguments.micro_batch
+    micro_batch = arguments.micro_batch or (AUTO if on == "local" else None)
+    update = None
     if gpus is not None:
-        update = check_split(recipe, workers, gpus, None if micro_batch == AUTO else micro_batch)
+        plan = check_split(recipe, workers, gpus, None if micro_batch == AUTO else micro_batch)
+        update = str(plan)
+        if micro_batch == AUTO:
+            whole = f"{plan.global_batch} = {plan.replicas} replicas x {plan.replica_batch}"
+            update = f"{whole}, in micro-batches that fit"
     job = Job(
         recipe=recipe,
-        update=None if gpus is None else update,
+        update=update,
         workers=workers,
         gpus=gpus,
-        micro_batch=micro_batch or (AUTO if on == "local" else None),
+        micro_batch=micro_batch,
         data=arguments.data,
         run_dir=arguments.run_dir,
         image=arguments.image,
@@ -130,8 +136,10 @@ def write(find: Find, arguments: argparse.Namespace) -> str:
     return WRITERS[on](job)
 
 
-def check_split(recipe: Recipe, workers: int, gpus: int, micro_batch: int | None = None) -> str:
-    """Returns how an update is spread over all GPUs, in words.
+def check_split(
+    recipe: Recipe, workers: int, gpus: int, micro_batch: int | None = None
+) -> BatchPlan:
+    """Returns how an update is spread over all GPUs.
 
     Args:
         recipe: whose batch.
@@ -143,7 +151,7 @@ def check_split(recipe: Recipe, workers: int, gpus: int, micro_batch: int | None
         InputError: the batch or the batch-norm batch does not divide; names the nearest that do.
     """
     try:
-        return str(recipe.batch_plan(replicas=workers * gpus, micro_batch=micro_batch))
+        return recipe.batch_plan(replicas=workers * gpus, micro_batch=micro_batch)
     except ValueError as error:
         reason = str(error).rstrip(".")
     fits = [n for n in _divisors(recipe.global_batch) if _splits(recipe, n, micro_batch)]
