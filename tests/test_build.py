@@ -139,9 +139,8 @@ def test_mixed_images_do_not_depend_on_workers_and_replicas():
     source = MixedData(digits.load(), mixup_alpha=0.4)
     whole = updates_of(source, BatchPlan(global_batch=64, train_examples=1280))
     split = BatchPlan(global_batch=64, train_examples=1280, replicas=4)
-    for workers in (1, 2):
-        for a, b in zip(whole, updates_of(source, split, workers=workers), strict=True):
-            np.testing.assert_array_equal(a, b)
+    for a, b in zip(whole, updates_of(source, split, workers=2), strict=True):
+        np.testing.assert_array_equal(a, b)
     labels = whole[1]
     np.testing.assert_allclose(labels.sum(axis=1), 1.0, rtol=1e-6)
     # Neighbours are partners: both have the same two classes.

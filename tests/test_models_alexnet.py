@@ -343,7 +343,7 @@ def make_inception():
 def inception():
     """The network, which takes seconds to build, and its first weights."""
     model = make_inception()
-    return model, model.get_weights()
+    return model, [np.array(w) for w in model.get_weights()]  # get_weights may give views
 
 
 @pytest.mark.slow
