@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tf_largebatch.data import imagenet
 from tf_largebatch.data.prepare import checks, dealing
-from tf_largebatch.data.prepare.source import Picture, Source
+from tf_largebatch.data.prepare.collection import Collection, Picture
 from tf_largebatch.data.shards import find_shards
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.data_spec import ImageNetSpec
@@ -210,7 +210,7 @@ def test_both_tars_are_held_against_their_published_checksums(tmp_path, monkeypa
 
 def test_the_numbers_of_imagenet_pass_and_one_less_does_not():
     train = [Picture("p", n % 1000, "f", 0, 1) for n in range(1_281_167)]
-    source = Source(
+    source = Collection(
         layout="tars",
         classes=tuple(f"n{n:08d}" for n in range(1000)),
         splits={"train": train, "validation": train[:50_000]},

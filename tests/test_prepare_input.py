@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tf_largebatch.data.prepare import checks, job, labels, layouts, shard
+from tf_largebatch.data.prepare import checks, labels, layouts, preparation, shard
+from tf_largebatch.data.prepare.collection import Picture
 from tf_largebatch.data.prepare.options import Options
 from tf_largebatch.data.prepare.pictures import Header, PictureError, read_header
 from tf_largebatch.data.prepare.progress import Progress
-from tf_largebatch.data.prepare.source import Picture
 from tf_largebatch.data.shards import find_shards
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.progress import format_seconds
@@ -112,7 +112,7 @@ def test_a_class_tar_without_a_mark_at_its_end_ends_where_it_ends(tmp_path):
     last = inner[0].rstrip(b"\0")
     unmarked = last + b"\0" * (-len(last) % 512)
     (source / "ILSVRC2012_img_train.tar").write_bytes(nested(unmarked, *inner[1:]))
-    found = layouts.open_source(source, "tars", None, lambda text: None)
+    found = layouts.open_collection(source, "tars", None, lambda text: None)
     assert len(found.splits["train"]) == 30 and not found.ignored
 
 
@@ -251,13 +251,13 @@ def test_validation_pictures_both_in_folders_and_beside_them(tree, capsys):
 
 def test_a_picture_that_changed_since_it_was_listed(tree, capsys, monkeypatch):
     path = tree / "train" / "n01440764" / "n01440764_3.JPEG"
-    run = job.Job.run
+    run = preparation.Preparation.run
 
     def cut_and_run(self, **keywords):
         path.write_bytes(path.read_bytes()[:-1])
         return run(self, **keywords)
 
-    monkeypatch.setattr(job.Job, "run", cut_and_run)
+    monkeypatch.setattr(preparation.Preparation, "run", cut_and_run)
     assert f"{path} has changed" in prepare_refused(capsys, tree)
 
 
@@ -370,7 +370,7 @@ def test_too_small_a_disk_is_refused_before_anything_is_written(tree, capsys, mo
 
 def test_the_needed_space_is_what_the_shards_take_within_a_fifth(tree):
     # Toy pictures of some 700 bytes: framing and keys are a larger part than on real ones.
-    source = layouts.open_source(tree, "imagefolder", None, lambda text: None)
+    source = layouts.open_collection(tree, "imagefolder", None, lambda text: None)
     out = tree.parent / "out"
     assert fake.prepare(tree, "--out", out, *fake.SMALL) == 0
     taken = sum(len(content) for content in fake.shard_contents(out).values())

@@ -12,9 +12,9 @@ from pathlib import Path
 import prepare_sources as fake
 import pytest
 
-from tf_largebatch.data.prepare import job, pool, shard
+from tf_largebatch.data.prepare import pool, preparation, shard
+from tf_largebatch.data.prepare.collection import Picture
 from tf_largebatch.data.prepare.options import Options
-from tf_largebatch.data.prepare.source import Picture
 from tf_largebatch.data.shards import find_shards
 from tf_largebatch.records.errors import InputError
 
@@ -85,14 +85,14 @@ def test_killed_at_any_move_to_its_place_the_folder_is_refused_or_complete(
 ):
     # 6 shards, then the label map drafted and moved, then the manifest drafted and moved.
     out = tmp_path / "out"
-    real = job.Job._complete
+    real = preparation.Preparation._complete
 
     def complete(self, manifest):
-        killed_at(monkeypatch, job.os, "replace", move, after=True)
+        killed_at(monkeypatch, preparation.os, "replace", move, after=True)
         real(self, manifest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(job.Job, "_complete", complete)
+        patch.setattr(preparation.Preparation, "_complete", complete)
         with pytest.raises(Killed):
             fake.prepare(source, "--out", out, *fake.SMALL)
     monkeypatch.undo()

@@ -139,11 +139,12 @@ class ArrayData(DataSet):
 
 def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns each channel's mean and deviation, exact sums: uint8 [n, H, W, C]."""
-    pixels, total, squares = images.reshape(-1, images.shape[-1]), 0, 0
+    pixels = images.reshape(-1, images.shape[-1])
+    total = squares = np.zeros(images.shape[-1], np.uint64)
     for start in range(0, len(pixels), _PIXELS_AT_ONCE):
         part = pixels[start : start + _PIXELS_AT_ONCE].astype(np.uint32)
-        total += part.sum(axis=0, dtype=np.uint64)
-        squares += (part * part).sum(axis=0, dtype=np.uint64)
+        total = total + part.sum(axis=0, dtype=np.uint64)
+        squares = squares + (part * part).sum(axis=0, dtype=np.uint64)
     mean = total / len(pixels)
     std = np.sqrt(squares / len(pixels) - mean**2)
     return tuple(mean.tolist()), tuple(std.tolist())

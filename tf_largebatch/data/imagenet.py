@@ -322,4 +322,6 @@ class ImageNetData(DataSet):
 
 def _refusal(found: Iterator[str]) -> InputError | None:
     first = next(found, None)
-    return first and InputError(f"{first}. Replace the record or prepare the shard again")
+    if first is None:
+        return None
+    return InputError(f"{first}. Replace the record or prepare the shard again")

@@ -93,7 +93,7 @@ def find_shards(folder: str | os.PathLike) -> dict[str, tuple[str, ...]]:
     except (tf.errors.OpError, OSError) as error:
         raise InputError(f"the data folder {root} cannot be read: {_reason(error)}") from error
     places = [(root, names), *((_join(root, split), inner[split]) for split in inner)]
-    found = {split: {} for split in SPLITS}
+    found: dict[str, dict] = {split: {} for split in SPLITS}
     for place, files in places:
         for name in files:
             if match := _SHARD_NAME.fullmatch(name):
@@ -113,19 +113,19 @@ def index_shards(paths: tuple[str | os.PathLike, ...]) -> ShardIndex:
     Raises:
         InputError: a file that is empty, cut short, or not a TFRecord file; names file and byte.
     """
-    paths = tuple(os.fspath(path) for path in paths)
+    names = tuple(os.fspath(path) for path in paths)
     started = time.monotonic()
     with ThreadPoolExecutor(_READERS) as pool:
-        sizes = list(pool.map(_size, paths))
-        lengths = load_lengths(paths, sizes)
+        sizes = list(pool.map(_size, names))
+        lengths = load_lengths(names, sizes)
         if lengths is None:
-            lengths = list(pool.map(_record_lengths, paths, sizes))
+            lengths = list(pool.map(_record_lengths, names, sizes))
             if time.monotonic() - started > _SLOW_WALK_SECONDS:
-                save_lengths(paths, lengths)
+                save_lengths(names, lengths)
     counts = [len(each) for each in lengths]
     return ShardIndex(
-        paths=paths,
-        shards=np.repeat(np.arange(len(paths), dtype=np.int32), counts),
+        paths=names,
+        shards=np.repeat(np.arange(len(names), dtype=np.int32), counts),
         offsets=np.concatenate([_starts(each) for each in lengths]),
         lengths=np.concatenate(lengths),
     )

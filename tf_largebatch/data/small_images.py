@@ -149,18 +149,23 @@ def _damaged(path: Path, what: str, error: Exception) -> InputError:
 def _read_idx_files(folder: Path) -> tuple[Part, Part] | None:
     if not any(folder.glob("*-ubyte*")):
         return None
-    train, test = (
-        tuple(read_idx(find_idx(folder, f"{part}-{kind}-ubyte")) for kind in kinds)
-        for part, kinds in ((p, ("images-idx3", "labels-idx1")) for p in ("train", "t10k"))
-    )
-    return train, test
+
+    def read(part: str) -> Part:
+        images, labels = (
+            read_idx(find_idx(folder, f"{part}-{kind}-ubyte"))
+            for kind in ("images-idx3", "labels-idx1")
+        )
+        return images, labels
+
+    return read("train"), read("t10k")
 
 
 def _read_npz(folder: Path) -> tuple[Part, Part] | None:
     for path in sorted(folder.glob("*.npz")):
         try:
             with np.load(path) as stored:
-                return tuple((stored[f"x_{s}"], stored[f"y_{s}"]) for s in ("train", "test"))
+                train = stored["x_train"], stored["y_train"]
+                return train, (stored["x_test"], stored["y_test"])
         except _DAMAGE as error:
             raise _damaged(
                 path, "has no readable x_train, y_train, x_test, y_test", error
@@ -212,14 +217,11 @@ def _read_batches(folder: Path) -> tuple[Part, Part] | None:
             read = _reader_of_archive(archive)
         else:
             continue
-        train, test = (
-            tuple(
-                np.concatenate(p)
-                for p in zip(*(read(n + suffix, parse) for n in names), strict=True)
-            )
-            for names in _BATCHES
-        )
-        return train, test
+        parts = []
+        for names in _BATCHES:
+            images, labels = zip(*(read(name + suffix, parse) for name in names), strict=True)
+            parts.append((np.concatenate(images), np.concatenate(labels)))
+        return parts[0], parts[1]
     return None
 
 
@@ -237,9 +239,9 @@ def _reader_of_archive(archive: Path) -> Callable[[str, Callable], Part]:
     try:
         with tarfile.open(archive) as tar:
             found = {
-                os.path.basename(member.name): tar.extractfile(member).read()
+                os.path.basename(member.name): file.read()
                 for member in tar
-                if member.isfile()
+                if (file := tar.extractfile(member)) is not None
             }
     except _DAMAGE as error:
         raise _damaged(archive, "cannot be read", error) from error

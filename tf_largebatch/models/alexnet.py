@@ -11,7 +11,7 @@ of the hidden dense layers 0.005, and biases 0.1 where the 2012 paper, §5, has 
 else: `pixel_std=1` is the published network.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import tensorflow as tf
@@ -45,12 +45,12 @@ class _Shape:
 _KERNELS = (11, 5, 3, 3, 3)
 _POOLED = (1, 2, 5)  # convolutions followed by overlapping pooling, 3x3 with stride 2
 # 2012 paper, §3.5 and Fig. 2: convolutions 2, 4 and 5 see the half of the maps on their own GPU.
-_TWO_COLUMNS = {"filters": (96, 256, 384, 384, 256), "padding": 0, "groups": (1, 2, 1, 2, 2)}
+_TWO_COLUMNS = _Shape(filters=(96, 256, 384, 384, 256), padding=0, groups=(1, 2, 1, 2, 2))
 _SHAPES = {
-    "alexnet": _Shape(**_TWO_COLUMNS),
+    "alexnet": _TWO_COLUMNS,
     "alexnet_owt": _Shape(filters=(64, 192, 384, 256, 256), padding=2, groups=(1, 1, 1, 1, 1)),
-    "alexnet_bn": _Shape(**_TWO_COLUMNS, norm="batch"),
-    "alexnet_bn_pool5": _Shape(**_TWO_COLUMNS, norm="batch", pool5_norm=True),
+    "alexnet_bn": replace(_TWO_COLUMNS, norm="batch"),
+    "alexnet_bn_pool5": replace(_TWO_COLUMNS, norm="batch", pool5_norm=True),
 }
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -24,7 +25,7 @@ from tf_largebatch.schedules import BatchPhases, Cosine, Polynomial, Steps, Warm
 from tf_largebatch.training.run import Run
 from tf_largebatch.training.step import TrainingStep
 
-Schedule = keras.optimizers.schedules.LearningRateSchedule
+Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
 # Weights stay float32 under all of them.
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
@@ -160,7 +161,10 @@ def _course(recipe: Recipe, plan: BatchPlan) -> Schedule:
 def make_optimizer(recipe: Recipe, phases: tuple[BatchPlan, ...]) -> keras.optimizers.Optimizer:
     """Builds the update rule with its schedule."""
     spec, schedule = recipe.optimizer, make_schedule(recipe, phases)
-    common = {"weight_decay": spec.weight_decay, "exclude_rank_below": spec.exempt_rank_below}
+    common: dict[str, Any] = {
+        "weight_decay": spec.weight_decay,
+        "exclude_rank_below": spec.exempt_rank_below,
+    }
     match spec:
         case SGDSpec():
             return MomentumSGD(schedule, momentum=spec.momentum, nesterov=spec.nesterov, **common)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tf_largebatch.data.prepare import checks
-from tf_largebatch.data.prepare.job import LABEL_MAP, MANIFEST, Job
-from tf_largebatch.data.prepare.layouts import LAYOUTS, open_source, recognise
+from tf_largebatch.data.prepare.layouts import LAYOUTS, open_collection, recognise
 from tf_largebatch.data.prepare.options import Options
+from tf_largebatch.data.prepare.preparation import LABEL_MAP, MANIFEST, Preparation
 from tf_largebatch.data.prepare.progress import Progress
 from tf_largebatch.records.console import Parser, number, run_command
 from tf_largebatch.records.errors import InputError, StoppedError
@@ -178,48 +178,48 @@ def _prepare(arguments: argparse.Namespace, progress: Progress) -> None:
         raise InputError("--verify-md5 is for the two tars. Received: layout " + layout)
     names = (field.name for field in dataclasses.fields(Options))
     options = Options(**{name: getattr(arguments, name) for name in names})
-    source = open_source(folder, layout, arguments.val_labels, progress.show)
+    collection = open_collection(folder, layout, arguments.val_labels, progress.show)
     if arguments.expect == "imagenet":
-        checks.check_counts(source)
-    job = Job(source, options, out)
+        checks.check_counts(collection)
+    preparation = Preparation(collection, options, out)
     progress.end()
-    _print_plan(source, options, job, arguments)
-    if job.finished():
-        job.tidy()
+    _print_plan(collection, options, preparation, arguments)
+    if preparation.finished():
+        preparation.tidy()
         print(f"complete already: {out}; nothing to do")
         return
     # With smaller pictures the need is not known beforehand, only that it is less.
     if options.max_short_side is None:
-        checks.check_space(out, checks.needed_bytes(source) - job.finished_bytes())
+        checks.check_space(out, checks.needed_bytes(collection) - preparation.finished_bytes())
     if arguments.plan:
         return
     if arguments.verify_md5:
         checks.check_md5(folder, progress.show)
         progress.end()
     start = time.monotonic()
-    manifest = job.run(processes=arguments.processes, progress=progress)
+    manifest = preparation.run(processes=arguments.processes, progress=progress)
     progress.end()
     _print_summary(manifest, time.monotonic() - start, out)
 
 
-def _print_plan(source, options: Options, job: Job, arguments) -> None:
-    train, validation = (len(source.splits[split]) for split in ("train", "validation"))
+def _print_plan(collection, options: Options, preparation: Preparation, arguments) -> None:
+    train, validation = (len(collection.splits[split]) for split in ("train", "validation"))
     low, high = ("", "about ") if options.max_short_side is None else ("at most ", "")
     print(
         f"pictures    {train:,} training, {validation:,} validation, "
-        f"{len(source.classes):,} classes"
+        f"{len(collection.classes):,} classes"
     )
-    if source.ignored:
-        shown = ", ".join(os.path.basename(name) for name in source.ignored[:3])
-        print(f"ignored     {len(source.ignored):,} files that are no pictures: {shown}")
+    if collection.ignored:
+        shown = ", ".join(os.path.basename(name) for name in collection.ignored[:3])
+        print(f"ignored     {len(collection.ignored):,} files that are no pictures: {shown}")
     print(
         f"shards      {options.train_shards:,} training, {options.validation_shards:,} validation"
     )
     print(f"content     {_describe(options)}")
     print(
-        f"space       {low or high}{checks.needed_bytes(source) / 1e9:,.3g} GB of "
+        f"space       {low or high}{checks.needed_bytes(collection) / 1e9:,.3g} GB of "
         f"{checks.free_bytes(arguments.out) / 1e9:,.3g} GB free; "
-        f"{job.finished_bytes() / 1e9:,.3g} GB there from an earlier run"
+        f"{preparation.finished_bytes() / 1e9:,.3g} GB there from an earlier run"
     )
     print(f"processes   {arguments.processes}", flush=True)
 

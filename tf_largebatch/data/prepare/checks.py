@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tf_largebatch.data.prepare.source import WNID, Source
+from tf_largebatch.data.prepare.collection import WNID, Collection
 from tf_largebatch.data.prepare.tars import TRAIN_TAR, VALIDATION_TAR
 from tf_largebatch.records.datasets import DATASETS
 from tf_largebatch.records.errors import InputError
@@ -21,16 +21,19 @@ _RECORD_BYTES = 240
 _BLOCK = 1 << 24
 
 
-def check_counts(source: Source) -> None:
-    """Holds the source against ILSVRC 2012: 1,281,167 and 50,000 pictures of 1,000 WordNet ids.
+def check_counts(collection: Collection) -> None:
+    """Holds the collection against ILSVRC 2012: 1,281,167 and 50,000 pictures of 1,000 WordNet ids.
 
     Raises:
         InputError: they differ; has the numbers found.
     """
     facts = DATASETS["imagenet2012"]
     wanted = (facts.train_examples, facts.eval_examples, facts.classes)
-    found = (*(len(source.splits[split]) for split in ("train", "validation")), len(source.classes))
-    foreign = [name for name in source.classes if not WNID.fullmatch(name)]
+    found = (
+        *(len(collection.splits[split]) for split in ("train", "validation")),
+        len(collection.classes),
+    )
+    foreign = [name for name in collection.classes if not WNID.fullmatch(name)]
     if found == wanted and not foreign:
         return
     received = "{:,} training and {:,} validation pictures of {:,} classes".format(*found)
@@ -65,9 +68,9 @@ def check_md5(folder: Path, note: Callable[[str], None]) -> None:
             )
 
 
-def needed_bytes(source: Source) -> int:
+def needed_bytes(collection: Collection) -> int:
     """Returns about how many bytes the shards take where no picture is made smaller."""
-    pictures = [picture for split in source.splits.values() for picture in split]
+    pictures = [picture for split in collection.splits.values() for picture in split]
     return sum(picture.length + _RECORD_BYTES for picture in pictures)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import pairwise
 
-from tf_largebatch.data.prepare.source import Picture
+from tf_largebatch.data.prepare.collection import Picture
 from tf_largebatch.records.errors import InputError
 
 

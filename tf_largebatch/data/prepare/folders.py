@@ -10,17 +10,17 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from tf_largebatch.data.prepare.collection import (
+    Collection,
+    Picture,
+    check_class_of,
+    is_picture,
+    rank_classes,
+)
 from tf_largebatch.data.prepare.labels import (
     KAGGLE_NAMES,
     find_validation_labels,
     read_kaggle_names,
-)
-from tf_largebatch.data.prepare.source import (
-    Picture,
-    Source,
-    check_class_of,
-    is_picture,
-    rank_classes,
 )
 from tf_largebatch.records.errors import InputError
 
@@ -36,7 +36,7 @@ def kaggle_folder(folder: Path) -> Path | None:
 
 def open_folders(
     folder: Path, labels: Path | None, note: Callable[[str], None], *, layout: str = "imagefolder"
-) -> Source:
+) -> Collection:
     """Returns the pictures of a tree.
 
     Args:
@@ -60,7 +60,7 @@ def open_folders(
             f"an ImageFolder tree must have train/ and one of val/ and validation/. Received: "
             f"{root}, with {', '.join(_folders(root)) or 'no folder'}"
         )
-    ignored = []
+    ignored: list[str] = []
     found = _read_classes(root / "train", ignored, note)
     classes = rank_classes(found, root / "train")
     ranks = {wnid: rank for rank, wnid in enumerate(classes)}
@@ -82,7 +82,7 @@ def open_folders(
         for wnid, pictures in found.items()
         for picture in pictures
     ]
-    return Source(
+    return Collection(
         layout, classes, {"train": train, "validation": validation}, names, tuple(ignored)
     )
 

@@ -165,8 +165,9 @@ def _devkit_files(path: Path) -> dict[str, bytes]:
         with tarfile.open(path) as archive:
             for member in archive:
                 name = PurePosixPath(member.name).name
-                if member.isfile() and name in (_TRUTH, _META):
-                    found[name] = archive.extractfile(member).read()
+                file = archive.extractfile(member) if name in (_TRUTH, _META) else None
+                if file is not None:
+                    found[name] = file.read()
     missing = [name for name in (_TRUTH, _META) if name not in found]
     if missing:
         raise InputError(f"the development kit {path} has no {' and no '.join(missing)}. {_NEED}")

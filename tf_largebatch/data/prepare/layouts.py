@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tf_largebatch.data.prepare import folders, tars, tfds
-from tf_largebatch.data.prepare.source import Source
+from tf_largebatch.data.prepare.collection import Collection
 from tf_largebatch.records.errors import InputError
 
 LAYOUTS = ("tars", "imagefolder", "kaggle", "tfds")
@@ -40,9 +40,9 @@ def recognise(folder: Path) -> str:
     raise InputError(f"SOURCE has no known layout. Received: {folder}. Pass a folder with {_FORMS}")
 
 
-def open_source(
+def open_collection(
     folder: Path, layout: str, labels: Path | None, note: Callable[[str], None]
-) -> Source:
+) -> Collection:
     """Returns the pictures of `folder`.
 
     Args:
@@ -55,22 +55,22 @@ def open_source(
         InputError: see the module of the layout; or a class or a split without pictures.
     """
     if layout == "tars":
-        source = tars.open_tars(folder, labels, note)
+        collection = tars.open_tars(folder, labels, note)
     elif layout == "tfds":
-        source = tfds.open_tfds(folder, note)
+        collection = tfds.open_tfds(folder, note)
     else:
-        source = folders.open_folders(folder, labels, note, layout=layout)
-    for split, pictures in source.splits.items():
+        collection = folders.open_folders(folder, labels, note, layout=layout)
+    for split, pictures in collection.splits.items():
         if not pictures:
             raise InputError(f"SOURCE must have {split} pictures. Received: {folder}, with none")
     # An empty class would still count as a label and shift all that follow.
-    empty = set(range(len(source.classes))) - {p.label for p in source.splits["train"]}
+    empty = set(range(len(collection.classes))) - {p.label for p in collection.splits["train"]}
     if empty:
         raise InputError(
             f"every class must have training pictures. Received: {folder}, with none in "
-            f"{source.classes[min(empty)]}. Remove the class or restore its pictures"
+            f"{collection.classes[min(empty)]}. Remove the class or restore its pictures"
         )
-    return source
+    return collection
 
 
 def _has_class_folders(folder: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-from tf_largebatch.data.prepare.source import SPLITS
+from tf_largebatch.data.prepare.collection import SPLITS
 from tf_largebatch.records.errors import InputError
 
 

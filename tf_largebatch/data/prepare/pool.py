@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from typing import Any, cast
 
 from tf_largebatch.records.errors import InputError
 
@@ -43,7 +44,7 @@ def spread(function: Callable, tasks: Iterable, *, processes: int) -> Iterator:
             if len(workers) == processes:
                 break
         while workers:
-            for near in wait(list(workers)):
+            for near in cast(list[Connection], wait(list(workers))):
                 yield _receive(near, workers[near])
                 task = next(waiting, None)
                 with suppress(BrokenPipeError):  # a worker that just died is noticed above
@@ -79,6 +80,7 @@ def _work(function: Callable, far: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         while (task := far.recv()) is not None:
+            answer: tuple[Any, InputError | str | None, str | None]
             try:
                 answer = function(task), None, None
             except InputError as error:

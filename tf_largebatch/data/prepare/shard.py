@@ -7,10 +7,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from tf_largebatch.data.prepare.collection import Picture
 from tf_largebatch.data.prepare.options import Options
 from tf_largebatch.data.prepare.pictures import PictureError, read_header
 from tf_largebatch.data.prepare.reencode import decode, is_wanted, reencode
-from tf_largebatch.data.prepare.source import Picture
 from tf_largebatch.data.prepare.tfds import read_record
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import DRAFT, read_json, write_text
@@ -51,7 +51,7 @@ def make_shard(shard: Shard) -> tuple[dict, bool]:
         whether all were decoded), and whether it was kept from before.
 
     Raises:
-        InputError: a picture is broken, a source file has changed, or the disk is full.
+        InputError: a picture is broken, a file of pictures has changed, or the disk is full.
     """
     entry = _find(shard)
     if entry is not None:
@@ -112,11 +112,12 @@ def _is_checked(entry: dict, options: Options) -> bool:
 def _write(draft: Path, shard: Shard) -> dict:
     """Writes the records; returns counts of what was found."""
     tf = import_tensorflow()
-    odd, skipped = Counter(), []
-    with _Files() as source, tf.io.TFRecordWriter(os.fspath(draft)) as writer:
+    odd: Counter[str] = Counter()
+    skipped = []
+    with _Files() as files, tf.io.TFRecordWriter(os.fspath(draft)) as writer:
         for picture, synset in zip(shard.pictures, shard.synsets, strict=True):
             try:
-                encoded, header, seen = _look_at(source.read(picture), shard.options)
+                encoded, header, seen = _look_at(files.read(picture), shard.options)
             except PictureError as error:
                 if not shard.options.skip_broken:
                     raise InputError(

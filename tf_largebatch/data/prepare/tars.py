@@ -9,21 +9,21 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tf_largebatch.data.prepare.labels import find_validation_labels
-from tf_largebatch.data.prepare.source import (
+from tf_largebatch.data.prepare.collection import (
     WNID,
+    Collection,
     Picture,
-    Source,
     check_class_of,
     is_picture,
     rank_classes,
 )
+from tf_largebatch.data.prepare.labels import find_validation_labels
 from tf_largebatch.records.errors import InputError
 
 TRAIN_TAR, VALIDATION_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 
 
-def open_tars(folder: Path, labels: Path | None, note: Callable[[str], None]) -> Source:
+def open_tars(folder: Path, labels: Path | None, note: Callable[[str], None]) -> Collection:
     """Returns the pictures of the two tars in `folder`, by their headers alone.
 
     Args:
@@ -57,7 +57,7 @@ def open_tars(folder: Path, labels: Path | None, note: Callable[[str], None]) ->
         for wnid, pictures in found.items()
         for name, offset, length in pictures
     ]
-    return Source(
+    return Collection(
         layout="tars",
         classes=classes,
         splits={"train": train, "validation": validation},
@@ -68,7 +68,8 @@ def open_tars(folder: Path, labels: Path | None, note: Callable[[str], None]) ->
 
 def _index_train(path: Path, note) -> tuple[dict[str, list], list[str]]:
     """Returns class to its pictures (name, offset, length), and what is no picture."""
-    found, ignored = {}, []
+    found: dict[str, list] = {}
+    ignored = []
     with open(path, "rb") as file:
         for name, offset, length in _walk(path, file, 0, path.stat().st_size):
             wnid = name.removesuffix(".tar")
@@ -106,7 +107,7 @@ def _walk(path: Path, file, start: int, end: int):
         # An archive opened at a place within a file counts its offsets from the file's start.
         with tarfile.TarFile(fileobj=file, mode="r") as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # or 1.3 million stay in memory
+                archive.members.clear()  # type: ignore[attr-defined]  # or 1.3 million stay in memory
                 if member.offset >= end:
                     break  # without a mark at its end the reader would go on in the outer archive
                 place = member.offset

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from tf_largebatch.data.prepare.source import Picture, Source, check_class_of, rank_classes
+from tf_largebatch.data.prepare.collection import Collection, Picture, check_class_of, rank_classes
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.quiet import import_tensorflow
 
@@ -21,7 +21,7 @@ def holds_tfds(folder: Path) -> bool:
     return any(_SHARD.fullmatch(path.name) for path in folder.iterdir())
 
 
-def open_tfds(folder: Path, note: Callable[[str], None]) -> Source:
+def open_tfds(folder: Path, note: Callable[[str], None]) -> Collection:
     """Returns the records of a folder of TensorFlow Datasets; reads every one for its label.
 
     Raises:
@@ -41,7 +41,7 @@ def open_tfds(folder: Path, note: Callable[[str], None]) -> Source:
     splits = {}
     for split, paths in find_shards(folder).items():
         splits[split] = _read_records(index_shards(paths), listed, classes, split, note)
-    return Source(layout="tfds", classes=classes, splits=splits)
+    return Collection(layout="tfds", classes=classes, splits=splits)
 
 
 def read_record(record: bytes, place: str) -> tuple[bytes, int, str]:

@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from tf_largebatch.data.prepare.collection import SPLITS, Collection
 from tf_largebatch.data.prepare.dealing import deal
 from tf_largebatch.data.prepare.labels import label_map
 from tf_largebatch.data.prepare.options import Options
 from tf_largebatch.data.prepare.pool import spread
 from tf_largebatch.data.prepare.progress import Progress
 from tf_largebatch.data.prepare.shard import Shard, make_shard
-from tf_largebatch.data.prepare.source import SPLITS, Source
 from tf_largebatch.records import __version__
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import DRAFT, read_json, write_text
@@ -33,11 +33,11 @@ _IDENTITY = "identity.json"
 _FORM = 1  # of the records and of the manifest; another number means other bytes
 
 
-class Job:
-    """The shards of one source with one set of options, in one folder.
+class Preparation:
+    """The shards of one collection with one set of options, in one folder.
 
     Args:
-        source: the pictures.
+        collection: the pictures.
         options: of the output.
         out: the folder to make; may exist.
 
@@ -45,22 +45,22 @@ class Job:
         InputError: more shards than pictures, a picture twice, or `out` holds something else.
     """
 
-    def __init__(self, source: Source, options: Options, out: Path):
-        self._source, self._options, self._out = source, options, out
+    def __init__(self, collection: Collection, options: Options, out: Path):
+        self._collection, self._options, self._out = collection, options, out
         self._partial = out / PARTIAL
         self.shards = [
             Shard(
                 name=f"{split}-{number:05d}-of-{count:05d}",
                 split=split,
                 pictures=pictures,
-                synsets=tuple(source.classes[picture.label] for picture in pictures),
+                synsets=tuple(collection.classes[picture.label] for picture in pictures),
                 folder=self._partial,
                 final=out,
                 options=options,
             )
             for split, count in zip(SPLITS, options.shards, strict=True)
             for number, pictures in enumerate(
-                deal(split, source.splits[split], source.classes, count)
+                deal(split, collection.splits[split], collection.classes, count)
             )
         ]
         self._identity = self._identify()
@@ -207,8 +207,8 @@ class Job:
         return {
             "form": _FORM,
             "identity": self._identity,
-            "layout": self._source.layout,
-            "classes": len(self._source.classes),
+            "layout": self._collection.layout,
+            "classes": len(self._collection.classes),
             "first_label": 1,
             "options": asdict(self._options),
             "versions": {
@@ -221,10 +221,10 @@ class Job:
     def _complete(self, manifest: dict) -> None:
         """Moves everything to its place, the manifest last, and removes the traces of the work."""
         for row in _rows(manifest):
-            source = self._partial / row["name"]
-            if source.exists():
-                os.replace(source, self._out / row["name"])
-        text = label_map(self._source.classes, self._source.names)
+            made = self._partial / row["name"]
+            if made.exists():
+                os.replace(made, self._out / row["name"])
+        text = label_map(self._collection.classes, self._collection.names)
         write_text(self._partial / LABEL_MAP, text, sync=True)
         os.replace(self._partial / LABEL_MAP, self._out / LABEL_MAP)
         _write_json(self._partial / MANIFEST, manifest)

@@ -34,7 +34,7 @@ class Picture(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Source:
+class Collection:
     """The pictures of a data set, before they are dealt to shards.
 
     Attributes:
