@@ -46,7 +46,9 @@ OPTIMIZERS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
     "MomentumSGD, decay": lambda: MomentumSGD(0.1, weight_decay=1e-4),
     "LARS, decay": lambda: LARS(1.0, weight_decay=1e-4),
     "LARS outside, decay": lambda: LARS(1.0, weight_decay=1e-4, momentum_placement="outside"),
-    "LARS, decay, record_norms": lambda: LARS(1.0, weight_decay=1e-4, record_norms=True),
+    "LARS, decay, record_trust_ratio": lambda: LARS(
+        1.0, weight_decay=1e-4, record_trust_ratio=True
+    ),
     "LAMB, decay": lambda: LAMB(1e-3, weight_decay=0.01),
     "RMSpropSGD, decay": lambda: RMSpropSGD(
         0.1, center_updates=1000.0, period_updates=500.0, weight_decay=1e-4
