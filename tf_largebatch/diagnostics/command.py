@@ -22,6 +22,7 @@ from tf_largebatch.records.quiet import import_tensorflow
 from tf_largebatch.review.findings import FOLDER
 
 if TYPE_CHECKING:
+    from tf_largebatch.data.dataset import DataSet
     from tf_largebatch.diagnostics.finished_run import FinishedRun
     from tf_largebatch.diagnostics.objective import Objective
     from tf_largebatch.review.findings import Finding
@@ -131,7 +132,7 @@ class _Setting:
     arguments: argparse.Namespace
     run: "FinishedRun"
     other: "FinishedRun | None"
-    dataset: object
+    dataset: "DataSet"
     objective: "Objective"
 
 
