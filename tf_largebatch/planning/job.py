@@ -118,7 +118,8 @@ def write(find: Find, arguments: argparse.Namespace) -> str:
     micro_batch = arguments.micro_batch or (AUTO if on == "local" else None)
     update = None
     if gpus is not None:
-        plan = check_split(recipe, workers, gpus, None if micro_batch == AUTO else micro_batch)
+        fixed = micro_batch if isinstance(micro_batch, int) else None
+        plan = check_split(recipe, workers, gpus, fixed)
         update = str(plan)
         if micro_batch == AUTO:
             whole = f"{plan.global_batch} = {plan.replicas} replicas x {plan.replica_batch}"

@@ -49,7 +49,7 @@ class Architecture:
     def parameters_on(self, image_shape: tuple[int, int, int], classes: int) -> int:
         """Returns the trainable numbers for other images and classes; not of an AlexNet."""
 
-        def inputs(shape):
+        def inputs(shape: tuple[int, int, int]) -> int:
             return math.prod(shape) if self.name == "fully_connected" else shape[2]
 
         first = self.weights_a_channel * (inputs(image_shape) - inputs(self.image_shape))

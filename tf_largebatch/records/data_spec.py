@@ -156,10 +156,10 @@ class SmallImagesSpec:
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         known = ("cifar10", "fashion_mnist", "mnist")
         check(self.name in known, "data.name", f"one of {', '.join(known)}", self.name)
-        most = DATASETS[self.name].image_shape[0] - 1
+        most = (DATASETS[self.name].image_shape or (1,))[0] - 1
         whole = isinstance(self.shift, int) and 0 <= self.shift <= most
         check(whole, "data.shift", f"a whole number in 0..{most}", self.shift)
         check_at_least(

@@ -28,7 +28,7 @@ class ImageFacts:
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sizes = len(self.shape) == 3 and all(n is None or n >= 1 for n in self.shape)
         check(sizes, "shape", "(height, width, channels), each at least 1", self.shape)
         check(self.classes >= 2, "classes", "at least 2", self.classes)

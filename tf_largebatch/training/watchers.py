@@ -42,7 +42,7 @@ def make_watchers(run: Run, progress: Progress) -> list[keras.callbacks.Callback
             first_update=done,
             first_epoch=progress.records[-1].epoch if progress.records else 0,
             departures=plan.departures,
-            inputs=lambda: first_images(run.dataset, run.seed),
+            inputs=lambda: first_images(run.dataset, run.seed),  # type: ignore[arg-type]
             layout=layout,
             # A miniature is another experiment: its error cannot be held against the paper's.
             published=(recipe.epochs, recipe.expected.top1_error_pct)
