@@ -112,11 +112,11 @@ def test_courses_by_hand():
 
 def test_lamb_and_rmsprop_get_their_numbers():
     plan = recipe().phases()
-    spec = LAMBSpec(beta_2=0.98, weight_decay=0.02, clip_norm=1.0)
+    spec = LAMBSpec(beta_2=0.98, weight_decay=0.02, global_clipnorm=1.0)
     lamb = make_optimizer(recipe(optimizer=spec), plan)
     assert isinstance(lamb, LAMB)
     assert (lamb.beta_2, lamb.weight_decay, lamb.global_clipnorm) == (0.98, 0.02, 1.0)
-    spec = RMSpropSGDSpec(center_epochs=3, period_epochs=1.5, rmsprop_rate=3e-4)
+    spec = RMSpropSGDSpec(center_epochs=3, period_epochs=1.5, rmsprop_learning_rate=3e-4)
     warm = make_optimizer(recipe(optimizer=spec), plan)
     assert isinstance(warm, RMSpropSGD)
     config = warm.get_config()

@@ -159,7 +159,7 @@ def test_the_plan_says_what_a_reader_of_the_paper_checks():
 
 
 def test_the_plan_follows_a_change():
-    changed, _ = overrides.apply(RECIPE, ["global_batch=4096", "optimizer.exempt_rank_below=0"])
+    changed, _ = overrides.apply(RECIPE, ["global_batch=4096", "optimizer.exclude_rank_below=0"])
     lines = dict(plan_of(changed, micro_batch=64).lines())
     assert lines["learning rate"] == "1.6 = 0.1 x 4096 / 256 (linear)"
     assert lines["exempt tensors"] == "none: decay on all 161 tensors"

@@ -137,11 +137,18 @@ def test_the_poster_gives_curves_and_no_number():
     ("name", "row", "network", "bn_batch", "gamma", "optimizer"),
     [
         # 8 GPUs
-        ("he_256", None, "resnet50", 32, 1, SGDSpec(weight_decay=1e-4, exempt_rank_below=0)),
+        ("he_256", None, "resnet50", 32, 1, SGDSpec(weight_decay=1e-4, exclude_rank_below=0)),
         ("krizhevsky_owt", "128", "alexnet_owt", None, None, SGDSpec(weight_decay=5e-4)),
         ("krizhevsky_owt", "1024", "alexnet_owt", None, None, SGDSpec(weight_decay=5e-4)),
         *(
-            ("hoffer", row, "alexnet_bn", bn, None, SGDSpec(weight_decay=5e-4, exempt_rank_below=0))
+            (
+                "hoffer",
+                row,
+                "alexnet_bn",
+                bn,
+                None,
+                SGDSpec(weight_decay=5e-4, exclude_rank_below=0),
+            )
             for row, bn in (("sb", 256), ("lb", 8192), ("lb-lr", 8192), ("lb-lr-gbn", 256))
         ),
         # 60 and 240 GPUs
@@ -152,7 +159,7 @@ def test_the_poster_gives_curves_and_no_number():
                 "resnet50",
                 128,
                 1,
-                SGDSpec(weight_decay=5e-5, exempt_rank_below=0),
+                SGDSpec(weight_decay=5e-5, exclude_rank_below=0),
             )
             for row in ("7680-warmup0", "30720-warmup20-unscaled")
         ),

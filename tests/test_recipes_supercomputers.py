@@ -55,7 +55,7 @@ def test_batch_length_and_loss_are_the_tables(line):
     assert recipe.model.bn_batch == bn_batch
     assert recipe.optimizer.weight_decay == decay
     assert recipe.loss.label_smoothing == smoothing
-    assert recipe.optimizer.exempt_rank_below == 2
+    assert recipe.optimizer.exclude_rank_below == 2
     if not recipe.growth:  # one batch norm for each device of the published cluster
         assert recipe.batch_plan(replicas=batch // bn_batch).accumulation == 1
 
@@ -227,7 +227,7 @@ def test_akiba_turns_rmsprop_into_sgd_around_epoch_10():
     recipe = recipe_of("akiba_32k")
     spec = recipe.optimizer
     assert isinstance(spec, RMSpropSGDSpec)
-    assert (spec.center_epochs, spec.period_epochs, spec.rmsprop_rate) == (10, 5, 3e-4)
+    assert (spec.center_epochs, spec.period_epochs, spec.rmsprop_learning_rate) == (10, 5, 3e-4)
     assert (spec.momentum, spec.rho, spec.epsilon) == (0.9, 0.99, 1e-8)
     assert (recipe.model.bn_decay, recipe.wire, recipe.precision) == (0.0, "float16", "float32")
     config = make_optimizer(recipe, recipe.phases()).get_config()
@@ -293,7 +293,7 @@ def test_strikes_back_is_a3():
     assert (data.mixup_alpha, data.cutmix_alpha) == (0.1, 1.0)
     assert recipe.loss.kind == "sigmoid"
     # timm's 1e-6 and 1.0 belong to a mean over the classes; the loss here is their sum.
-    assert (lamb.epsilon, lamb.clip_norm) == (pytest.approx(1e-6 * 1000), 1.0 * 1000)
+    assert (lamb.epsilon, lamb.global_clipnorm) == (pytest.approx(1e-6 * 1000), 1.0 * 1000)
 
 
 @pytest.mark.parametrize(

@@ -291,7 +291,7 @@ def test_lars_is_algorithm_1_with_the_papers_trust_coefficient(name, row):
     assert not recipe.optimizer.nesterov
     # The authors' files and solver leave no tensor out; ResNet-50 is run as in all later work.
     exempt = 0 if "alexnet" in name else 2
-    assert recipe.optimizer.exempt_rank_below == exempt
+    assert recipe.optimizer.exclude_rank_below == exempt
     if sgd:
         return
     config = make_optimizer(recipe, recipe.phases()).get_config()
@@ -356,5 +356,5 @@ def test_two_formulas_give_the_table_of_untuned_lamb(row, x, warmup):
 def test_lambs_constants_are_those_of_the_paper(row):
     recipe = recipe_of("lamb_ladder", row)
     assert recipe.optimizer == LAMBSpec(beta_1=0.9, beta_2=0.999, epsilon=1e-6, weight_decay=0.01)
-    assert (recipe.optimizer.bias_correction, recipe.optimizer.clip_norm) == (True, None)
+    assert (recipe.optimizer.bias_correction, recipe.optimizer.global_clipnorm) == (True, None)
     assert (recipe.model.bn_batch, recipe.precision) == (32, "bfloat16")

@@ -116,3 +116,13 @@ def test_default_folders_do_not_collide(tmp_path, monkeypatch):
     first = run_folder.default_folder("x")
     first.mkdir(parents=True)
     assert run_folder.default_folder("x") != first
+
+
+def test_an_optimizer_under_the_names_of_before_is_the_same_run(tmp_path):
+    now = {"optimizer": {"exclude_rank_below": 2, "global_clipnorm": 1.0, "momentum": 0.9}}
+    old = {"optimizer": {"exempt_rank_below": 2, "clip_norm": 1.0, "momentum": 0.9}}
+    assert not run_folder.claim(tmp_path / "run", {"recipes": [old]})
+    assert run_folder.claim(tmp_path / "run", {"recipes": [now]})
+    with pytest.raises(InputError, match="another run"):
+        other = {"optimizer": {**now["optimizer"], "momentum": 0.8}}
+        run_folder.claim(tmp_path / "run", {"recipes": [other]})

@@ -35,12 +35,12 @@ RECIPE = replace(
     optimizer=RMSpropSGDSpec(
         center_epochs=10,  # the paper: beta_center
         period_epochs=5,  # the paper: beta_period
-        rmsprop_rate=3e-4,  # [recall] eta_RMSprop; [code: two Chainer ports of RMSpropWarmup]
+        rmsprop_learning_rate=3e-4,  # [recall] eta_RMSprop; [code: two ports, RMSpropWarmup]
         momentum=0.9,  # [recall] mu_1; [code: the same]
         rho=0.99,  # [recall] mu_2; [code: the same]
         epsilon=1e-8,  # [recall]; [code: the same]
         weight_decay=1e-4,  # [unknown] as Goyal et al.
-        exempt_rank_below=2,  # [unknown] as Goyal et al.
+        exclude_rank_below=2,  # [unknown] as Goyal et al.
     ),
     schedule=StepsSpec(
         warmup_epochs=0,  # the paper: "slow start" and RMSprop take its place

@@ -56,7 +56,7 @@ RECIPE = Recipe(
         trust_coefficient=0.0025,  # [code: Fujitsu mxnet optimizer.py] rate x coefficient 0.0325
         epsilon=1e-9,  # [code: the same]
         momentum_placement="inside",  # [code: the same] no momentum correction
-        exempt_rank_below=2,  # [code: the same] only tensors named *_weight have decay and ratio
+        exclude_rank_below=2,  # [code: the same] only tensors named *_weight have decay and ratio
     ),
     schedule=PolynomialSpec(
         warmup_epochs=36,  # [code: Fujitsu mxnet common/fit.py] 540 updates

@@ -53,7 +53,7 @@ RECIPE = Recipe(
         momentum=0.9,  # §5.1
         nesterov=True,  # §5.1: plain momentum was "equally effective"
         weight_decay=1e-4,  # §5.1: inside the gradient, §3
-        exempt_rank_below=2,  # §5.1: not on batch norm; ours: nor on the classifier's bias
+        exclude_rank_below=2,  # §5.1: not on batch norm; ours: nor on the classifier's bias
     ),
     schedule=StepsSpec(
         warmup_epochs=5,  # §2.2

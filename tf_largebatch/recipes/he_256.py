@@ -49,7 +49,7 @@ RECIPE = Recipe(
         momentum=0.9,  # the paper
         nesterov=False,  # the paper
         weight_decay=1e-4,  # the paper
-        exempt_rank_below=0,  # [unknown] no exemption is mentioned
+        exclude_rank_below=0,  # [unknown] no exemption is mentioned
     ),
     schedule=StepsSpec(
         drop_epochs=(30, 60),  # [unknown] "when the error plateaus"

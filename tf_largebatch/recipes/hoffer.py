@@ -50,7 +50,7 @@ SB = Recipe(
         momentum=0.9,  # [code: eladhoffer/bigBatch] its regime of ResNet
         nesterov=False,  # [code: eladhoffer/bigBatch] its regime of ResNet
         weight_decay=5e-4,  # [unknown] as Krizhevsky et al. 2012, §5
-        exempt_rank_below=0,  # [unknown] no exemption is mentioned
+        exclude_rank_below=0,  # [unknown] no exemption is mentioned
     ),
     schedule=StepsSpec(
         drop_epochs=(30, 60, 90),  # [code: eladhoffer/bigBatch] its regime of ResNet on ImageNet

@@ -55,7 +55,7 @@ RECIPE = Recipe(
         weight_decay=1e-4,  # [unknown] the same
         trust_coefficient=0.001,  # [unknown] the same
         epsilon=0.0,  # [unknown]
-        exempt_rank_below=2,  # the paper: no decay on biases, beta, gamma; [code: MLPerf] no ratio
+        exclude_rank_below=2,  # the paper: no decay on biases, beta, gamma; [code: MLPerf] no ratio
     ),
     schedule=PolynomialSpec(
         warmup_epochs=31,  # [unknown] the same
@@ -104,7 +104,7 @@ MINIATURE = Miniature(
             "biases and batch norm with decay, which the paper leaves out, and ratio",
             replace(
                 SMALL,
-                optimizer=replace(SMALL.optimizer, exempt_rank_below=0),  # ours: none exempt
+                optimizer=replace(SMALL.optimizer, exclude_rank_below=0),  # ours: none exempt
             ),
         ),
     ),

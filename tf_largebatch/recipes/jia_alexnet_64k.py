@@ -51,7 +51,7 @@ RECIPE = Recipe(
         momentum=0.9,  # [unknown] as the LARS authors'
         weight_decay=5e-4,  # [unknown] as the LARS authors'
         trust_coefficient=0.001,  # [unknown] as the LARS authors'
-        exempt_rank_below=2,  # the paper: no decay on biases, beta, gamma; [code: MLPerf] no ratio
+        exclude_rank_below=2,  # the paper: no decay on biases, beta, gamma; [code: MLPerf] no ratio
     ),
     schedule=PolynomialSpec(
         warmup_epochs=10,  # [unknown] as the LARS authors' AlexNet-BN at 32K

@@ -48,7 +48,7 @@ def _row(row, batch, error):
             momentum=0.9,  # [recall] the paper
             nesterov=False,  # [recall] the paper
             weight_decay=5e-4,  # [recall] the paper
-            exempt_rank_below=2,  # [unknown] as Goyal et al.
+            exclude_rank_below=2,  # [unknown] as Goyal et al.
         ),
         schedule=StepsSpec(
             drop_epochs=(22.5, 45, 67.5),  # [recall] the paper: at 25, 50 and 75 % of the run

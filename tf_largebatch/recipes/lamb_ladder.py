@@ -47,7 +47,7 @@ def _row(row, batch, error):
             epsilon=1e-6,  # the paper, for BERT
             weight_decay=0.01,  # [unknown] the paper's for BERT; for ResNet-50 it gives none
             bias_correction=True,  # the paper's Algorithm 2
-            exempt_rank_below=2,  # [unknown] as the large-batch codes since
+            exclude_rank_below=2,  # [unknown] as the large-batch codes since
         ),
         schedule=PolynomialSpec(
             power=1.0,  # [unknown] the paper's for BERT

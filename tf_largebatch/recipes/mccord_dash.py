@@ -56,7 +56,7 @@ def _row(batch, warmup, scaling):
             momentum=0.9,  # [code: horovod pytorch_imagenet_resnet50.py]
             nesterov=False,  # [code: horovod pytorch_imagenet_resnet50.py]
             weight_decay=5e-5,  # [code: horovod pytorch_imagenet_resnet50.py]
-            exempt_rank_below=0,  # [code: horovod pytorch_imagenet_resnet50.py]
+            exclude_rank_below=0,  # [code: horovod pytorch_imagenet_resnet50.py]
         ),
         schedule=StepsSpec(
             warmup_epochs=warmup,  # [seed] slides 000

@@ -43,7 +43,7 @@ RECIPE = Recipe(
         weight_decay=5e-5,  # [unknown] 5e-5 to 1e-4
         trust_coefficient=0.01,  # the paper
         epsilon=1e-6,  # the paper
-        exempt_rank_below=2,  # [unknown] as all MLPerf code
+        exclude_rank_below=2,  # [unknown] as all MLPerf code
     ),
     schedule=PolynomialSpec(
         warmup_epochs=25,  # [unknown] 5 to 34; that of NVIDIA's MLPerf v0.6 run at 54,080

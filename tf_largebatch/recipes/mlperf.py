@@ -58,7 +58,7 @@ COMMON = Recipe(
         weight_decay=1e-4,  # [code: result log] replaced in each row
         trust_coefficient=0.001,  # [code: the rules, in Fujitsu's parameters]
         epsilon=0.0,  # [code: v0.7 Google JAX; v0.7 NVIDIA fit.py]
-        exempt_rank_below=2,  # [code: v0.7 Google JAX; v0.7 NVIDIA fit.py]
+        exclude_rank_below=2,  # [code: v0.7 Google JAX; v0.7 NVIDIA fit.py]
     ),
     schedule=PolynomialSpec(
         warmup_epochs=33,  # [code: result log] replaced in each row
@@ -199,7 +199,7 @@ def _nvidia_sgd(*run):
             momentum=_nvidia(*run).optimizer.momentum,  # [code: result log]
             nesterov=False,  # [code: v0.7 NVIDIA fit.py]
             weight_decay=_nvidia(*run).optimizer.weight_decay,  # [code: result log]
-            exempt_rank_below=2,  # [code: v0.7 NVIDIA fit.py]
+            exclude_rank_below=2,  # [code: v0.7 NVIDIA fit.py]
         ),
     )
 

@@ -46,7 +46,7 @@ LARS = Recipe(
         weight_decay=1e-4,  # [code: v0.7 Google JAX]
         trust_coefficient=0.001,  # [code: v0.7 Google JAX]
         epsilon=0.0,  # [code: v0.7 Google JAX]
-        exempt_rank_below=2,  # [code: v0.7 Google JAX] heavy ball at the rate itself, no decay
+        exclude_rank_below=2,  # [code: v0.7 Google JAX] heavy ball at the rate itself, no decay
     ),
     schedule=PolynomialSpec(
         warmup_epochs=18.05,  # [derived] 706 updates: 18 epochs of 39.25 updates
@@ -76,7 +76,7 @@ ROWS = {
             momentum=0.97603,  # [recall] 1 - 0.02397
             nesterov=True,  # the paper
             weight_decay=5.8e-5,  # [recall]
-            exempt_rank_below=2,  # [recall]
+            exclude_rank_below=2,  # [recall]
         ),
         schedule=PolynomialSpec(
             warmup_epochs=16.31,  # [derived] 638 updates; [recall] those

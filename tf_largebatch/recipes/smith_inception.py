@@ -51,7 +51,7 @@ SLOW = Recipe(
         momentum=0.9,  # [recall]
         nesterov=False,  # [unknown] the paper says momentum
         weight_decay=1e-4,  # [unknown] as Goyal et al.
-        exempt_rank_below=2,  # [unknown] as Goyal et al.
+        exclude_rank_below=2,  # [unknown] as Goyal et al.
     ),
     schedule=StepsSpec(
         warmup_epochs=5,  # [recall]

@@ -56,8 +56,8 @@ RECIPE = Recipe(
         beta_2=0.999,  # [recall] timm's default
         epsilon=1e-3,  # [recall] timm's 1e-6, [derived] x 1,000: the loss here sums over classes
         weight_decay=0.02,  # Table 2
-        clip_norm=1000.0,  # [code: timm/optim/lamb.py] 1.0, [derived] x 1,000 for the same reason
-        exempt_rank_below=2,  # [code: timm/optim/lamb.py] no ratio where there is no decay
+        global_clipnorm=1000.0,  # [code: timm/optim/lamb.py] 1.0, [derived] x 1,000, as epsilon
+        exclude_rank_below=2,  # [code: timm/optim/lamb.py] no ratio where there is no decay
     ),
     schedule=CosineSpec(
         warmup_epochs=5,  # Table 2
@@ -73,7 +73,7 @@ RECIPE = Recipe(
     notes=(
         "the paper's target for a mixed image is 1 for each of its two classes, here each class's "
         "share",
-        "timm's loss is the mean over classes: epsilon and clip_norm are 1,000 times timm's to "
+        "timm's loss is the mean over classes: epsilon and the clip norm are 1,000 times timm's to "
         "give the same updates with the sum",
         "RandAugment's magnitude is fixed; the paper's varies with deviation 0.5",
         "no repeated augmentation and no stochastic depth, as A3; one of MixUp and CutMix a batch",
@@ -85,7 +85,11 @@ SMALL = goyal_8k.small(
     RECIPE,
     rate=0.06,  # ours: found by trial
     data=replace(goyal_8k.SMALL.data, mixup_alpha=0.1),  # Table 2
-    optimizer=replace(RECIPE.optimizer, epsilon=1e-5, clip_norm=10.0),  # ours: timm's x 10 classes
+    optimizer=replace(
+        RECIPE.optimizer,
+        epsilon=1e-5,  # ours: timm's x 10 classes
+        global_clipnorm=10.0,  # ours: timm's x 10 classes
+    ),
 )
 
 MINIATURE = Miniature(

@@ -45,7 +45,7 @@ RECIPE = Recipe(
         weight_decay=5e-5,  # [unknown] as fujitsu_86k
         trust_coefficient=0.0025,  # [unknown] as fujitsu_86k
         epsilon=1e-9,  # [unknown] as fujitsu_86k
-        exempt_rank_below=2,  # [unknown] as fujitsu_86k
+        exclude_rank_below=2,  # [unknown] as fujitsu_86k
     ),
     schedule=PolynomialSpec(
         warmup_epochs=36,  # [unknown] as fujitsu_86k; the paper has a warmup

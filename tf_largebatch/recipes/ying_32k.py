@@ -52,7 +52,7 @@ RECIPE = Recipe(
         momentum=0.9,  # [code: the same]
         weight_decay=1e-4,  # [recall] MLPerf's logs have it at 32K
         trust_coefficient=0.001,  # [code: the same]
-        exempt_rank_below=2,  # [code: the same] batch norm and biases
+        exclude_rank_below=2,  # [code: the same] batch norm and biases
     ),
     schedule=PolynomialSpec(
         warmup_epochs=12,  # [code: the same]

@@ -61,7 +61,7 @@ SGD_512 = Recipe(
         momentum=0.9,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
         nesterov=False,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
         weight_decay=5e-4,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
-        exempt_rank_below=0,  # [code: borisgin/nvcaffe models/bvlc_alexnet] no decay_mult
+        exclude_rank_below=0,  # [code: borisgin/nvcaffe models/bvlc_alexnet] no decay_mult
     ),
     schedule=PolynomialSpec(
         power=2.0,  # the paper: gamma_t = gamma_0 (1 - t / T)^2
@@ -87,7 +87,7 @@ LARS_8192 = replace(
         epsilon=0.0,  # the paper's Algorithm 1
         momentum_placement="inside",  # the paper's Algorithm 1
         decay_in_norm="sum",  # the paper's Algorithm 1
-        exempt_rank_below=0,  # [code: NVCaffe] its solver leaves nothing out
+        exclude_rank_below=0,  # [code: NVCaffe] its solver leaves nothing out
     ),
     schedule=replace(
         SGD_512.schedule,

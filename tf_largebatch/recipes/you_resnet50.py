@@ -69,7 +69,7 @@ SGD_256 = Recipe(
         momentum=0.9,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
         nesterov=False,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
         weight_decay=1e-4,  # [code: borisgin/nvcaffe ResNet-50 solver, 1,024 images]
-        exempt_rank_below=2,  # ours: as Goyal et al.
+        exclude_rank_below=2,  # ours: as Goyal et al.
     ),
     schedule=PolynomialSpec(
         power=2.0,  # the paper: poly(2)
@@ -95,7 +95,7 @@ LARS_32K = replace(
         epsilon=0.0,  # the paper's Algorithm 1
         momentum_placement="inside",  # the paper's Algorithm 1
         decay_in_norm="sum",  # the paper's Algorithm 1
-        exempt_rank_below=2,  # ours: as all later work
+        exclude_rank_below=2,  # ours: as all later work
     ),
     schedule=replace(
         SGD_256.schedule,

@@ -204,14 +204,18 @@ def _batch_norm_line(recipe: Recipe, batch: BatchPlan) -> str:
 def _optimizer_line(recipe: Recipe) -> str:
     spec = recipe.optimizer
     if isinstance(spec, LAMBSpec):
-        clip = "" if spec.clip_norm is None else f", gradient norm at most {spec.clip_norm:g}"
+        clip = (
+            ""
+            if spec.global_clipnorm is None
+            else f", gradient norm at most {spec.global_clipnorm:g}"
+        )
         return (
             f"LAMB, betas {spec.beta_1:g} and {spec.beta_2:g}, epsilon {spec.epsilon:g}, weight "
             f"decay {spec.weight_decay:g}{clip}"
         )
     if isinstance(spec, RMSpropSGDSpec):
         return (
-            f"RMSprop (rate {spec.rmsprop_rate:g}) turning into SGD at epoch "
+            f"RMSprop (rate {spec.rmsprop_learning_rate:g}) turning into SGD at epoch "
             f"{spec.center_epochs:g} over {spec.period_epochs:g}, momentum {spec.momentum:g}, "
             f"weight decay {spec.weight_decay:g}"
         )
@@ -229,10 +233,10 @@ def _exempt_line(recipe: Recipe) -> str:
     facts = architectures.get(recipe.model.architecture)
     ratio = isinstance(recipe.optimizer, LARSSpec | LAMBSpec)
     what = "decay and ratio" if ratio else "decay"
-    if recipe.optimizer.exempt_rank_below < 2:
+    if recipe.optimizer.exclude_rank_below < 2:
         return f"none: {what} on all {facts.tensors} tensors"
-    if recipe.optimizer.exempt_rank_below > 2:
-        return f"no {what} below rank {recipe.optimizer.exempt_rank_below}"
+    if recipe.optimizer.exclude_rank_below > 2:
+        return f"no {what} below rank {recipe.optimizer.exclude_rank_below}"
     return (
         f"no {what} on {facts.rank_le_1_tensors} of {facts.tensors} tensors "
         f"({facts.norm_tensors} batch norm, {facts.bias_tensors} bias)"

@@ -235,10 +235,20 @@ class Recipe:
         return group if whole and group > 1 and phase.replicas % group == 0 else 1
 
 
+# Names that fields of an optimizer had in the folders of earlier versions.
+_RENAMED = {
+    "exempt_rank_below": "exclude_rank_below",
+    "clip_norm": "global_clipnorm",
+    "rmsprop_rate": "rmsprop_learning_rate",
+}
+
+
 def deciding(recipe: dict[str, Any]) -> dict[str, Any]:
     """Returns of a recipe's plain data what decides a run: all but what it says beside that."""
     beside = ("title", "expected", "notes")
-    return {name: value for name, value in recipe.items() if name not in beside}
+    kept = {name: value for name, value in recipe.items() if name not in beside}
+    optimizer = kept.get("optimizer", {}).items()
+    return {**kept, "optimizer": {_RENAMED.get(name, name): value for name, value in optimizer}}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,12 @@ from tf_largebatch.schedules import BatchPhases, Cosine, Polynomial, Steps, Warm
 from tf_largebatch.training.run import Run
 from tf_largebatch.training.step import TrainingStep
 
+RULES: dict[type, Callable[..., Any]] = {
+    SGDSpec: MomentumSGD,
+    LARSSpec: LARS,
+    LAMBSpec: LAMB,
+    RMSpropSGDSpec: RMSpropSGD,
+}
 Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
 # Weights stay float32 under all of them.
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -159,50 +165,22 @@ def _course(recipe: Recipe, plan: BatchPlan) -> Schedule:
 
 
 def make_optimizer(recipe: Recipe, phases: tuple[BatchPlan, ...]) -> keras.optimizers.Optimizer:
-    """Builds the update rule with its schedule."""
-    spec, schedule = recipe.optimizer, make_schedule(recipe, phases)
-    common: dict[str, Any] = {
-        "weight_decay": spec.weight_decay,
-        "exclude_rank_below": spec.exempt_rank_below,
-    }
-    match spec:
-        case SGDSpec():
-            return MomentumSGD(schedule, momentum=spec.momentum, nesterov=spec.nesterov, **common)
-        case LARSSpec():
-            return LARS(
-                schedule,
-                momentum=spec.momentum,
-                nesterov=spec.nesterov,
-                trust_coefficient=spec.trust_coefficient,
-                epsilon=spec.epsilon,
-                momentum_placement=spec.momentum_placement,
-                decay_in_norm=spec.decay_in_norm,
-                record_trust_ratio=True,
-                **common,
-            )
-        case LAMBSpec():
-            return LAMB(
-                schedule,
-                beta_1=spec.beta_1,
-                beta_2=spec.beta_2,
-                epsilon=spec.epsilon,
-                bias_correction=spec.bias_correction,
-                global_clipnorm=spec.clip_norm,
-                record_trust_ratio=True,
-                **common,
-            )
-        case RMSpropSGDSpec():
-            per_epoch = float(phases[0].updates_per_epoch)
-            return RMSpropSGD(
-                schedule,
-                center_updates=spec.center_epochs * per_epoch,
-                period_updates=spec.period_epochs * per_epoch,
-                rmsprop_learning_rate=spec.rmsprop_rate,
-                momentum=spec.momentum,
-                rho=spec.rho,
-                epsilon=spec.epsilon,
-                **common,
-            )
+    """Builds the update rule with its schedule.
+
+    The fields of the record are the arguments of the rule; what it has in epochs, the rule has in
+    updates of the first phase.
+    """
+    per_epoch = float(phases[0].updates_per_epoch)
+    options = {}
+    for name, value in vars(recipe.optimizer).items():
+        whole, ends_in_epochs, _ = name.partition("_epochs")
+        options[f"{whole}_updates" if ends_in_epochs else name] = (
+            value * per_epoch if ends_in_epochs else value
+        )
+    rule = RULES[type(recipe.optimizer)]
+    if rule.adapts:
+        options["record_trust_ratio"] = True
+    return rule(make_schedule(recipe, phases), **options)
 
 
 def make_loss(spec: LossSpec) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
