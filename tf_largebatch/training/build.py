@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import keras
 import tensorflow as tf
@@ -14,6 +14,7 @@ from tf_largebatch.data.dataset import DataSet
 from tf_largebatch.data.mixed import MixedData
 from tf_largebatch.models.network import make_network
 from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, RMSpropSGD
+from tf_largebatch.optimizers.base import LargeBatchOptimizer
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.data_spec import DataSpec, DigitsSpec, ImageNetSpec, SmallImagesSpec
 from tf_largebatch.records.errors import InputError
@@ -25,7 +26,7 @@ from tf_largebatch.schedules import BatchPhases, Cosine, Polynomial, Steps, Warm
 from tf_largebatch.training.run import Run
 from tf_largebatch.training.step import TrainingStep
 
-RULES: dict[type, Callable[..., Any]] = {
+RULES: dict[type, type[LargeBatchOptimizer]] = {
     SGDSpec: MomentumSGD,
     LARSSpec: LARS,
     LAMBSpec: LAMB,
