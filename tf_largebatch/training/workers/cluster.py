@@ -57,7 +57,7 @@ class Cluster:
     workers: tuple[str, ...]
     rank: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.workers:
             raise InputError("workers must name at least one host:port. Received: workers=()")
         seen: dict[str, int] = {}
