@@ -38,11 +38,7 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixe
 
 
 def open_dataset(
-    spec: DataSpec,
-    folder: Path | None,
-    *,
-    epochs: float,
-    skip_unreadable: bool = False,
+    spec: DataSpec, folder: Path | None, *, epochs: float, skip_unreadable: bool = False
 ) -> DataSet:
     """Opens the recipe's data.
 
@@ -81,12 +77,7 @@ def open_dataset(
 
 
 def make_model(
-    recipe: Recipe,
-    dataset: DataSet,
-    seed: int,
-    *,
-    precision: str = "float32",
-    bn_replicas: int = 1,
+    recipe: Recipe, dataset: DataSet, seed: int, *, precision: str = "float32", bn_replicas: int = 1
 ) -> keras.Model:
     """Builds the recipe's network for the data set's images; its output are logits.
 

@@ -67,14 +67,7 @@ class DistributedFit:
     """
 
     def fit(
-        self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        verbose="auto",
-        callbacks=None,
-        **options,
+        self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **options
     ):
         """Trains as `keras.Model.fit` does; `batch_size` is that of the global batch."""
         self._assert_compile_called("fit")

@@ -22,11 +22,7 @@ class LayerChanges:
     """
 
     def __init__(
-        self,
-        model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
-        *,
-        every: int | None = None,
+        self, model: keras.Model, optimizer: keras.optimizers.Optimizer, *, every: int | None = None
     ):
         self._variables, self._optimizer = model.trainable_variables, optimizer
         self._every = every

@@ -37,10 +37,7 @@ class Options:
     """One command line of a recipe: every field is a flag. They describe the machine, no paper."""
 
     data: Path | None = _flag(
-        "data",
-        "DIR",
-        "folder of ImageNet TFRecord shards: runs the recipe as published",
-        type=Path,
+        "data", "DIR", "folder of ImageNet TFRecord shards: runs the recipe as published", type=Path
     )
     skip_unreadable: int = _flag(
         "data",
@@ -139,11 +136,7 @@ class Options:
         type=span,
     )
     plan: bool = _flag(
-        "check and change",
-        None,
-        "print what would run, and stop",
-        False,
-        action="store_true",
+        "check and change", None, "print what would run, and stop", False, action="store_true"
     )
     smoke: bool = _flag(
         "check and change",

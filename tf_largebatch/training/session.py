@@ -270,11 +270,7 @@ def _agree_on_plans(
                 fits = micro_batch.find(recipe, dataset, team, precision=precision)
             plans.append(
                 resolve(
-                    row.recipe,
-                    options,
-                    dataset=dataset,
-                    replicas=team.replicas,
-                    micro_batch=fits,
+                    row.recipe, options, dataset=dataset, replicas=team.replicas, micro_batch=fits
                 )
             )
         check_profile(options.profile, plans[0])
