@@ -31,8 +31,7 @@ def tell(
         step: of this block.
         first: number of its first update.
         rows: what `TrainingStep.run` gave, one row an update.
-        last: told of the last update besides: `weight_norm`, and where the layers were looked at
-            the mappings of `LayerChanges.compare`.
+        last: told of the last update besides: `weight_norm` and what `LayerChanges.compare` saw.
         seconds: wall time of the block.
         waited: seconds of it without data.
     """
@@ -54,11 +53,7 @@ def tell(
 
 
 def stop_if_not_finite(step: TrainingStep, rows: np.ndarray, first: int) -> None:
-    """Looks for a gradient that is not finite in the rows of a block.
-
-    Raises:
-        NonFiniteError: there is one; names the update, the tensor and the rate.
-    """
+    """Raises NonFiniteError where a gradient of the block is not finite."""
     loss, bad = rows[:, COLUMNS.index("loss")], rows[:, COLUMNS.index("first_bad_tensor")]
     broken = np.flatnonzero(bad >= 0)
     if not len(broken):

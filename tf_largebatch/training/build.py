@@ -44,13 +44,9 @@ def open_dataset(
 
     Args:
         spec: which, and how images are augmented.
-        folder: of its files: needed for ImageNet, not read for the digits; without one, small
-            images are downloaded.
+        folder: of its files: needed for ImageNet; without one, small images are downloaded.
         epochs: length of the training: the last ones may be without augmentation.
         skip_unreadable: mark pictures of ImageNet that cannot be read instead of stopping.
-
-    Raises:
-        InputError: no folder where one is needed, or a folder that cannot be used.
     """
     plain_from = math.ceil(epochs - spec.plain_last_epochs) if spec.plain_last_epochs else None
     dataset: DataSet
@@ -83,12 +79,8 @@ def make_model(
 
     Keras's policy is afterwards what it was before; the network's layers keep theirs.
 
-    Args:
-        recipe: gives the network.
-        dataset: gives the images' shape and scale.
-        seed: of the weights.
-        precision: of the forward and backward pass: "float32", "bfloat16" or "float16".
-        bn_replicas: replicas that share batch-norm statistics (see `Recipe.bn_replicas`).
+    `precision` is that of the forward and backward pass: "float32", "bfloat16" or "float16";
+    `bn_replicas` share batch-norm statistics (see `Recipe.bn_replicas`).
     """
     with dtype_policy(precision):
         return make_network(recipe.model, dataset.facts, seed=seed, bn_replicas=bn_replicas)
@@ -165,10 +157,9 @@ def make_optimizer(recipe: Recipe, phases: tuple[BatchPlan, ...]) -> keras.optim
     per_epoch = float(phases[0].updates_per_epoch)
     options = {}
     for name, value in vars(recipe.optimizer).items():
-        whole, ends_in_epochs, _ = name.partition("_epochs")
-        options[f"{whole}_updates" if ends_in_epochs else name] = (
-            value * per_epoch if ends_in_epochs else value
-        )
+        if name.endswith("_epochs"):
+            name, value = name.replace("_epochs", "_updates"), value * per_epoch
+        options[name] = value
     rule = RULES[type(recipe.optimizer)]
     if rule.adapts:
         options["record_trust_ratio"] = True

@@ -50,13 +50,7 @@ class Progress:
         self.seconds += seconds
 
     def end_epoch(self, epoch: int, seen: int, scores: Scores) -> EpochRecord:
-        """Turns the updates since the last epoch into the record of this one.
-
-        Args:
-            epoch: which.
-            seen: training images used so far.
-            scores: of the model as it stands.
-        """
+        """Turns the updates since the last epoch into its record; `seen` images were used."""
         rows = self.rows
         mean = dict(zip(COLUMNS, rows.mean(axis=0, dtype=np.float64).tolist(), strict=True))
         record = EpochRecord(
@@ -120,9 +114,8 @@ class Checkpoints:
     def save(self, progress: Progress) -> None:
         """Writes a checkpoint; the records are the caller's to write.
 
-        Raises:
-            StorageError: it cannot be written. Those before it are unharmed, and what was written
-                of this one is removed.
+        One that cannot be written is a StorageError: those before it are unharmed, and what was
+        written of it is removed.
         """
         self._update.assign(progress.update)
         self._seconds.assign(progress.seconds)
@@ -211,11 +204,7 @@ class Saver:
         self._saved = time.monotonic()
 
     def restore(self) -> Progress:
-        """Returns where the newest whole checkpoint stands, the same on all workers.
-
-        Raises:
-            InputError: there are checkpoints, but none can be restored; or workers see others.
-        """
+        """Returns where the newest whole checkpoint stands, the same on all workers."""
         progress = self._checkpoints.restore(read_metrics(self._metrics))
         self._run.team.agree("the checkpoint that --run-dir shows", f"update {progress.update}")
         for damage in self._checkpoints.damaged if self._run.team.chief else ():
@@ -223,11 +212,7 @@ class Saver:
         return progress
 
     def save(self, progress: Progress) -> None:
-        """Writes the epochs' records and then the checkpoint that goes with them.
-
-        Raises:
-            StorageError: one of them cannot be written.
-        """
+        """Writes the epochs' records, then the checkpoint that goes with them, or StorageError."""
         if not self._run.team.chief:
             return
         try:

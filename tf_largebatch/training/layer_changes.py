@@ -31,12 +31,7 @@ class LayerChanges:
         self._updates = 0
 
     def parts(self, first: int, size: int) -> Iterator[int]:
-        """Splits a block where a multiple of `every` is reached: its last update runs alone.
-
-        Args:
-            first: number of the block's first update.
-            size: its updates.
-        """
+        """Splits a block where a multiple of `every` is reached: its last update runs alone."""
         if not self._every or (first + size) % self._every >= size:
             yield size
             return

@@ -20,14 +20,7 @@ def find(recipe: Recipe, source, team: Team, *, precision: str) -> int | None:
     None without a GPU: main memory is not what limits there, and the default of
     `Recipe.batch_plan` holds.
 
-    Args:
-        recipe: what to train.
-        source: gives the images' shape.
-        team: the workers; all must ask.
-        precision: of the forward and backward pass.
-
-    Raises:
-        InputError: not even the smallest fits.
+    All workers must ask. InputError: not even the smallest fits.
     """
     if not tf.config.list_logical_devices("GPU"):
         return None
@@ -60,12 +53,7 @@ def candidates(recipe: Recipe, replicas: int, train_examples: int) -> list[int]:
 
 
 def largest(sizes: Sequence[int], fits: Callable[[int], bool]) -> int | None:
-    """Returns the largest of rising sizes that fits, by bisection; None if none does.
-
-    Args:
-        sizes: rising; whatever is larger than one that does not fit does not fit either.
-        fits: tries one.
-    """
+    """Returns the largest of rising sizes that fits, by bisection; None if none does."""
     low, high = 0, len(sizes)  # below low all fit, from high on none
     while low < high:
         middle = (low + high) // 2

@@ -19,13 +19,7 @@ from tf_largebatch.training.session import Session
 
 
 def conclude(session: Session, runs: list[tuple[Row, Run, SeedResult]], started: float) -> Result:
-    """Writes result, table, figures and reports, and prints the table; the chief alone.
-
-    Args:
-        session: what ran.
-        runs: each with its row and its result, in the order of the rows.
-        started: `time.perf_counter()` at the start.
-    """
+    """Writes result, table, figures and reports, and prints the table; the chief alone."""
     rows = tuple(
         _row_result(row, plan, [_placed(run, done, session) for r, run, done in runs if r is row])
         for row, plan in zip(session.rows, session.plans, strict=True)

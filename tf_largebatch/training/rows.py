@@ -3,7 +3,6 @@
 import dataclasses
 
 from tf_largebatch.records import overrides
-from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.data_spec import ImageNetSpec
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.plan import Plan, describe_data
@@ -60,43 +59,32 @@ def resolve(
     replicas: int | None = None,
     micro_batch: int | None = None,
 ) -> Plan:
-    """Plans one recipe, with `--set` applied, for the devices of this command.
+    """Plans a published recipe, with `--set` applied, for the devices of this command.
 
-    Args:
-        recipe: as published.
-        options: of the command.
-        dataset: that is really there; None takes the published sizes.
-        replicas: devices that train; None takes those asked for.
-        micro_batch: in the place of "auto".
-
-    Raises:
-        InputError: a change that cannot be, or sizes that do not fit.
+    Without a data set that is really there it has the published sizes; `micro_batch` stands in the
+    place of "auto". InputError: a change that cannot be, or sizes that do not fit.
     """
     changed, departures = overrides.apply(recipe, list(options.set or ()))
     if dataset is not None and isinstance(changed.data, ImageNetSpec):
         expected = changed.batch_plan().train_examples
         if dataset.train_examples != expected:
             departures += (f"training images {expected:,} -> {dataset.train_examples:,}",)
-    return Plan(
-        recipe=changed,
-        phases=_phases(
-            changed,
+    try:
+        phases = changed.phases(
             replicas=replicas or options.replicas or 1,
             micro_batch=micro_batch if options.micro_batch == AUTO else options.micro_batch,
             train_examples=dataset and dataset.train_examples,
-        ),
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return Plan(
+        recipe=changed,
+        phases=phases,
         scale=options.scale,
         settings=options.settings(changed),
         data=describe_data(changed) if dataset is None else dataset.describe(),
         departures=departures,
     )
-
-
-def _phases(recipe: Recipe, **sizes) -> tuple[BatchPlan, ...]:
-    try:
-        return recipe.phases(**sizes)
-    except ValueError as error:
-        raise InputError(str(error)) from None
 
 
 def describe_plan(recipe: Recipe, miniature: Miniature, options: Options) -> str:

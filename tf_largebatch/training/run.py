@@ -1,9 +1,13 @@
 """One training: what is trained, where, on which data, and by whom."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import tensorflow as tf
+
 from tf_largebatch.data.dataset import DataSet as DataSet
+from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.plan import Plan
 from tf_largebatch.training.workers.team import Team
 
@@ -31,3 +35,17 @@ class Run:
     team: Team
     stop_epoch: float | None = None
     profile: tuple[int, int] = (0, 0)
+
+    def batches(self, plan: BatchPlan, update: int) -> Iterator:
+        """Returns endless (images, labels) from `update` on, one replica batch per replica."""
+
+        def make(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            return self.dataset.train_batches(
+                plan,
+                seed=self.seed,
+                first_update=update,
+                worker=context.input_pipeline_id,
+                workers=context.num_input_pipelines,
+            )
+
+        return iter(self.team.strategy.distribute_datasets_from_function(make))

@@ -43,18 +43,7 @@ FINISHED = "seed.json"  # of a run: its result, written last
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """What one command runs, and who runs it.
-
-    Attributes:
-        recipe: the published set-up.
-        miniature: of it.
-        options: of the command line.
-        rows: run in this order.
-        plans: one for each row.
-        datasets: one for each row; rows of one data set share it.
-        folder: of the command, the same on all workers.
-        team: the workers.
-    """
+    """What one command runs, and who runs it; one plan and one data set for each row."""
 
     recipe: Recipe
     miniature: Miniature
@@ -101,9 +90,7 @@ class Session:
         # All workers read the folder before the chief may write to it again.
         there = mark.exists()
         self.team.agree("the run folder", f"{mark} {'is' if there else 'is not'} there")
-        if not there:
-            return None
-        return SeedResult.from_json(read_json(mark))
+        return SeedResult.from_json(read_json(mark)) if there else None
 
     def keep(self, run: "Run", done: SeedResult) -> None:
         """Marks a run as finished, and notes what its events say of the gradient noise."""
@@ -118,12 +105,8 @@ class Session:
 def open_session(recipe: Recipe, miniature: Miniature, options: Options) -> Iterator[Session]:
     """Gathers the workers around one folder and opens the data; the chief says what will run.
 
-    Alone, a process is a team of one, and agrees with itself.
-
-    Raises:
-        InputError: something does not fit, on any worker. Nothing is left behind that was not
-            there before, and only the chief says it.
-        WorkerLostError: another worker is gone.
+    Alone, a process is a team of one, and agrees with itself. InputError: something does not fit,
+    on any worker; nothing is left behind, and only the chief says it.
     """
     rows = choose_rows(recipe, miniature, options)
     plans = [resolve(row.recipe, options) for row in rows]

@@ -15,13 +15,13 @@ from tf_largebatch.records.errors import NonFiniteError, StoppedError
 from tf_largebatch.records.files import write_json, write_text
 from tf_largebatch.records.result import SeedResult
 from tf_largebatch.records.run_folder import PLAN
-from tf_largebatch.training.batches import Phases, TrainingBatches
 from tf_largebatch.training.blocks import BLOCK, LOOKS, stop_if_not_finite, tell
 from tf_largebatch.training.build import make_step
 from tf_largebatch.training.checkpoint import Progress, Saver
 from tf_largebatch.training.evaluation import Scores
 from tf_largebatch.training.export import export
 from tf_largebatch.training.layer_changes import LayerChanges
+from tf_largebatch.training.phases import Phases
 from tf_largebatch.training.profile import Profile
 from tf_largebatch.training.run import Run
 from tf_largebatch.training.step import TrainingStep
@@ -53,7 +53,7 @@ def train(run: Run) -> SeedResult:
         try:
             fit(
                 step,
-                batches=TrainingBatches(run),
+                batches=run.batches,
                 evaluate=Validation(run, step.model, progress),
                 epochs=run.stop_epoch or plan.recipe.epochs,
                 progress=progress,

@@ -19,10 +19,7 @@ NAMED = 5  # unreadable images that are named, of an epoch
 def explain(error: Exception, run: Run, update: int) -> InputError | None:
     """Returns what is wrong with the data that could not be read, or None if it is not the data.
 
-    Args:
-        error: what reading raised.
-        run: what trains.
-        update: updates done. A block reads ahead of them, by its own length at most.
+    A block reads ahead of the updates that are done, by its own length at most.
     """
     for ahead in range(update, update + BLOCK):
         plan = run.plan.phase_at(ahead)
@@ -36,9 +33,6 @@ class UnreadLimit:
     """Counts the training images that could not be read, names them, and stops above the limit.
 
     Every worker sees the counts of all, so that all stop at the same update.
-
-    Args:
-        run: what trains.
     """
 
     def __init__(self, run: Run):
@@ -47,11 +41,7 @@ class UnreadLimit:
         self._named: list[str] = []
 
     def after_block(self, progress: Progress) -> None:
-        """Counts.
-
-        Raises:
-            InputError: more in this epoch than the settings allow.
-        """
+        """Counts; InputError where they are more in this epoch than the settings allow."""
         unread = progress.rows[:, COLUMNS.index("unread")]
         first = progress.update - len(unread)
         for i in np.flatnonzero(unread):

@@ -3,7 +3,6 @@
 import keras
 import tensorflow as tf
 
-from tf_largebatch.training.batches import TrainingBatches
 from tf_largebatch.training.checkpoint import Progress
 from tf_largebatch.training.evaluation import EvaluationStep, Scores, pad_to_multiple
 from tf_largebatch.training.run import Run
@@ -15,12 +14,7 @@ class Validation:
     """Scores a run's model on the whole evaluation set.
 
     Where the recipe says so, it first takes the batch-norm statistics afresh, from the training
-    images that were used last.
-
-    Args:
-        run: gives data set and devices.
-        model: built.
-        progress: says which training images were used last.
+    images that `progress` says were used last.
     """
 
     def __init__(self, run: Run, model: keras.Model, progress: Progress):
@@ -47,17 +41,13 @@ class Validation:
             self._recompute = StatisticsStep(model, plan=run.plan.batch, strategy=run.team.strategy)
 
     def __call__(self) -> Scores:
-        """Scores the model as it stands.
-
-        Raises:
-            InputError: an evaluation image cannot be read.
-        """
+        """Scores the model as it stands; InputError where an image cannot be read."""
         dataset = self._run.dataset
         if self._recompute:
             plan = self._run.plan.batch
             number = -(-self._run.plan.recipe.model.bn_recompute_images // plan.global_batch)
             first = max(self._progress.update - number, 0)
-            self._recompute(TrainingBatches(self._run)(plan, first), number=number)
+            self._recompute(self._run.batches(plan, first), number=number)
         try:
             return self._step(
                 iter(self._dataset), batches=self._batches, examples=dataset.eval_examples

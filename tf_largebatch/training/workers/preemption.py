@@ -12,10 +12,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class StopNotice:
     """Remembers a signal until the loop asks; a context manager around training.
 
-    The second signal acts as it always did, so that a run which hangs can still be ended.
-
-    Args:
-        team: the workers; a signal to any of them stops all at the same update.
+    A signal to any worker of the team stops all at the same update. The second signal acts as it
+    always did, so that a run which hangs can still be ended.
     """
 
     def __init__(self, team: Team):

@@ -66,14 +66,10 @@ class Team:
         self.agree_on({what: value}, problem=problem)
 
     def agree_on(self, values: Mapping[str, str], *, problem: Exception | None = None) -> None:
-        """Goes on only if no worker has a problem and all have the same values.
+        """Goes on only if no worker has a problem and all have the same values, short texts.
 
-        Args:
-            values: short texts to compare; the name of the first that differs is told.
-            problem: this worker's, if it has one.
-
-        Raises:
-            InputError: on every worker, with the first problem and the worker that has it.
+        InputError on every worker: the first problem and the worker that has it, or the name of the
+        first value that differs.
         """
         short = {what: _short(value) for what, value in values.items()}
         texts = self.exchange(f"!{problem}" if problem else json.dumps(short))

@@ -1,49 +1,17 @@
-"""The training data of each update, and the step that goes with it where the batch changes."""
+"""The phases of a batch that changes: which step and which data each update takes."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-import tensorflow as tf
-
 from tf_largebatch.records.batching import BatchPlan
-from tf_largebatch.training.run import Run
 from tf_largebatch.training.step import TrainingStep
-
-
-class TrainingBatches:
-    """(plan, update) -> endless iterator of (images, labels), one replica batch per replica.
-
-    Args:
-        run: gives data set, seed and devices.
-    """
-
-    def __init__(self, run: Run):
-        self._run = run
-
-    def __call__(self, plan: BatchPlan, update: int) -> Iterator:
-        """Starts at `update`, with the batch of `plan`."""
-
-        def make(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            return self._run.dataset.train_batches(
-                plan,
-                seed=self._run.seed,
-                first_update=update,
-                worker=context.input_pipeline_id,
-                workers=context.num_input_pipelines,
-            )
-
-        return iter(self._run.team.strategy.distribute_datasets_from_function(make))
 
 
 class Phases:
     """The step and the data of each update, made anew where the batch changes.
 
-    Each phase is compiled once; optimizer state and weights go on.
-
-    Args:
-        step: of the first phase.
-        later: plans of the later phases.
-        batches: (plan, update) -> iterator over the data that starts there.
+    Each phase is compiled once; optimizer state and weights go on. `batches` gives for a plan and
+    an update the data that starts there.
     """
 
     def __init__(
