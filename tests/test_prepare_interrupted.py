@@ -267,7 +267,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_shard(tmp_path):
         options=Options(),
     )
     # Writing to this device always fails for want of space.
-    (tmp_path / f"{task.name}.{os.getpid()}.draft").symlink_to("/dev/full")
+    (tmp_path / f"{task.name}.{os.getpid()}{shard.DRAFT}").symlink_to("/dev/full")
     with pytest.raises(InputError, match="cannot be written.*(?i:space)") as caught:
         shard.make_shard(task)
     assert "\n" not in str(caught.value)
