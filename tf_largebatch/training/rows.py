@@ -7,7 +7,7 @@ from tf_largebatch.records.data_spec import ImageNetSpec
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.plan import Plan, describe_data
 from tf_largebatch.records.recipe import Miniature, Recipe, Row
-from tf_largebatch.training.options import AUTO, Options
+from tf_largebatch.training.options import Options
 
 # A smoke run's own numbers: the smallest that walk the whole path.
 SMOKE = {"global_batch": 8, "grown_batch": 16, "bn_batch": 4, "image_size": 80}
@@ -69,10 +69,11 @@ def resolve(
         expected = changed.batch_plan().train_examples
         if dataset.train_examples != expected:
             departures += (f"training images {expected:,} -> {dataset.train_examples:,}",)
+    asked = options.micro_batch
     try:
         phases = changed.phases(
             replicas=replicas or options.replicas or 1,
-            micro_batch=micro_batch if options.micro_batch == AUTO else options.micro_batch,
+            micro_batch=asked if isinstance(asked, int) else micro_batch,
             train_examples=dataset and dataset.train_examples,
         )
     except ValueError as error:
