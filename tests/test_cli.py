@@ -246,23 +246,24 @@ def test_half_precision_learns_what_float32_learns(tmp_path):
 
 
 def test_a_run_that_is_asked_to_stop_continues_to_the_same_result(tmp_path, whole, monkeypatch):
-    save, sent = Checkpoints.save, []
+    save, saved = Checkpoints.save, []
 
     def save_and_stop(self, progress):
         save(self, progress)
-        if not sent:  # a second signal would end this process
-            sent.append(signal.SIGTERM)
+        saved.append(progress.update)
+        if len(saved) == 1:  # a second signal would end this process
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", save_and_stop)
-        done = run_recipe("goyal_256", "--run-dir", tmp_path, *SHORT)
+    monkeypatch.setattr(Checkpoints, "save", save_and_stop)
+    done = run_recipe("goyal_256", "--run-dir", tmp_path, *SHORT)
     assert done.returncode == 128 + signal.SIGTERM
-    assert "SIGTERM: stopped after update" in done.stderr
+    assert f"SIGTERM: stopped after update {saved[-1]}" in done.stderr
     assert not (tmp_path / "result.json").exists()
+    stopped = len(saved)
     again = run_recipe("goyal_256", "--run-dir", tmp_path, *SHORT)
     assert again.returncode == 0, again.stderr
     assert "continues" in again.stderr
+    assert min(saved[stopped:]) > saved[stopped - 1]  # and not from the start again
     assert curve(tmp_path) == curve(whole)
 
 
