@@ -26,33 +26,33 @@ RECIPE = Recipe(
     title="Ying et al. 2018, Image classification at supercomputer scale: 32,768 images per update",
     paper="arXiv:1811.06992",
     data=ImageNetSpec(
-        image_size=224,  # [recall] tensorflow/tpu resnet_preprocessing.py
-        min_area=0.08,  # [recall] the same
-        max_area=1.0,  # [recall] the same
-        min_aspect=3 / 4,  # [recall] the same
-        max_aspect=4 / 3,  # [recall] the same
-        interpolation="bicubic",  # [recall] the same
-        eval_crop="square",  # [recall] the same
-        eval_short_side=256,  # [recall] the same: 224 + 32
+        image_size=224,  # [code: tensorflow/tpu b13e6b6 resnet_preprocessing.py]
+        min_area=0.08,  # [code: the same]
+        max_area=1.0,  # [code: the same]
+        min_aspect=3 / 4,  # [code: the same]
+        max_aspect=4 / 3,  # [code: the same]
+        interpolation="bicubic",  # [code: the same]
+        eval_crop="square",  # [code: the same]
+        eval_short_side=256,  # [code: the same] 224 + 32
     ),
     model=ModelSpec(
         architecture="resnet50",  # the paper: stride 2 on the 3x3 convolutions
-        last_gamma=0.0,  # [recall] tensorflow/tpu resnet_model.py
+        last_gamma=0.0,  # [code: tensorflow/tpu b13e6b6 resnet_model.py]
         bn_batch=64,  # [code: v0.6 Google logs] 32, 64 and 128 all pass at 32,768
-        bn_decay=0.9,  # [recall] tensorflow/tpu
-        bn_epsilon=1e-5,  # [recall] tensorflow/tpu
-        head_std=0.01,  # [recall] tensorflow/tpu
+        bn_decay=0.9,  # [code: the same]
+        bn_epsilon=1e-5,  # [code: the same]
+        head_std=0.01,  # [code: the same]
     ),
     global_batch=32768,  # [seed] 1,024 TPU v3 chips; the paper's abstract too
     epochs=90,  # [seed] 3,519 updates
-    reference_rate=34.0,  # [code: tensorflow/tpu models/official/resnet/lars_util.py]
+    reference_rate=34.0,  # [code: tensorflow/tpu b13e6b6 lars_util.py] Aug 2018 to Feb 2019
     reference_batch=32768,  # [code: the same]
     scaling="none",  # [code: the same] a rate for each range of batches
     optimizer=LARSSpec(
-        momentum=0.9,  # [code: the same]
-        weight_decay=1e-4,  # [recall] MLPerf's logs have it at 32K
-        trust_coefficient=0.001,  # [code: the same]
-        exclude_rank_below=2,  # [code: the same] batch norm and biases
+        momentum=0.9,  # [code: tensorflow/tpu b13e6b6 resnet_main.py]
+        weight_decay=1e-4,  # [code: the same]
+        trust_coefficient=0.001,  # [code: tf.contrib LARSOptimizer] its default
+        exclude_rank_below=2,  # [code: tensorflow/tpu b13e6b6 lars_util.py] batch norm, biases
     ),
     schedule=PolynomialSpec(
         warmup_epochs=12,  # [code: the same]
@@ -61,12 +61,13 @@ RECIPE = Recipe(
         end_rate=0.0,  # [code: the same]
         extra_updates=1,  # [code: the same] T - W + 1
     ),
-    loss=LossSpec(label_smoothing=0.1),  # [recall]
+    loss=LossSpec(label_smoothing=0.1),  # [code: tensorflow/tpu 8055210 v3-2048.yaml]
     precision="bfloat16",  # [recall] convolutions; batch norm and updates in float32
     expected=Expected(23.7, source="survey slides, table 2"),  # [seed] 76.3 %; the abstract too
     notes=(
-        "rates and warmup are those of the authors' public TPU code; the paper's own are not known "
-        "here (an earlier MLPerf reference: rate 32, 14 epochs)",
+        "rates and warmup are those of the authors' public code two weeks after the paper "
+        "(tensorflow/tpu b13e6b6, 3 December 2018); the paper's own are not known here, and later "
+        "revisions have 32 and 14 epochs from 32,768 on (be7a60e), 35.6 and 40 from 65,536 (HEAD)",
         "the batch of the batch norm is said to be 32 to 128; 64 is a choice",
     ),
 )
