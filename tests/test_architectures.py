@@ -55,14 +55,18 @@ def test_alexnet_has_the_published_size():
     # 9216*4096 + 4096*4096 + 4096*1000 = 58_621_952; biases 1_376 + 9_192 = 10_568.
     record = architectures.get("alexnet")
     assert record.parameters == 2_332_704 + 58_621_952 + 10_568 == 60_965_224
-    # Batch norm: a gamma and a beta for each of 1,376 maps instead of a bias.
-    assert architectures.get("alexnet_bn").parameters == record.parameters - 1_376 + 2 * 1_376
+    # Batch norm without gamma and beta on 96 + 256 + 384 + 384 maps: nothing that is trained.
+    norm = architectures.get("alexnet_bn")
+    assert (norm.parameters, norm.moving_statistics) == (record.parameters, 2 * 1_120)
 
 
 def test_alexnet_of_one_column_has_the_published_size():
     # 11*11*3*64 + 5*5*64*192 + 3*3*192*384 + 3*3*384*256 + 3*3*256*256 = 2_468_544; 1_152 biases.
     record = architectures.get("alexnet_owt")
     assert record.parameters == 2_468_544 + 1_152 + 58_621_952 + 9_192 == 61_100_840
+    # Hoffer et al.: a gamma and a beta for each of 1,152 maps and 8,192 units instead of a bias.
+    norms = 2 * (1_152 + 8_192)
+    assert architectures.get("alexnet_owt_bn").parameters == 2_468_544 + 58_621_952 + 1_000 + norms
 
 
 def test_inception_resnet_v2_has_the_published_size():

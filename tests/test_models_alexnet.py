@@ -52,26 +52,48 @@ def pool(x):
     return np.max(windows, axis=0)
 
 
-def predict(model, pixels, *, groups, first_pad, epsilon=1e-4):
-    """Inference of one of the three networks in float64; batch norm where it has gammas."""
+# What follows the convolutions: the paper of 2012; NVCaffe train_val2.prototxt; arXiv:1807.11205;
+# eladhoffer/bigBatch models/alexnet.py.
+AFTER = {
+    "alexnet": ["relu lrn pool", "relu lrn pool", "relu", "relu", "relu pool"],
+    "alexnet_bn": ["relu pool bn", "relu pool bn", "relu bn", "relu bn", "relu pool"],
+    "alexnet_bn_pool5": ["bn relu pool"] * 2 + ["bn relu"] * 2 + ["bn relu pool pool5"],
+    "alexnet_owt_bn": ["pool bn relu", "pool relu bn", "relu bn", "relu bn", "pool relu bn"],
+}
+AFTER["alexnet_owt"] = AFTER["alexnet"]
+
+
+def predict(model, pixels, epsilon=1e-4):
+    """Inference of one of the networks in float64."""
     w = {v.path: np.float64(v.numpy()) for v in model.variables}
+
+    def norm(x, name):
+        gamma, beta = w.get(f"{name}/gamma", 1.0), w.get(f"{name}/beta", 0.0)
+        mean, variance = w[f"{name}/moving_mean"], w[f"{name}/moving_variance"]
+        return gamma * (x - mean) / np.sqrt(variance + epsilon) + beta
+
+    one_column = "owt" in model.name
     x = pixels - np.array(PIXELS["pixel_mean"])
+    x /= {"alexnet_bn": 256.0, "alexnet_owt_bn": 58.0}.get(model.name, 1.0)
     for number in range(1, 6):
-        stride, pad = (4, first_pad) if number == 1 else (1, 2 if number == 2 else 1)
-        x = convolve(x, w[f"conv{number}/kernel"], stride, pad, groups[number - 1])
-        if f"conv{number}_bn/gamma" in w:
-            gamma, beta, mean, variance = (
-                w[f"conv{number}_bn/{part}"]
-                for part in ("gamma", "beta", "moving_mean", "moving_variance")
-            )
-            x = np.maximum(gamma * (x - mean) / np.sqrt(variance + epsilon) + beta, 0)
-        else:
-            x = np.maximum(x + w[f"conv{number}/bias"], 0)
-            x = normalize_locally(x) if number <= 2 else x
-        x = pool(x) if number in (1, 2, 5) else x
+        name = f"conv{number}"
+        stride, pad = (4, 2 * one_column) if number == 1 else (1, 2 if number == 2 else 1)
+        groups = 1 if one_column or number in (1, 3) else 2
+        x = convolve(x, w[f"{name}/kernel"], stride, pad, groups) + w.get(f"{name}/bias", 0.0)
+        for what in AFTER[model.name][number - 1].split():
+            match what:
+                case "relu":
+                    x = np.maximum(x, 0)
+                case "lrn":
+                    x = normalize_locally(x)
+                case "pool":
+                    x = pool(x)
+                case _:
+                    x = norm(x, "pool5_bn" if what == "pool5" else f"{name}_bn")
     x = x.reshape(len(x), -1)
     for name in ("fc6", "fc7"):
-        x = np.maximum(x @ w[f"{name}/kernel"] + w[f"{name}/bias"], 0)
+        x = x @ w[f"{name}/kernel"] + w.get(f"{name}/bias", 0.0)
+        x = np.maximum(norm(x, f"{name}_bn") if one_column and "bn" in model.name else x, 0)
     return x @ w["head/kernel"] + w["head/bias"]
 
 
@@ -116,19 +138,12 @@ def test_local_response_normalization_equals_the_float64_oracle(maps):
     np.testing.assert_allclose(got, normalize_locally(a), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "groups", "first_pad"),
-    [
-        ("alexnet", (1, 2, 1, 2, 2), 0),
-        ("alexnet_bn", (1, 2, 1, 2, 2), 0),
-        ("alexnet_owt", (1, 1, 1, 1, 1), 2),
-    ],
-)
-def test_the_network_equals_the_float64_oracle(name, groups, first_pad):
-    model = make(name, bn_epsilon=1e-4, **SMALL)
+@pytest.mark.parametrize("name", AFTER)
+def test_the_network_equals_the_float64_oracle(name):
+    model = make(name, bn_epsilon=1e-4, **SMALL | {"pixel_std": 58.0})
     scramble(model)
     pixels = random_pixels(2, 67)
-    want = predict(model, pixels.astype(np.float64), groups=groups, first_pad=first_pad)
+    want = predict(model, pixels.astype(np.float64))
     got = model(pixels, training=False)
     np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
     assert got.dtype == tf.float32
@@ -178,13 +193,36 @@ def test_a_seed_gives_the_same_weights_and_another_seed_others():
     assert not np.array_equal(first, other)
 
 
-def test_batch_norm_takes_the_settings_and_the_network_of_jia_has_one_more():
-    model = make("alexnet_bn_pool5", bn_decay=0.8, bn_epsilon=1e-3, bn_batch=2, **SMALL)
+CONV_NORMS = [f"conv{i}_bn" for i in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "scaled"),
+    [
+        ("alexnet_bn", CONV_NORMS[:4], False),
+        ("alexnet_bn_pool5", [*CONV_NORMS, "pool5_bn"], True),
+        ("alexnet_owt_bn", [*CONV_NORMS, "fc6_bn", "fc7_bn"], True),
+    ],
+)
+def test_batch_norms_are_where_the_authors_have_them_and_take_the_settings(name, names, scaled):
+    model = make(name, bn_decay=0.8, bn_epsilon=1e-3, bn_batch=2, **SMALL)
     norms = [x for x in model.layers if isinstance(x, GhostBatchNormalization)]
-    names = [f"conv{i}_bn" for i in range(1, 6)] + ["pool5_bn"]
     assert [x.name for x in norms] == names
     assert {(x.momentum, x.epsilon, x.group) for x in norms} == {(0.8, 1e-3, 2)}
-    assert len(model.get_layer("conv1").weights) == 1  # no bias
+    assert {(x.scale, x.center) for x in norms} == {(scaled, scaled)}
+
+
+def test_first_weights_of_the_networks_with_batch_norm_are_the_authors():
+    you = make("alexnet_bn", **SMALL)  # bias_filler of all convolutions and the head: 0.01
+    biases = {name: set(np.unique(you.get_layer(name).bias)) for name in ("conv1", "conv4", "head")}
+    assert biases == dict.fromkeys(biases, set(np.float32([0.01])))
+    hoffer = make("alexnet_owt_bn", **SMALL)
+    for name in ("conv2", "fc6", "fc7"):  # PyTorch: U(-1, 1) / sqrt(fan_in)
+        kernel = hoffer.get_layer(name).kernel.numpy()
+        limit = np.prod(kernel.shape[:-1]) ** -0.5
+        assert 0.99 * limit < np.abs(kernel).max() <= limit
+        assert np.std(kernel) == pytest.approx(limit / 3**0.5, rel=0.02)
+        assert not hoffer.get_layer(name).use_bias
 
 
 # Dropout

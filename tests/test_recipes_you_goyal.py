@@ -306,8 +306,9 @@ def test_lars_is_algorithm_1_with_the_papers_trust_coefficient(name, row):
     [
         ("you_alexnet", "sgd-512", "alexnet", 227, 227**2 / (256 * 256 * 4 / 3), None),
         ("you_alexnet", "lars-8192", "alexnet", 227, 227**2 / (256 * 256 * 4 / 3), None),
-        ("you_alexnet_bn", "sgd-8192", "alexnet_bn", 227, 227**2 / (256 * 256 * 4 / 3), 64),
-        ("you_alexnet_bn", "lars-32k", "alexnet_bn", 227, 227**2 / (256 * 256 * 4 / 3), 64),
+        ("you_alexnet_bn", "sgd-512", "alexnet_bn", 227, 227**2 / (256 * 256 * 4 / 3), 64),
+        ("you_alexnet_bn", "lars-4096", "alexnet_bn", 227, 227**2 / (256 * 256 * 4 / 3), 512),
+        ("you_alexnet_bn", "lars-32k", "alexnet_bn", 227, 227**2 / (256 * 256 * 4 / 3), 1024),
         ("you_minutes_alexnet", None, "alexnet_bn", 227, 227**2 / (256 * 256 * 4 / 3), 32),
         ("you_resnet50", "16k", "resnet50", 224, 224**2 / (256 * 256 * 4 / 3), 32),
     ],

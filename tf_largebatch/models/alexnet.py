@@ -26,15 +26,20 @@ DENSE_STD = 0.005  # NVCaffe files
 BIAS = 0.1  # NVCaffe files; 1 in the 2012 paper, §5
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """Convolutions of one of the networks: all with stride 1 but the first, which has stride 4."""
+@dataclass(frozen=True, kw_only=True)
+class _Network:
+    """One of the networks; convolutions have stride 1 but the first, which has stride 4."""
 
-    filters: tuple[int, ...]
-    padding: int  # of the first, each side
-    groups: tuple[int, ...]
-    norm: str = "lrn"  # or "batch"
-    pool5_norm: bool = False
+    filters: tuple[int, ...] = (96, 256, 384, 384, 256)
+    padding: int = 0  # of the first, each side
+    # 2012 paper, §3.5, Fig. 2: convolutions 2, 4 and 5 see the half of the maps on their own GPU.
+    groups: tuple[int, ...] = (1, 2, 1, 2, 2)
+    after: tuple[str, ...]  # what follows each convolution, in this order
+    biases: tuple[float, ...] | None  # the convolutions' first biases; None for none
+    head_bias: float = 0.0
+    scaled: bool = True  # gamma and beta in the batch norms
+    dense_norm: bool = False  # batch norm in place of the hidden dense layers' biases
+    torch_start: bool = False  # PyTorch's first kernels: U(-1, 1) / sqrt(fan_in)
 
     @property
     def least_side(self) -> int:
@@ -43,14 +48,31 @@ class _Shape:
 
 
 _KERNELS = (11, 5, 3, 3, 3)
-_POOLED = (1, 2, 5)  # convolutions followed by overlapping pooling, 3x3 with stride 2
-# 2012 paper, §3.5 and Fig. 2: convolutions 2, 4 and 5 see the half of the maps on their own GPU.
-_TWO_COLUMNS = _Shape(filters=(96, 256, 384, 384, 256), padding=0, groups=(1, 2, 1, 2, 2))
-_SHAPES = {
+_LRN = ("relu lrn pool", "relu lrn pool", "relu", "relu", "relu pool")
+_BIASES = (0.0, BIAS, 0.0, BIAS, BIAS)
+_NORM = ("norm relu pool", "norm relu pool", "norm relu", "norm relu", "norm relu pool pool5")
+_TWO_COLUMNS = _Network(after=_LRN, biases=_BIASES)
+_ONE_COLUMN = replace(
+    _TWO_COLUMNS, filters=(64, 192, 384, 256, 256), padding=2, groups=(1, 1, 1, 1, 1)
+)
+_NETWORKS = {
     "alexnet": _TWO_COLUMNS,
-    "alexnet_owt": _Shape(filters=(64, 192, 384, 256, 256), padding=2, groups=(1, 1, 1, 1, 1)),
-    "alexnet_bn": replace(_TWO_COLUMNS, norm="batch"),
-    "alexnet_bn_pool5": replace(_TWO_COLUMNS, norm="batch", pool5_norm=True),
+    "alexnet_owt": _ONE_COLUMN,
+    "alexnet_bn": replace(
+        _TWO_COLUMNS,
+        after=("relu pool norm", "relu pool norm", "relu norm", "relu norm", "relu pool"),
+        biases=(0.01,) * 5,
+        head_bias=0.01,
+        scaled=False,
+    ),
+    "alexnet_bn_pool5": replace(_TWO_COLUMNS, after=_NORM, biases=None),
+    "alexnet_owt_bn": replace(
+        _ONE_COLUMN,
+        after=("pool norm relu", "pool relu norm", "relu norm", "relu norm", "pool relu norm"),
+        biases=None,
+        dense_norm=True,
+        torch_start=True,
+    ),
 }
 
 
@@ -109,69 +131,82 @@ def make_alexnet(make: NetworkLayers) -> keras.Model:
 
         alexnet            two columns, local response normalisation: 60,965,224 parameters
         alexnet_owt        one column, that of "One weird trick", arXiv:1404.5997: 61,100,840
-        alexnet_bn         two columns, batch norm for local response normalisation: 60,966,600
-        alexnet_bn_pool5   the same with one more batch norm after the last pooling (Jia et al.
-                           2018, arXiv:1807.11205)
+        alexnet_bn         two columns, batch norm for local response normalisation: 60,965,224
+        alexnet_bn_pool5   batch norm between every convolution and its ReLU, and one after the last
+                           pooling (Jia et al. 2018, arXiv:1807.11205): 60,967,112
+        alexnet_owt_bn     one column, batch norm everywhere (Hoffer et al. 2017): 61,110,184
 
     Five convolutions, of which 1, 2 and 5 are pooled; two hidden dense layers with dropout. The
     2012 paper says 224 pixels; 227 is the side that its 55x55 first layer needs, and that of the
     files of You et al. That the network of one column is normalised where that of 2012 is, and
     starts as that does, is ours; its filters and padding are those that other libraries call
-    AlexNet. With batch norm, as NVCaffe's `models/alexnet_bn/train_val.prototxt` has it (You et al.
-    2017, arXiv:1708.03888), gamma and beta stand between each convolution and its ReLU, and the
-    convolutions have no biases. (The file has one in the fifth, which batch norm takes out again.)
+    AlexNet. alexnet_bn is NVCaffe's `models/alexnet_bn/train_val2.prototxt`, which You et al.'s
+    solvers train: batch norm without gamma and beta before convolutions 2 to 5, biases of 0.01,
+    pixels over 256. alexnet_owt_bn is eladhoffer/bigBatch's `models/alexnet.py`.
 
     Raises:
         ValueError: sides below 67, or 63 for one column.
     """
-    name, shape = make.spec.architecture, _SHAPES[make.spec.architecture]
-    make.images.check_least_side(shape.least_side, name)
+    name, network = make.spec.architecture, _NETWORKS[make.spec.architecture]
+    make.images.check_least_side(network.least_side, name)
     inputs, x = make.pixels()
     for number in range(1, 6):
-        x = _convolution(make, shape, x, number)
-    if shape.pool5_norm:
-        x = make.batch_norm("pool5_bn")(x)
+        x = _convolution(make, network, x, number)
     x = layers.Flatten(name="flatten")(x)
     for number in (6, 7):
-        x = _dense(make, x, HIDDEN, f"fc{number}", std=DENSE_STD, bias=BIAS)
+        kernel = _kernel(make, network, DENSE_STD)
+        x = _dense(x, HIDDEN, f"fc{number}", kernel, None if network.dense_norm else BIAS)
+        if network.dense_norm:
+            x = make.batch_norm(f"fc{number}_bn")(x)
         x = layers.ReLU(name=f"fc{number}_relu")(x)
         x = StreamDropout(make.spec.dropout, seed=make.next_seed(), name=f"fc{number}_drop")(x)
     # float32 under every policy: logits feed the loss.
-    classes, std = make.images.classes, make.spec.head_std
-    logits = _dense(make, x, classes, "head", std=std, bias=0.0, dtype="float32")
+    kernel = make.normal(make.spec.head_std)
+    logits = _dense(x, make.images.classes, "head", kernel, network.head_bias, dtype="float32")
     return keras.Model(inputs, logits, name=name)
 
 
-def _convolution(make, shape, x, number):
-    first, kernel = number == 1, _KERNELS[number - 1]
-    if first and shape.padding:
-        x = layers.ZeroPadding2D(shape.padding, name="conv1_pad")(x)
+def _convolution(make, network, x, number):
+    first, name = number == 1, f"conv{number}"
+    if first and network.padding:
+        x = layers.ZeroPadding2D(network.padding, name="conv1_pad")(x)
     x = layers.Conv2D(
-        shape.filters[number - 1],
-        kernel,
+        network.filters[number - 1],
+        _KERNELS[number - 1],
         strides=4 if first else 1,
         padding="valid" if first else "same",
-        groups=shape.groups[number - 1],
-        use_bias=shape.norm == "lrn",
-        kernel_initializer=make.normal(CONV_STD),
-        bias_initializer=keras.initializers.Constant(BIAS if number in (2, 4, 5) else 0.0),
-        name=f"conv{number}",
+        groups=network.groups[number - 1],
+        kernel_initializer=_kernel(make, network, CONV_STD),
+        **_bias(network.biases and network.biases[number - 1]),
+        name=name,
     )(x)
-    if shape.norm == "batch":
-        x = make.batch_norm(f"conv{number}_bn")(x)
-    x = layers.ReLU(name=f"conv{number}_relu")(x)
-    if shape.norm == "lrn" and number in (1, 2):
-        x = LocalResponseNormalization(name=f"conv{number}_lrn")(x)
-    if number in _POOLED:
-        x = layers.MaxPooling2D(3, strides=2, name=f"conv{number}_pool")(x)
+    for what in network.after[number - 1].split():
+        match what:
+            case "relu":
+                x = layers.ReLU(name=f"{name}_relu")(x)
+            case "lrn":
+                x = LocalResponseNormalization(name=f"{name}_lrn")(x)
+            case "pool":  # overlapping
+                x = layers.MaxPooling2D(3, strides=2, name=f"{name}_pool")(x)
+            case _:
+                norm = f"{name}_bn" if what == "norm" else "pool5_bn"
+                x = make.batch_norm(norm, scale=network.scaled, center=network.scaled)(x)
     return x
 
 
-def _dense(make, x, units, name, *, std, bias, dtype=None):
-    return layers.Dense(
-        units,
-        kernel_initializer=make.normal(std),
-        bias_initializer=keras.initializers.Constant(bias),
-        dtype=dtype,
-        name=name,
-    )(x)
+def _dense(x, units, name, kernel, bias, **settings):
+    return layers.Dense(units, kernel_initializer=kernel, **_bias(bias), name=name, **settings)(x)
+
+
+def _kernel(make, network, std):
+    if not network.torch_start:
+        return make.normal(std)
+    seed = make.next_seed()
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=seed)
+
+
+def _bias(first):
+    """The arguments of a layer whose biases start there; None for no biases."""
+    if first is None:
+        return {"use_bias": False}
+    return {"bias_initializer": keras.initializers.Constant(first)}

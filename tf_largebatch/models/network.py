@@ -33,7 +33,8 @@ def make_network(
     Args:
         spec: which network, its batch norm, first weights and dropout.
         images: their shape (height and width None for any) and scale. An AlexNet takes pixels of
-            which the mean is subtracted and nothing else: its first weights suit them.
+            which the mean is subtracted and nothing else, as its first weights suit them; those
+            with batch norm of You et al. over 256, of Hoffer et al. over their deviation.
         seed: int or None. With a number, the same call gives the same weights and dropout.
         bn_replicas: consecutive replicas that share batch statistics, or None for all; where it is
             not 1, `spec.bn_batch` is what they have together (see `Recipe.bn_replicas`).
@@ -42,15 +43,16 @@ def make_network(
         ValueError: images that the network does not take.
     """
     name = spec.architecture
-    if name.startswith("alexnet"):
-        images = dataclasses.replace(images, pixel_std=(1.0,) * images.shape[2])
+    if name.startswith("alexnet") and name != "alexnet_owt_bn":
+        std = 256.0 if name == "alexnet_bn" else 1.0  # NVCaffe train_val2.prototxt: 0.00390625
+        images = dataclasses.replace(images, pixel_std=(std,) * images.shape[2])
     make = NetworkLayers(spec, images, seed=seed, bn_replicas=bn_replicas)
     match name:
         case "resnet50" | "resnet101" | "resnet152":
             return make_resnet(make)
         case "digits_resnet" | "resnet20":
             return make_small_resnet(make)
-        case "alexnet" | "alexnet_owt" | "alexnet_bn" | "alexnet_bn_pool5":
+        case "alexnet" | "alexnet_owt" | "alexnet_bn" | "alexnet_bn_pool5" | "alexnet_owt_bn":
             return make_alexnet(make)
         case "inception_resnet_v2":
             return make_inception_resnet_v2(make)

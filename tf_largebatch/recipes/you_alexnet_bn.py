@@ -14,15 +14,16 @@ from tf_largebatch.training.command import main
 
 NOTES = (
     you_alexnet.NOTES[0],  # ours: the crop
-    "images per batch norm are not published: 64, whatever the batch",
+    "statistics are those of a GPU: the files read 8,192 images over 8 GPUs from a batch of 8,192 "
+    "on (`iter_size` 1, 2 and 4), here an eighth of the batch and at most 1,024",
 )
 MODEL = ModelSpec(
-    architecture="alexnet_bn",  # [seed] slides 003: batch norm for local response normalisation
-    bn_batch=64,  # [unknown] per GPU in NVCaffe, of a size not stated
-    bn_decay=0.9,  # [code: borisgin/nvcaffe models/alexnet_bn]
-    bn_epsilon=1e-4,  # [code: borisgin/nvcaffe models/alexnet_bn]
-    head_std=0.01,  # [code: borisgin/nvcaffe models/alexnet_bn]
-    dropout=0.5,  # [recall] Krizhevsky et al. 2012, §4.2
+    architecture="alexnet_bn",  # [code: borisgin/nvcaffe models/alexnet_bn/train_val2.prototxt]
+    bn_batch=1024,  # [derived] batch_size 8192 of train_val2.prototxt on slides 003's 8 GPUs
+    bn_decay=0.9,  # [code: borisgin/nvcaffe models/alexnet_bn/train_val2.prototxt]
+    bn_epsilon=1e-4,  # [code: borisgin/nvcaffe models/alexnet_bn/train_val2.prototxt]
+    head_std=0.01,  # [code: borisgin/nvcaffe models/alexnet_bn/train_val2.prototxt]
+    dropout=0.5,  # [code: borisgin/nvcaffe models/alexnet_bn/train_val2.prototxt]
 )
 
 
@@ -32,7 +33,7 @@ def _sgd(row, batch, rate, error):
         name="you_alexnet_bn",
         row=row,
         title=f"You et al. 2017, LARS: AlexNet-BN with SGD at {batch:,} images per update",
-        model=MODEL,
+        model=replace(MODEL, bn_batch=batch // 8),  # [derived] slides 003: 8 GPUs
         global_batch=batch,  # [seed] slides 003
         epochs=128,  # [seed] slides 003
         reference_rate=rate,  # [seed] slides 003
@@ -48,7 +49,7 @@ def _lars(row, batch, rate, error):
         name="you_alexnet_bn",
         row=row,
         title=f"You et al. 2017, LARS: AlexNet-BN with LARS at {batch:,} images per update",
-        model=MODEL,
+        model=replace(MODEL, bn_batch=batch // 8),  # [derived] slides 003: 8 GPUs
         global_batch=batch,  # [seed] slides 003
         reference_rate=rate,  # [derived] slides 003's 0.05, 0.10 and 0.14, times 0.1 / 0.001
         reference_batch=batch,  # [seed] slides 003: each batch has its own rate

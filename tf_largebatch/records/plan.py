@@ -182,7 +182,7 @@ def _loss_line(recipe: Recipe) -> str:
 
 
 def _batch_norm_line(recipe: Recipe, batch: BatchPlan) -> str:
-    if not architectures.get(recipe.model.architecture).norm_tensors:
+    if not architectures.get(recipe.model.architecture).moving_statistics:
         return "none in this network"
     shared = recipe.model.bn_batch or batch.micro_batch
     groups = batch.micro_batch // shared
