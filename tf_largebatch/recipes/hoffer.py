@@ -8,9 +8,10 @@ rate (lb-lr), 54.92 with ghost batch norm (lb-lr-gbn) and 59.5 with as many upda
 
 from dataclasses import replace
 
-from tf_largebatch.recipes import goyal_8k, you_alexnet
+from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
     Expected,
+    ImageNetSpec,
     Miniature,
     ModelSpec,
     Recipe,
@@ -22,8 +23,10 @@ from tf_largebatch.training.command import main
 
 NOTES = (
     "of the paper's rows only AlexNet is here; the others are on MNIST and CIFAR",
-    "rate, decay, epochs and crop of AlexNet are not published",
-    "the gradient's norm, cut at 5 in the authors' code, is not cut",
+    "the total of epochs is not stated: five after the last change, as between the others",
+    "the authors' code drops the decay to 0 at epoch 15 and cuts the gradient's norm at 5; here "
+    "the decay stays, and nothing is cut",
+    "224 pixels at random from a picture whose shorter side is 256: here always 57 % of its area",
     "running statistics move once per update, by the ghosts' mean; the paper's move ghost by ghost",
 )
 
@@ -32,29 +35,36 @@ SB = Recipe(
     row="sb",
     title="Hoffer et al. 2017, train longer: AlexNet at 256 images per update",
     paper="arXiv:1705.08741",
-    data=you_alexnet.SGD_512.data,
+    data=ImageNetSpec(
+        image_size=224,  # [code: eladhoffer/bigBatch models/alexnet.py] RandomCrop
+        min_area=0.574,  # [derived] 224^2 of 256 x 341, a picture of 4 : 3
+        max_area=0.574,  # [derived] as min_area
+        min_aspect=1.0,  # [code: eladhoffer/bigBatch models/alexnet.py] cut out, not stretched
+        max_aspect=1.0,  # [code: the same]
+        eval_short_side=256,  # [code: the same]
+    ),
     model=ModelSpec(
-        architecture="alexnet_bn",  # [unknown] which AlexNet; ghost batch norm needs batch norm
+        architecture="alexnet_owt_bn",  # [code: eladhoffer/bigBatch models/alexnet.py]
         bn_batch=256,  # [unknown] the whole small batch
-        bn_decay=0.9,  # [unknown] PyTorch's default
-        bn_epsilon=1e-5,  # [unknown] PyTorch's default
-        head_std=0.01,  # [unknown] as Krizhevsky et al. 2012, §5
-        dropout=0.5,  # [unknown] as Krizhevsky et al. 2012, §4.2
+        bn_decay=0.9,  # [recall] PyTorch's default
+        bn_epsilon=1e-5,  # [recall] PyTorch's default
+        head_std=0.009,  # [recall] that of PyTorch's default, U(-1, 1) / sqrt(4096)
+        dropout=0.5,  # [code: eladhoffer/bigBatch models/alexnet.py]
     ),
     global_batch=256,  # [recall] the table of AlexNet
-    epochs=100,  # [unknown] past the last drop
-    reference_rate=0.01,  # [unknown] as Krizhevsky et al. 2012, §5
+    epochs=30,  # [unknown] five after the last change
+    reference_rate=0.01,  # [code: eladhoffer/bigBatch models/alexnet.py]
     reference_batch=256,  # [recall] the table of AlexNet
     scaling="none",  # [recall] the table's column LB: the small batch's rate
     optimizer=SGDSpec(
-        momentum=0.9,  # [code: eladhoffer/bigBatch] its regime of ResNet
-        nesterov=False,  # [code: eladhoffer/bigBatch] its regime of ResNet
-        weight_decay=5e-4,  # [unknown] as Krizhevsky et al. 2012, §5
-        exclude_rank_below=0,  # [unknown] no exemption is mentioned
+        momentum=0.9,  # [code: eladhoffer/bigBatch models/alexnet.py]
+        nesterov=False,  # [code: the same]
+        weight_decay=5e-4,  # [code: the same] up to epoch 15
+        exclude_rank_below=0,  # [code: eladhoffer/bigBatch main_gbn.py] all parameters alike
     ),
     schedule=StepsSpec(
-        drop_epochs=(30, 60, 90),  # [code: eladhoffer/bigBatch] its regime of ResNet on ImageNet
-        drop_factor=0.1,  # [code: eladhoffer/bigBatch] its regime of ResNet on ImageNet
+        drop_epochs=(10, 15, 20, 25),  # [code: eladhoffer/bigBatch models/alexnet.py]
+        drop_shares=(0.5, 0.1, 0.05, 0.01),  # [code: the same] 5e-3, 1e-3, 5e-4, 1e-4
     ),
     expected=Expected(42.9, source="table of AlexNet, recalled"),  # [recall] 57.10 %
     notes=NOTES,
@@ -77,7 +87,7 @@ LR = replace(
     LB,
     row="lb-lr",
     title="Hoffer et al. 2017, train longer: AlexNet at 8,192 images, square-root rate",
-    scaling="sqrt",  # the paper
+    scaling="sqrt",  # [code: eladhoffer/bigBatch main_gbn.py] lr_bb_fix
     expected=Expected(46.75, source="table of AlexNet, recalled"),  # [recall] 53.25 %
 )
 
@@ -94,10 +104,10 @@ RA = replace(
     GBN,
     row="lb-lr-gbn-ra",
     title="Hoffer et al. 2017, train longer: AlexNet at 8,192 images, as many updates",
-    epochs=3200,  # [derived] 100 x 8,192 / 256: regime adaptation
+    epochs=960,  # [derived] 30 x 8,192 / 256: regime adaptation
     schedule=replace(
         GBN.schedule,
-        drop_epochs=(960, 1920, 2880),  # [derived] 30, 60 and 90 times 8,192 / 256
+        drop_epochs=(320, 480, 640, 800),  # [derived] 10, 15, 20 and 25 times 8,192 / 256
     ),
     expected=Expected(40.5, source="table of AlexNet, recalled"),  # [recall] 59.5 %
 )
