@@ -7,6 +7,7 @@ import shards
 from commands import run_recipe
 
 SMALL = [
+    "--set=model.architecture=digits_resnet",  # compiles in a quarter of the time
     "--set=global_batch=4",
     "--set=model.bn_batch=4",
     "--set=data.image_size=32",
