@@ -345,7 +345,11 @@ def test_normalization_and_logits_are_float32_under_a_mixed_policy():
         ("alexnet", {"classes": 1}, "`classes` must be at least 2"),
         ("alexnet_bn", {"bn_decay": 1.0}, "`model.bn_decay` must be in"),
         ("inception_resnet_v2", {"image_shape": (74, 75, 3)}, "sides of at least 75"),
-        ("inception_resnet_v2", {"image_shape": (75, 75, 1)}, "images of 3 channels"),
+        (
+            "inception_resnet_v2",
+            {"image_shape": (75, 75, 1), "pixel_mean": (127.5,)},
+            "images of 3 channels",
+        ),
         ("inception_resnet_v2", {"classes": 1}, "`classes` must be at least 2"),
     ],
 )
