@@ -1,7 +1,4 @@
-"""What is said of a network before it is built: sizes, and the tensors exempt from decay.
-
-Standard library only. The tests hold these numbers against the networks of `models`.
-"""
+"""What is said of a network before it is built; tests hold it against the networks of `models`."""
 
 import math
 from dataclasses import dataclass
@@ -76,11 +73,7 @@ ARCHITECTURES = (
 
 
 def get(name: str) -> Architecture:
-    """Returns the architecture of this name.
-
-    Raises:
-        ValueError: no such name.
-    """
+    """Returns the architecture of this name, or raises ValueError."""
     for architecture in ARCHITECTURES:
         if architecture.name == name:
             return architecture

@@ -6,17 +6,14 @@ batch may hold the end of one epoch and the start of the next. An epoch therefor
 update, and "the first update at or after epoch e" is `ceil(e * N / B)`: 90 epochs of ImageNet at
 8,192 are 14,076 updates, as published. Systems that round the updates of each epoch up (16 at
 81,920: 1,440 updates in 90 epochs) set `whole_epochs`.
-
-Standard library only.
 """
 
-import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from tf_largebatch.records.checks import check
+from tf_largebatch.records.checks import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +47,8 @@ class BatchPlan:
     start_epoch: Fraction = Fraction(0)
 
     def __post_init__(self) -> None:
-        self._check_whole("global_batch", "train_examples", "replicas")
+        whole = "a whole number of at least 1"
+        check_fields(self, "", whole, "global_batch", "train_examples", "replicas")
         if self.global_batch % self.replicas:
             raise ValueError(
                 f"`global_batch` must be a multiple of the replicas. Received: "
@@ -59,7 +57,7 @@ class BatchPlan:
             )
         if self.micro_batch is None:
             object.__setattr__(self, "micro_batch", self.replica_batch)
-        self._check_whole("micro_batch")
+        check_fields(self, "", whole, "micro_batch")
         if self.replica_batch % self.micro_batch:
             raise ValueError(
                 f"`micro_batch` must divide the replica batch of {self.replica_batch} "
@@ -67,12 +65,6 @@ class BatchPlan:
                 f"micro_batch={self.micro_batch}. Nearest that do: "
                 f"{_nearest_divisors(self.replica_batch, self.micro_batch)}"
             )
-
-    def _check_whole(self, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            check(whole and value >= 1, name, "a whole number of at least 1", value)
 
     @property
     def replica_batch(self) -> int:
@@ -111,14 +103,9 @@ class BatchPlan:
     def followed_by(self, epoch: float, global_batch: int, micro_batch: int) -> "BatchPlan":
         """Returns the plan of another batch from the first update at or after `epoch` on."""
         update = self.updates_at(epoch)
-        return dataclasses.replace(
-            self,
-            global_batch=global_batch,
-            micro_batch=micro_batch,
-            start_update=update,
-            start_position=self.position_at(update),
-            start_epoch=self._exact_epoch_at(update),
-        )
+        position, start = self.position_at(update), self._exact_epoch_at(update)
+        split = replace(self, global_batch=global_batch, micro_batch=micro_batch)
+        return replace(split, start_update=update, start_position=position, start_epoch=start)
 
     def __str__(self) -> str:
         return (

@@ -4,7 +4,19 @@ import difflib
 import math
 import numbers
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+# A rule in the words of the error, and its test.
+_RULES: dict[str, Callable[[Any], bool]] = {
+    "at least 0": lambda value: value >= 0,
+    "at least 1": lambda value: value >= 1,
+    "above 0": lambda value: value > 0,
+    "above 0 or none": lambda value: value is None or value > 0,
+    "in [0, 1)": lambda value: 0 <= value < 1,
+    "finite": math.isfinite,
+    "a whole number of at least 1": lambda value: type(value) is int and value >= 1,
+}
 
 
 def check(ok: bool, name: str, rule: str, value: object, fix: str = "") -> None:
@@ -14,10 +26,18 @@ def check(ok: bool, name: str, rule: str, value: object, fix: str = "") -> None:
         raise ValueError(f"`{name}` must be {rule}. Received: {name}={value!r}{remedy}")
 
 
-def check_at_least(least: float, **values: float) -> None:
-    """The same for several values with one lower end; a name's first `_` stands for a dot."""
-    for name, value in values.items():
-        check(value >= least, name.replace("_", ".", 1), f"at least {least:g}", value)
+def check_fields(record: object, prefix: str, rule: str, *names: str) -> None:
+    """The same for fields of a record and one of `_RULES`; `prefix` stands before their names."""
+    for name in names:
+        value = getattr(record, name)
+        check(_RULES[rule](value), prefix + name, rule, value)
+
+
+def check_known(record: object, prefix: str, **known: Iterable[str]) -> None:
+    """The same for fields of which each is one of the known texts."""
+    for name, choices in known.items():
+        value = getattr(record, name)
+        check(value in choices, prefix + name, f"one of {', '.join(choices)}", value)
 
 
 def check_number(
@@ -63,8 +83,7 @@ def check_choice(name: str, value: object, choices: Mapping[str, str] | Collecti
 
 def check_sequence(name: str, values: object, fix: str = "") -> tuple[object, ...]:
     """The values of a list or tuple as a tuple."""
-    if not isinstance(values, list | tuple):
-        check(False, name, "a list or a tuple", values, fix)
+    check(isinstance(values, list | tuple), name, "a list or a tuple", values, fix)
     return tuple(values)  # type: ignore[arg-type]
 
 

@@ -1,19 +1,30 @@
 """Data sets and what is done to their images."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-from tf_largebatch.records.checks import check, check_at_least
+from tf_largebatch.records.checks import check, check_fields, check_known
 from tf_largebatch.records.datasets import DATASETS
+
+SMALL_IMAGES = ("cifar10", "fashion_mnist", "mnist")
+_MIXING = ("mixup_alpha", "cutmix_alpha")
+
+
+class _Mixing:
+    mixup_alpha: float
+    cutmix_alpha: float = 0.0
+
+    @property
+    def mixes(self) -> bool:
+        """Whether training images are mixed, so that labels are probabilities."""
+        return self.mixup_alpha > 0 or self.cutmix_alpha > 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageNetSpec:
+class ImageNetSpec(_Mixing):
     """ImageNet from TFRecord shards, cropped at random for training (recipes differ in the ranges).
 
     Attributes:
-        name: always "imagenet2012".
         image_size: side of the square the model sees, pixels.
         min_area, max_area: range of the crop's share of the picture's area.
         min_aspect, max_aspect: range of the crop's width / height.
@@ -54,58 +65,32 @@ class ImageNetSpec:
         check(self.image_size >= 32, "data.image_size", "at least 32", self.image_size)
         check(0 < self.min_area <= self.max_area, "data.min_area", "in (0, max]", self.min_area)
         check(self.max_area <= 1, "data.max_area", "at most 1", self.max_area)
-        check(
-            0 < self.min_aspect <= self.max_aspect,
-            "data.min_aspect",
-            "in (0, data.max_aspect]",
-            self.min_aspect,
-        )
-        for name, known in (
-            ("interpolation", ("bilinear", "bicubic")),
-            ("eval_crop", ("short_side", "square")),
-        ):
-            value = getattr(self, name)
-            check(value in known, f"data.{name}", f"one of {', '.join(known)}", value)
-        check(self.eval_side >= 32, "data.eval_image_size", "at least 32", self.eval_side)
-        check(
-            self.eval_short_side >= self.eval_side,
-            "data.eval_short_side",
-            f"at least the side of the square at evaluation ({self.eval_side})",
-            self.eval_short_side,
-        )
-        check(
-            self.eval_image_size is None or not self.plain_last_epochs,
-            "data.plain_last_epochs",
-            "0 where evaluation has a size of its own",
-            self.plain_last_epochs,
-        )
+        aspect, known = self.min_aspect, ("bilinear", "bicubic")
+        in_order = 0 < aspect <= self.max_aspect
+        check(in_order, "data.min_aspect", "in (0, data.max_aspect]", aspect)
+        check_known(self, "data.", interpolation=known, eval_crop=("short_side", "square"))
+        side, short_side, plain = self.eval_side, self.eval_short_side, self.plain_last_epochs
+        check(side >= 32, "data.eval_image_size", "at least 32", side)
+        rule = f"at least the side of the square at evaluation ({side})"
+        check(short_side >= side, "data.eval_short_side", rule, short_side)
+        rule = "0 where evaluation has a size of its own"
+        fits = self.eval_image_size is None or not plain
+        check(fits, "data.plain_last_epochs", rule, plain)
         check(0 <= self.color_jitter <= 1, "data.color_jitter", "in 0..1", self.color_jitter)
-        check_at_least(
-            0,
-            data_lighting_std=self.lighting_std,
-            data_plain_last_epochs=self.plain_last_epochs,
-            data_randaugment_magnitude=self.randaugment_magnitude,
-            data_mixup_alpha=self.mixup_alpha,
-            data_cutmix_alpha=self.cutmix_alpha,
-        )
+        check_fields(self, "data.", "at least 0", "lighting_std", "plain_last_epochs")
+        check_fields(self, "data.", "at least 0", "randaugment_magnitude", *_MIXING)
 
     @property
     def eval_side(self) -> int:
         """Side of the square at evaluation, pixels."""
         return self.image_size if self.eval_image_size is None else self.eval_image_size
 
-    @property
-    def mixes(self) -> bool:
-        """Whether training images are mixed, so that labels are probabilities."""
-        return self.mixup_alpha > 0 or self.cutmix_alpha > 0
-
 
 @dataclass(frozen=True, kw_only=True)
-class DigitsSpec:
+class DigitsSpec(_Mixing):
     """scikit-learn's handwritten digits: 1797 real images of 8 x 8 that need no download.
 
     Attributes:
-        name: always "digits".
         shift: largest shift of a training image along each axis, pixels.
         noise: standard deviation of the Gaussian noise on training images, of pixels in 0..1.
         plain_last_epochs: train without both for this many last epochs.
@@ -121,26 +106,15 @@ class DigitsSpec:
     def __post_init__(self) -> None:
         whole = isinstance(self.shift, int) and 0 <= self.shift <= 7
         check(whole, "data.shift", "a whole number in 0..7", self.shift)
-        check(math.isfinite(self.noise), "data.noise", "finite", self.noise)
-        check_at_least(
-            0,
-            data_noise=self.noise,
-            data_plain_last_epochs=self.plain_last_epochs,
-            data_mixup_alpha=self.mixup_alpha,
-        )
-
-    @property
-    def mixes(self) -> bool:
-        """Whether training images are mixed, so that labels are probabilities."""
-        return self.mixup_alpha > 0
+        check_fields(self, "data.", "finite", "noise")
+        check_fields(self, "data.", "at least 0", "noise", "plain_last_epochs", "mixup_alpha")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmallImagesSpec:
+class SmallImagesSpec(_Mixing):
     """CIFAR-10, Fashion-MNIST or MNIST: from a folder, or downloaded where none is given.
 
     Attributes:
-        name: which.
         shift: largest shift of a training image along each axis, zeros moving in, pixels; the same
             as padding by so many and cropping at random.
         flip: mirror half of the training images.
@@ -157,22 +131,11 @@ class SmallImagesSpec:
     cutmix_alpha: float = 0.0
 
     def __post_init__(self) -> None:
-        known = ("cifar10", "fashion_mnist", "mnist")
-        check(self.name in known, "data.name", f"one of {', '.join(known)}", self.name)
+        check_known(self, "data.", name=SMALL_IMAGES)
         most = (DATASETS[self.name].image_shape or (1,))[0] - 1
         whole = isinstance(self.shift, int) and 0 <= self.shift <= most
         check(whole, "data.shift", f"a whole number in 0..{most}", self.shift)
-        check_at_least(
-            0,
-            data_plain_last_epochs=self.plain_last_epochs,
-            data_mixup_alpha=self.mixup_alpha,
-            data_cutmix_alpha=self.cutmix_alpha,
-        )
-
-    @property
-    def mixes(self) -> bool:
-        """Whether training images are mixed, so that labels are probabilities."""
-        return self.mixup_alpha > 0 or self.cutmix_alpha > 0
+        check_fields(self, "data.", "at least 0", "plain_last_epochs", *_MIXING)
 
 
 DataSpec = ImageNetSpec | DigitsSpec | SmallImagesSpec
@@ -180,7 +143,5 @@ DataSpec = ImageNetSpec | DigitsSpec | SmallImagesSpec
 DATA_SPECS: dict[str, type[DataSpec]] = {
     "imagenet2012": ImageNetSpec,
     "digits": DigitsSpec,
-    "cifar10": SmallImagesSpec,
-    "fashion_mnist": SmallImagesSpec,
-    "mnist": SmallImagesSpec,
+    **dict.fromkeys(SMALL_IMAGES, SmallImagesSpec),
 }

@@ -1,7 +1,4 @@
-"""The sizes of the data sets, known without opening them; what a network must know of images.
-
-Standard library only.
-"""
+"""The sizes of the data sets, known without opening them; what a network must know of images."""
 
 import math
 from dataclasses import dataclass
@@ -48,18 +45,9 @@ class ImageFacts:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class DatasetFacts:
-    """Exact sizes of one data set.
-
-    Attributes:
-        title: as a reader knows it.
-        train_examples: training images.
-        eval_examples: validation (or test) images, each counted once per evaluation.
-        classes: number of labels.
-        image_shape: (height, width, channels) as a recipe's model sees it; None where the recipe
-            chooses the size.
-    """
+    """Exact sizes of one data set; `image_shape` is None where the recipe chooses the size."""
 
     title: str
     train_examples: int
@@ -69,39 +57,10 @@ class DatasetFacts:
 
 
 DATASETS = {
-    "imagenet2012": DatasetFacts(
-        title="ImageNet (ILSVRC 2012)",
-        train_examples=1_281_167,
-        eval_examples=50_000,
-        classes=1000,
-        image_shape=None,
-    ),
-    "digits": DatasetFacts(
-        title="scikit-learn digits",
-        train_examples=1280,  # ours: of 1797, so that 5 batches of 256 are one epoch
-        eval_examples=517,
-        classes=10,
-        image_shape=(8, 8, 1),
-    ),
-    "cifar10": DatasetFacts(
-        title="CIFAR-10",
-        train_examples=50_000,
-        eval_examples=10_000,
-        classes=10,
-        image_shape=(32, 32, 3),
-    ),
-    "fashion_mnist": DatasetFacts(
-        title="Fashion-MNIST",
-        train_examples=60_000,
-        eval_examples=10_000,
-        classes=10,
-        image_shape=(28, 28, 1),
-    ),
-    "mnist": DatasetFacts(
-        title="MNIST",
-        train_examples=60_000,
-        eval_examples=10_000,
-        classes=10,
-        image_shape=(28, 28, 1),
-    ),
+    "imagenet2012": DatasetFacts("ImageNet (ILSVRC 2012)", 1_281_167, 50_000, 1000, None),
+    # ours: 1280 of 1797 digits, so that 5 batches of 256 are one epoch
+    "digits": DatasetFacts("scikit-learn digits", 1280, 517, 10, (8, 8, 1)),
+    "cifar10": DatasetFacts("CIFAR-10", 50_000, 10_000, 10, (32, 32, 3)),
+    "fashion_mnist": DatasetFacts("Fashion-MNIST", 60_000, 10_000, 10, (28, 28, 1)),
+    "mnist": DatasetFacts("MNIST", 60_000, 10_000, 10, (28, 28, 1)),
 }

@@ -1,11 +1,10 @@
 """The network and the loss."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from tf_largebatch.records import architectures
-from tf_largebatch.records.checks import check, check_at_least
+from tf_largebatch.records.checks import check, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +36,12 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         architectures.get(self.architecture)
-        check(math.isfinite(self.last_gamma), "model.last_gamma", "finite", self.last_gamma)
-        check(
-            self.bn_batch is None or self.bn_batch >= 2,
-            "model.bn_batch",
-            "at least 2 or none",
-            self.bn_batch,
-        )
-        check(0 <= self.bn_decay < 1, "model.bn_decay", "in [0, 1)", self.bn_decay)
-        check(self.bn_epsilon > 0, "model.bn_epsilon", "above 0", self.bn_epsilon)
-        check_at_least(
-            0, model_bn_recompute_images=self.bn_recompute_images, model_head_std=self.head_std
-        )
-        check(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
+        check_fields(self, "model.", "finite", "last_gamma")
+        shared = self.bn_batch
+        check(shared is None or shared >= 2, "model.bn_batch", "at least 2 or none", shared)
+        check_fields(self, "model.", "in [0, 1)", "bn_decay", "dropout")
+        check_fields(self, "model.", "above 0", "bn_epsilon")
+        check_fields(self, "model.", "at least 0", "bn_recompute_images", "head_std")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +58,4 @@ class LossSpec:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        check(
-            0 <= self.label_smoothing < 1, "loss.label_smoothing", "in [0, 1)", self.label_smoothing
-        )
+        check_fields(self, "loss.", "in [0, 1)", "label_smoothing")

@@ -1,31 +1,20 @@
-"""Update rules."""
+"""Update rules: each has the fields of the class of `optimizers` in its first line.
+
+Tensors of a lower rank than `exclude_rank_below` have neither weight decay nor a trust ratio (2:
+biases and batch norm have not).
+"""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from tf_largebatch.records.checks import check, check_at_least
+from tf_largebatch.records.checks import check_fields
 
-
-def _check_common(spec: Any) -> None:
-    decay, rank = spec.weight_decay, spec.exclude_rank_below
-    check_at_least(0, optimizer_weight_decay=decay, optimizer_exclude_rank_below=rank)
-
-
-def _check_momentum(spec: Any) -> None:
-    check(0 <= spec.momentum < 1, "optimizer.momentum", "in [0, 1)", spec.momentum)
-    _check_common(spec)
+_COMMON = ("weight_decay", "exclude_rank_below")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SGDSpec:
-    """Momentum SGD with the rate outside the velocity (arXiv:1706.02677 eq. 9).
-
-    Attributes:
-        momentum: decay of the velocity per update.
-        nesterov: look ahead by one momentum step.
-        weight_decay: L2 coefficient inside the gradient.
-        exclude_rank_below: tensors of lower rank have no decay (2: biases and batch norm).
-    """
+    """`MomentumSGD`: the rate outside the velocity (arXiv:1706.02677 eq. 9)."""
 
     momentum: float = 0.9
     nesterov: bool = False
@@ -33,23 +22,13 @@ class SGDSpec:
     exclude_rank_below: int = 2
 
     def __post_init__(self) -> None:
-        _check_momentum(self)
+        check_fields(self, "optimizer.", "in [0, 1)", "momentum")
+        check_fields(self, "optimizer.", "at least 0", *_COMMON)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LARSSpec:
-    """LARS (arXiv:1708.03888 Algorithm 1): momentum SGD with a rate per tensor.
-
-    Attributes:
-        momentum: decay of the velocity per update.
-        nesterov: look ahead by one momentum step.
-        weight_decay: L2 coefficient inside the update.
-        trust_coefficient: the paper's eta.
-        epsilon: added to the denominator of the ratio.
-        momentum_placement: "inside" (the rate in the velocity: the paper), "outside" or "update".
-        decay_in_norm: "sum" for |g| + decay |w| (the paper), "combined" for |g + decay w|.
-        exclude_rank_below: tensors of lower rank have no decay and no ratio.
-    """
+    """`LARS` (arXiv:1708.03888 Algorithm 1): momentum SGD with a rate per tensor."""
 
     momentum: float = 0.9
     nesterov: bool = False
@@ -61,25 +40,14 @@ class LARSSpec:
     exclude_rank_below: int = 2
 
     def __post_init__(self) -> None:
-        _check_momentum(self)
-        trust = self.trust_coefficient
-        check(trust > 0, "optimizer.trust_coefficient", "above 0", trust)
-        check_at_least(0, optimizer_epsilon=self.epsilon)
+        check_fields(self, "optimizer.", "in [0, 1)", "momentum")
+        check_fields(self, "optimizer.", "above 0", "trust_coefficient")
+        check_fields(self, "optimizer.", "at least 0", "epsilon", *_COMMON)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LAMBSpec:
-    """LAMB (arXiv:1904.00962 Algorithm 2): Adam with a trust ratio per tensor.
-
-    Attributes:
-        beta_1: decay of the first moment per update.
-        beta_2: decay of the second moment.
-        epsilon: added to the root of the second moment.
-        weight_decay: added to the update, inside the ratio.
-        bias_correction: of both moments.
-        global_clipnorm: limit of the gradient's norm over all tensors; None for none.
-        exclude_rank_below: tensors of lower rank have no decay and no ratio.
-    """
+    """`LAMB` (arXiv:1904.00962 Algorithm 2): Adam with a trust ratio per tensor."""
 
     beta_1: float = 0.9
     beta_2: float = 0.999
@@ -90,28 +58,19 @@ class LAMBSpec:
     exclude_rank_below: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("beta_1", "beta_2"):
-            value = getattr(self, name)
-            check(0 <= value < 1, f"optimizer.{name}", "in [0, 1)", value)
-        check(self.epsilon > 0, "optimizer.epsilon", "above 0", self.epsilon)
-        limit = self.global_clipnorm
-        check(limit is None or limit > 0, "optimizer.global_clipnorm", "above 0 or none", limit)
-        _check_common(self)
+        check_fields(self, "optimizer.", "in [0, 1)", "beta_1", "beta_2")
+        check_fields(self, "optimizer.", "above 0", "epsilon")
+        check_fields(self, "optimizer.", "above 0 or none", "global_clipnorm")
+        check_fields(self, "optimizer.", "at least 0", *_COMMON)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RMSpropSGDSpec:
-    """RMSprop that turns into momentum SGD (Akiba et al. 2017, arXiv:1711.04325 §3.1).
+    """`RMSpropSGD`: RMSprop that turns into SGD (Akiba et al. 2017, arXiv:1711.04325 §3.1).
 
     Attributes:
         center_epochs: where the ramp has reached one half.
         period_epochs: twice the length of its linear part.
-        rmsprop_learning_rate: rate of the RMSprop part.
-        momentum: decay of the velocity per update.
-        rho: decay of the second moment.
-        epsilon: added to its root.
-        weight_decay: L2 coefficient inside the gradient.
-        exclude_rank_below: tensors of lower rank have no decay.
     """
 
     center_epochs: float
@@ -124,12 +83,10 @@ class RMSpropSGDSpec:
     exclude_rank_below: int = 2
 
     def __post_init__(self) -> None:
-        _check_momentum(self)
-        center, rate = self.center_epochs, self.rmsprop_learning_rate
-        check_at_least(0, optimizer_center_epochs=center, optimizer_rmsprop_learning_rate=rate)
-        check(0 <= self.rho < 1, "optimizer.rho", "in [0, 1)", self.rho)
-        for name in ("period_epochs", "epsilon"):
-            check(getattr(self, name) > 0, f"optimizer.{name}", "above 0", getattr(self, name))
+        at_least_0 = ("center_epochs", "rmsprop_learning_rate", *_COMMON)
+        check_fields(self, "optimizer.", "in [0, 1)", "momentum", "rho")
+        check_fields(self, "optimizer.", "at least 0", *at_least_0)
+        check_fields(self, "optimizer.", "above 0", "period_epochs", "epsilon")
 
 
 OptimizerSpec = SGDSpec | LARSSpec | LAMBSpec | RMSpropSGDSpec

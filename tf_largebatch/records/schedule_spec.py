@@ -5,7 +5,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from tf_largebatch.records.checks import check, check_at_least
+from tf_largebatch.records.checks import check, check_fields
 
 Milestone = tuple[float, float, str]  # epoch, rate, what happens there
 
@@ -28,8 +28,8 @@ class WarmupSpec:
     warmup_power: float | None = None
 
     def __post_init__(self) -> None:
-        epochs, rate, power = self.warmup_epochs, self.warmup_start_rate, self.warmup_power
-        check_at_least(0, schedule_warmup_epochs=epochs, schedule_warmup_start_rate=rate)
+        check_fields(self, "schedule.", "at least 0", "warmup_epochs", "warmup_start_rate")
+        power = self.warmup_power
         fits = (power is None) == (self.warmup_shape != "power")
         rule = 'given with the shape "power", and only then'
         check(fits, "schedule.warmup_power", rule, power)
@@ -50,22 +50,12 @@ class WarmupSpec:
 
     def check_epochs(self, epochs: float) -> None:
         """Checks that the course ends within `epochs`."""
-        last = self.last_epoch
+        times = (v if isinstance(v, tuple) else (v,) for v in self._times().values())
+        last = max(itertools.chain(*times))
         check(last <= epochs, "epochs", f"at least the schedule's last change ({last:g})", epochs)
 
-    @property
-    def last_epoch(self) -> float:
-        """Where the course changes last, as far as it states it."""
-        times = (v if isinstance(v, tuple) else (v,) for v in self._times().values())
-        return float(max(itertools.chain(*times)))
-
     def milestones(self, peak_rate: float, epochs: float) -> list[Milestone]:
-        """Returns where the rate changes its course.
-
-        Args:
-            peak_rate: the rate after the warmup.
-            epochs: length of the training.
-        """
+        """Returns where the rate, `peak_rate` after the warmup, changes its course."""
         if not self.warmup_epochs:
             return [(0.0, peak_rate, "no warmup")]
         # A batch below the reference batch has a peak below the rate that the paper starts from.
@@ -145,10 +135,8 @@ class PolynomialSpec(WarmupSpec):
     extra_updates: int = 0
 
     def __post_init__(self) -> None:
-        check(self.power > 0, "schedule.power", "above 0", self.power)
-        check_at_least(
-            0, schedule_end_rate=self.end_rate, schedule_extra_updates=self.extra_updates
-        )
+        check_fields(self, "schedule.", "above 0", "power")
+        check_fields(self, "schedule.", "at least 0", "end_rate", "extra_updates")
         super().__post_init__()
         warmup, end = self.warmup_epochs, self.end_epoch
         rule = f"after the warmup ({warmup:g})"
@@ -163,7 +151,9 @@ class PolynomialSpec(WarmupSpec):
     def _after_warmup(self, peak_rate: float, epochs: float) -> float:
         if not self.whole_run:
             return peak_rate
-        left = 1.0 - self.warmup_epochs / (self.end_epoch or epochs)
+        return self._rate(peak_rate, 1.0 - self.warmup_epochs / (self.end_epoch or epochs))
+
+    def _rate(self, peak_rate: float, left: float) -> float:
         return float(self.end_rate + (peak_rate - self.end_rate) * left**self.power)
 
     def milestones(self, peak_rate: float, epochs: float) -> list[Milestone]:
@@ -172,8 +162,7 @@ class PolynomialSpec(WarmupSpec):
         end = self.end_epoch or epochs
         begin = 0.0 if self.whole_run else self.warmup_epochs
         middle = max((begin + end) / 2, self.warmup_epochs)
-        left = (end - middle) / (end - begin)
-        rate = self.end_rate + (peak_rate - self.end_rate) * left**self.power
+        rate = self._rate(peak_rate, (end - middle) / (end - begin))
         points.append((middle, rate, f"on a polynomial of power {self.power:g}"))
         if self.end_epoch is not None:
             points.append((end, self.end_rate, "stays there"))
@@ -182,16 +171,12 @@ class PolynomialSpec(WarmupSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class CosineSpec(WarmupSpec):
-    """Half a cosine from the end of the warmup to the end of training (arXiv:1608.03983).
+    """Half a cosine from the end of the warmup to the end of training (arXiv:1608.03983)."""
 
-    Attributes:
-        end_rate: of the last update.
-    """
-
-    end_rate: float = 0.0
+    end_rate: float = 0.0  # of the last update
 
     def __post_init__(self) -> None:
-        check_at_least(0, schedule_end_rate=self.end_rate)
+        check_fields(self, "schedule.", "at least 0", "end_rate")
         super().__post_init__()
 
     def milestones(self, peak_rate: float, epochs: float) -> list[Milestone]:
