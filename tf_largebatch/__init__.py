@@ -30,27 +30,11 @@ if TYPE_CHECKING:
     from tf_largebatch.training.keras_fit import DistributedFit
     from tf_largebatch.training.workers.cluster import report_ready
 
-__all__ = [
-    "LAMB",
-    "LARS",
-    "BatchPhases",
-    "BatchPlan",
-    "Constant",
-    "Cosine",
-    "DistributedFit",
-    "Exponential",
-    "GhostBatchNormalization",
-    "MomentumSGD",
-    "NoiseScaleScalars",
-    "Polynomial",
-    "RMSpropSGD",
-    "Scaled",
-    "Steps",
-    "TensorBoardScalars",
-    "Warmup",
-    "__version__",
-    "report_ready",
-]
+__all__ = ["LAMB", "LARS", "MomentumSGD", "RMSpropSGD", "GhostBatchNormalization", "BatchPlan"]
+__all__ += ["BatchPhases", "Constant", "Cosine", "Exponential"]
+__all__ += ["Polynomial", "Scaled", "Steps", "Warmup"]
+__all__ += ["DistributedFit", "NoiseScaleScalars", "TensorBoardScalars", "report_ready"]
+__all__ += ["__version__"]
 
 # Commands under the names that they had: python -m tf_largebatch.launch, diagnose, compare.
 __path__.append(str(Path(__file__).with_name("old_names")))
@@ -62,17 +46,6 @@ if not TYPE_CHECKING:  # a name that is not there is an error for type checkers 
         match name:
             case "LAMB" | "LARS" | "MomentumSGD" | "RMSpropSGD":
                 from tf_largebatch import optimizers as room
-            case (
-                "BatchPhases"
-                | "Constant"
-                | "Cosine"
-                | "Exponential"
-                | "Polynomial"
-                | "Scaled"
-                | "Steps"
-                | "Warmup"
-            ):
-                from tf_largebatch import schedules as room
             case "DistributedFit":
                 from tf_largebatch.training import keras_fit as room
             case "report_ready":
@@ -83,6 +56,8 @@ if not TYPE_CHECKING:  # a name that is not there is an error for type checkers 
                 from tf_largebatch.models import ghost_batchnorm as room
             case "NoiseScaleScalars" | "TensorBoardScalars":
                 from tf_largebatch.review import tensorboard as room
+            case _ if name in __all__:
+                from tf_largebatch import schedules as room
             case _:
                 raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(room, name)

@@ -29,10 +29,9 @@ NEXT = """
 first:      python -m tf_largebatch.recipes.goyal_8k           a miniature, minutes on a laptop
 run one:    python -m tf_largebatch.recipes.NAME [--row ROW] [--data DIR]
 look first: python -m tf_largebatch plan NAME"""
-RUNGS = (
-    "here:       plan = numbers held against the paper's by tests, mini = miniature run, "
-    "full = ImageNet (none yet)"
-)
+RUNGS = """\
+here:       plan = numbers held against the paper's by tests, mini = miniature run, \
+full = ImageNet (none yet)"""
 
 
 def recipe_modules() -> dict[str, ModuleType]:
@@ -90,11 +89,7 @@ def load_recipes() -> list[Recipe]:
 
 
 def find_recipe(name: str) -> ModuleType:
-    """Returns a recipe's module.
-
-    Raises:
-        InputError: there is none of this name; names the nearest.
-    """
+    """Returns a recipe's module; InputError where there is none of this name."""
     modules = recipe_modules()
     return modules[choose(name, modules, "the recipe")]
 
@@ -144,17 +139,16 @@ def _parser() -> Parser:
 
 
 def _show(arguments: argparse.Namespace) -> None:
+    name = arguments.command
     if arguments.json:
         _list(arguments)
-    elif arguments.command is None:
+    elif name is None:
         _parser().print_help()
+    elif name in recipe_modules():
+        run = f"python -m tf_largebatch.recipes.{name}"
+        raise InputError(f"{name} is a recipe. Run it with {run}")
     else:
-        if arguments.command in recipe_modules():
-            raise InputError(
-                f"{arguments.command} is a recipe. Run it with python -m "
-                f"tf_largebatch.recipes.{arguments.command}"
-            )
-        choose(arguments.command, COMMANDS, "COMMAND")
+        choose(name, COMMANDS, "COMMAND")
 
 
 def _list_parser(program: str) -> Parser:
@@ -186,18 +180,16 @@ def _plan_parser() -> Parser:
 
 def _plan(arguments: argparse.Namespace, rest: list[str]) -> None:
     module = find_recipe(arguments.name)
-    from tf_largebatch.training.command import main as run_recipe
+    from tf_largebatch.training.command import main as run
 
     rows = getattr(module, "ROWS", None)
-    run_recipe(module.RECIPE, module.MINIATURE, [*rest, "--plan"], rows=rows)
+    run(module.RECIPE, module.MINIATURE, [*rest, "--plan"], rows=rows)
 
 
 def _study_parser() -> Parser:
-    parser = Parser(
-        prog=f"{PROGRAM} study",
-        usage="%(prog)s [NAME [arguments]]",
-        description=f"Runs {COMMANDS['study']}; without a name lists the studies.",
-    )
+    text = f"Runs {COMMANDS['study']}; without a name lists the studies."
+    usage = "%(prog)s [NAME [arguments]]"
+    parser = Parser(prog=f"{PROGRAM} study", usage=usage, description=text)
     parser.add_argument("name", nargs="?", metavar="NAME", help="of the study")
     return parser
 

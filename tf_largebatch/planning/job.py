@@ -4,7 +4,7 @@
     tf-largebatch job mlperf --row sony-v0.6-46080 --on kubernetes --workers 8 | kubectl apply -f -
 
 Workers and GPUs must split the batch as the recipe allows, which is checked first: what is printed
-starts. Standard library only.
+starts.
 """
 
 import argparse
@@ -19,13 +19,8 @@ from tf_largebatch.records.recipe import Recipe
 
 GPUS_PER_WORKER = 8
 AUTO = "auto"  # the largest micro-batch that fits
-WRITERS = {
-    "local": job_texts.local,
-    "slurm": job_texts.slurm,
-    "kubernetes": job_texts.kubernetes,
-    "kubeflow": job_texts.kubeflow,
-    "tpu": job_texts.tpu,
-}
+_MACHINES = (job_texts.local, job_texts.slurm, job_texts.kubernetes, job_texts.kubeflow)
+WRITERS = {writer.__name__: writer for writer in (*_MACHINES, job_texts.tpu)}
 
 
 # Of a recipe's name: the row that runs without --row, and all rows of a family.
@@ -33,17 +28,11 @@ Find = Callable[[str], tuple[Recipe, Mapping[str, Recipe]]]
 
 
 def main(find: Find, argv: Sequence[str] | None = None) -> None:
-    """Prints the text and exits: 0 done, 2 wrong input.
-
-    Args:
-        find: a recipe's module by its name; raises InputError where there is none.
-        argv: arguments; None for those of the process.
-    """
-    run_command(make_parser(), lambda arguments: print(write(find, arguments), end=""), argv)
+    """Prints the text and exits: 0 done, 2 wrong input."""
+    run_command(_parser(), lambda arguments: print(write(find, arguments), end=""), argv)
 
 
-def make_parser() -> Parser:
-    """Returns the flags."""
+def _parser() -> Parser:
     parser = Parser(
         prog="python -m tf_largebatch job",
         description="Prints the script or manifest that runs a recipe as published on a machine.",
@@ -53,59 +42,31 @@ def make_parser() -> Parser:
     add("name", metavar="NAME", help="of the recipe, as `list` shows it")
     add("--row", metavar="ROW", help="of a family of recipes (default: its first)")
     add("--on", required=True, metavar="WHERE", help=f"one of {', '.join(WRITERS)}")
-    add(
-        "--workers",
-        type=number(int, 1),
-        metavar="N",
-        help="processes, one a node; a TPU has none (default: 1)",
-    )
-    add(
-        "--gpus",
-        type=number(int, 1),
-        metavar="G",
-        help=f"of each worker (default: {GPUS_PER_WORKER}; on local all there are)",
-    )
-    add(
-        "--micro-batch",
-        type=number(int, 1, word=AUTO),
-        metavar="N",
-        help="images per GPU per forward pass (default: the recipe's; on local auto, the largest "
-        "that fits)",
-    )
-    add(
-        "--data",
-        metavar="DIR",
-        help="folder of ImageNet TFRecord shards (default: $DATA of the script, /data of the "
-        "manifest)",
-    )
-    add(
-        "--run-dir",
-        metavar="DIR",
-        help="that all workers share (default: $RUN_DIR of the script, /runs/NAME of the manifest)",
-    )
-    add(
-        "--image",
-        default="YOUR_IMAGE",
-        help="of the containers on kubernetes and kubeflow, with tf_largebatch in it "
-        "(default: %(default)s)",
-    )
+    count, auto = number(int, 1), number(int, 1, word=AUTO)
+    text = "processes, one a node; a TPU has none (default: 1)"
+    add("--workers", type=count, metavar="N", help=text)
+    text = f"of each worker (default: {GPUS_PER_WORKER}; on local all there are)"
+    add("--gpus", type=count, metavar="G", help=text)
+    text = "the recipe's; on local auto, the largest that fits"
+    text = f"images per GPU per forward pass (default: {text})"
+    add("--micro-batch", type=auto, metavar="N", help=text)
+    text = "$DATA of the script, /data of the manifest"
+    add("--data", metavar="DIR", help=f"folder of ImageNet TFRecord shards (default: {text})")
+    text = "$RUN_DIR of the script, /runs/NAME of the manifest"
+    add("--run-dir", metavar="DIR", help=f"that all workers share (default: {text})")
+    text = "of the containers on kubernetes and kubeflow, with tf_largebatch in it"
+    add("--image", default="YOUR_IMAGE", help=f"{text} (default: %(default)s)")
     return parser
 
 
 def write(find: Find, arguments: argparse.Namespace) -> str:
-    """Returns the text that the arguments ask for.
-
-    Raises:
-        InputError: no such recipe, row or machine, or workers and GPUs that cannot split the batch.
-    """
+    """Returns the text that the arguments ask for."""
     on = choose(arguments.on, WRITERS, "--on")
     recipe, rows = find(arguments.name)
     if arguments.row is not None:
         if not rows:
-            raise InputError(
-                f"--row is for a family of recipes. Received: --row {arguments.row} for "
-                f"{arguments.name}, which has one row alone. Leave it out"
-            )
+            given = f"--row {arguments.row} for {arguments.name}, which has one row alone"
+            raise InputError(f"--row is for a family of recipes. Received: {given}. Leave it out")
         recipe = rows[choose(arguments.row, rows, "--row")]
     if on == "tpu" and (arguments.workers or arguments.gpus):
         flag = "--workers" if arguments.workers else "--gpus"
@@ -118,7 +79,7 @@ def write(find: Find, arguments: argparse.Namespace) -> str:
     micro_batch = arguments.micro_batch or (AUTO if on == "local" else None)
     update = None
     if gpus is not None:
-        fixed = micro_batch if isinstance(micro_batch, int) else None
+        fixed = None if micro_batch == AUTO else arguments.micro_batch
         plan = check_split(recipe, workers, gpus, fixed)
         update = str(plan)
         if micro_batch == AUTO:
@@ -140,29 +101,24 @@ def write(find: Find, arguments: argparse.Namespace) -> str:
 def check_split(
     recipe: Recipe, workers: int, gpus: int, micro_batch: int | None = None
 ) -> BatchPlan:
-    """Returns how an update is spread over all GPUs.
-
-    Args:
-        recipe: whose batch.
-        workers: processes.
-        gpus: of each.
-        micro_batch: images per GPU per forward pass; None takes the recipe's.
+    """Returns how an update is spread over all GPUs, `gpus` of each worker.
 
     Raises:
         InputError: the batch or the batch-norm batch does not divide; names the nearest that do.
     """
+    all_gpus = workers * gpus
     try:
-        return recipe.batch_plan(replicas=workers * gpus, micro_batch=micro_batch)
+        return recipe.batch_plan(replicas=all_gpus, micro_batch=micro_batch)
     except ValueError as error:
         reason = str(error).rstrip(".")
-    fits = [n for n in _divisors(recipe.global_batch) if _splits(recipe, n, micro_batch)]
-    could = [f"--workers {n // gpus}" for n in _around(fits, workers * gpus, gpus)]
-    could += [f"--gpus {n // workers}" for n in _around(fits, workers * gpus, workers)]
+    divisors = [n for n in range(1, recipe.global_batch + 1) if recipe.global_batch % n == 0]
+    fits = [n for n in divisors if _splits(recipe, n, micro_batch)]
+    could = [f"--workers {n // gpus}" for n in _around(fits, all_gpus, gpus)]
+    could += [f"--gpus {n // workers}" for n in _around(fits, all_gpus, workers)]
     remedy = f"Nearest that do: {', '.join(could)}" if could else "No other number of them does"
-    raise InputError(
-        f"--workers x --gpus must split the batch of {recipe.label}. Received: {workers} x {gpus} "
-        f"= {workers * gpus} GPUs ({reason}). {remedy}"
-    )
+    given = f"{workers} x {gpus} = {all_gpus} GPUs ({reason})"
+    rule = f"--workers x --gpus must split the batch of {recipe.label}"
+    raise InputError(f"{rule}. Received: {given}. {remedy}")
 
 
 def _splits(recipe: Recipe, gpus: int, micro_batch: int | None) -> bool:
@@ -171,10 +127,6 @@ def _splits(recipe: Recipe, gpus: int, micro_batch: int | None) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _divisors(number: int) -> list[int]:
-    return [n for n in range(1, number + 1) if number % n == 0]
 
 
 def _around(fits: list[int], wanted: int, factor: int) -> list[int]:

@@ -1,7 +1,7 @@
 """The texts of `tf-largebatch job`: a script or a manifest for each kind of machine.
 
 All end in the recipe's own command. None but `local` has been run by this project, and each says
-so in its head. Standard library only.
+so in its head.
 """
 
 import json

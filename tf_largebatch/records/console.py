@@ -1,7 +1,4 @@
-"""What all command lines share: how a command ends, and numbers that say their range.
-
-Standard library only.
-"""
+"""What all command lines share: how a command ends, and numbers that say their range."""
 
 import argparse
 import contextlib
@@ -33,11 +30,7 @@ class Parser(argparse.ArgumentParser):
 
 @dataclasses.dataclass
 class End:
-    """How a command ends.
-
-    Attributes:
-        status: the exit status.
-    """
+    """How a command ends: its exit status."""
 
     status: int = 0
 
@@ -49,14 +42,22 @@ def ending(parser: Parser) -> Iterator[End]:
     Status 2: an `InputError`, as one line. 4: a worker is gone (a `WorkerLostError`). 128 + n:
     signal n asked for an end (a `StoppedError`, Ctrl-C), or nobody reads the output any more
     (`| head`).
-
-    Args:
-        parser: of the command's flags.
     """
     end = End()
     try:
-        with _answered(parser, end):
+        try:
             yield end
+        except SystemExit as left:  # --help, or what argparse refuses
+            end.status = left.code if isinstance(left.code, int) else 0
+        except InputError as error:
+            print(f"{parser.prog}: {error}", file=sys.stderr)
+            end.status = WRONG_INPUT
+        except WorkerLostError as lost:
+            print(lost, file=sys.stderr)
+            end.status = WORKER_LOST
+        except StoppedError as stopped:
+            print(stopped, file=sys.stderr)
+            end.status = 128 + stopped.signal
         sys.stdout.flush()  # here, where a closed pipe is answered
     except KeyboardInterrupt:
         end.status = 128 + signal.SIGINT
@@ -65,23 +66,6 @@ def ending(parser: Parser) -> Iterator[End]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         end.status = 128 + signal.SIGPIPE
     sys.exit(end.status)
-
-
-@contextlib.contextmanager
-def _answered(parser: Parser, end: End) -> Iterator[None]:
-    try:
-        yield
-    except SystemExit as left:  # --help, or what argparse refuses
-        end.status = left.code if isinstance(left.code, int) else 0
-    except InputError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        end.status = WRONG_INPUT
-    except WorkerLostError as lost:
-        print(lost, file=sys.stderr)
-        end.status = WORKER_LOST
-    except StoppedError as stopped:
-        print(stopped, file=sys.stderr)
-        end.status = 128 + stopped.signal
 
 
 def run_command(
@@ -102,11 +86,7 @@ def run_command(
 
 
 def choose(name: str, names: Iterable[str], what: str) -> str:
-    """Returns the name if it is one of the names.
-
-    Raises:
-        InputError: it is none; says `what` it should be, and the nearest name or else all.
-    """
+    """Returns the name if it is one of the names; the error says `what` it should be."""
     names = list(names)
     if name in names:
         return name
@@ -123,22 +103,14 @@ def number(
     above: bool = False,
     word: str = "",
 ) -> Callable[[str], float | str]:
-    """Returns the `type=` of a flag that takes a finite number.
+    """Returns the `type=` of a flag that takes a finite number from `least` to `most`.
 
-    Args:
-        kind: int or float.
-        least: smallest value.
-        most: largest value.
-        above: leave `least` itself out.
-        word: taken as it is, in a number's place.
+    `above` leaves `least` itself out; `word` is taken as it is, in a number's place.
     """
-    name = "a whole number" if kind is int else "a number"
-    if most < math.inf:
-        rule = f"{name} in {least}..{most}"
-    else:
-        rule = f"{name} {'above' if above else 'of at least'} {least}"
-    if word:
-        rule += f", or {word}"
+    lowest = f"{'above' if above else 'of at least'} {least}"
+    rule = "a whole number " if kind is int else "a number "
+    rule += f"in {least}..{most}" if most < math.inf else lowest
+    rule += f", or {word}" if word else ""
 
     def parse(text: str) -> float | str:
         if word and text == word:
@@ -164,7 +136,6 @@ def span(text: str) -> tuple[int, int]:
     except ValueError:
         numbers = (0, 0)
     if not 0 <= numbers[0] < numbers[1]:
-        raise argparse.ArgumentTypeError(
-            f"must be FIRST:END, whole numbers with 0 <= FIRST < END. Received: {text}"
-        )
+        rule = "must be FIRST:END, whole numbers with 0 <= FIRST < END"
+        raise argparse.ArgumentTypeError(f"{rule}. Received: {text}")
     return numbers

@@ -1,4 +1,4 @@
-"""The errors that end a run with one line instead of a traceback. Standard library only."""
+"""The errors that end a run with one line instead of a traceback."""
 
 
 class InputError(ValueError):
@@ -13,12 +13,9 @@ class StorageError(InputError):
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss or a gradient is not finite. Names the update and the first tensor.
+    """A loss or a gradient of an update is not finite. Names the update and the first tensor.
 
     The command line prints it and exits with status 3; the last good checkpoint stays.
-
-    Attributes:
-        update: the number of the update whose loss or gradient it was.
     """
 
     def __init__(self, message: str, update: int):
@@ -29,8 +26,7 @@ class NonFiniteError(ArithmeticError):
 class StoppedError(Exception):
     """A signal ended the training after a last checkpoint; the same command continues it.
 
-    Attributes:
-        signal: its number; the command line exits with 128 + signal.
+    The command line exits with 128 + its number.
     """
 
     def __init__(self, message: str, signal: int):

@@ -1,4 +1,4 @@
-"""Small files that are there whole or not at all, and plain data in them. Standard library only."""
+"""Small files that are there whole or not at all, and plain data in them."""
 
 import csv
 import io
@@ -15,10 +15,7 @@ DRAFT = ".part"  # the end of a name whose content is not whole
 def write_bytes(path: Path, data: bytes, *, sync: bool = False) -> None:
     """Writes the file whole or not at all: to a neighbour, then renamed.
 
-    Args:
-        path: of the file; its folder exists.
-        data: the content.
-        sync: have it on the disk before the rename, so that a power cut leaves no empty file.
+    With `sync` it is on the disk before the rename, so that a power cut leaves no empty file.
     """
     draft = path.with_name(path.name + DRAFT)
     with draft.open("wb") as file:
@@ -40,23 +37,14 @@ def write_json(path: Path, data: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Returns the plain data of a file.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not JSON.
-    """
+    """Returns the plain data of a file; ValueError where it is not JSON."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Writes a table with every digit, whole or not at all.
 
-    Args:
-        path: of the file.
-        header: names of the columns.
-        rows: as long as the header each; what is None or a number that is not finite becomes an
-            empty field.
+    What is None or a number that is not finite becomes an empty field.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

@@ -1,18 +1,14 @@
-"""How much memory this process may still take. Standard library only."""
+"""How much memory this process may still take."""
 
 from pathlib import Path
 
+# Linux's own account, and the folder of a container's limits (version 2).
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 RECLAIMABLE = "inactive_file"  # cached pages that a container gives back
 
 
 def available_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | None:
-    """Returns what the machine, and the container around it, has left; None where none says.
-
-    Args:
-        meminfo: Linux's own account.
-        cgroup: folder of the container's limits (version 2).
-    """
+    """Returns what the machine, and the container around it, has left; None where none says."""
     found = [_machine(meminfo), _container(cgroup)]
     return min((one for one in found if one is not None), default=None)
 

@@ -1,6 +1,6 @@
 """`--set field=value`: one door through which a run departs from its recipe.
 
-The value is read as the type that the record declares. Standard library only.
+The value is read as the type that the record declares.
 """
 
 import dataclasses
@@ -45,9 +45,8 @@ def apply(recipe: Recipe, settings: list[str]) -> tuple[Recipe, tuple[str, ...]]
             raise InputError(f"--set must be field=value. Received: {setting!r}")
         if name not in known:
             close = difflib.get_close_matches(name, known, n=3) or list(known)
-            raise InputError(
-                f"--set: {recipe.name} has no field {name!r}. Nearest: {', '.join(close)}"
-            )
+            near = f"Nearest: {', '.join(close)}"
+            raise InputError(f"--set: {recipe.name} has no field {name!r}. {near}")
         try:
             values[name] = parse(_hint(recipe, name), text)
         except ValueError as error:
@@ -56,12 +55,8 @@ def apply(recipe: Recipe, settings: list[str]) -> tuple[Recipe, tuple[str, ...]]
         changed = _rebuild(recipe, values)
     except ValueError as error:
         raise InputError(f"--set {' '.join(settings)}: {error}") from None
-    departures = (
-        f"{name} {_show(known[name])} -> {_show(value)}"
-        for name, value in values.items()
-        if value != known[name]
-    )
-    return changed, tuple(departures)
+    differ = [(name, known[name], new) for name, new in values.items() if new != known[name]]
+    return changed, tuple(f"{name} {_show(old)} -> {_show(new)}" for name, old, new in differ)
 
 
 def _hint(record: Any, name: str) -> Any:
@@ -74,24 +69,15 @@ def _hint(record: Any, name: str) -> Any:
 
 def _rebuild(record: Any, values: dict[str, Any]) -> Any:
     """Replaces all fields at once, so that records check the whole and not each step to it."""
-    changes: dict[str, Any] = {}
-    parts: dict[str, dict[str, Any]] = {}
-    for name, value in values.items():
-        first, _, rest = name.partition(".")
-        if rest:
-            parts.setdefault(first, {})[rest] = value
-        else:
-            changes[first] = value
-    changes |= {name: _rebuild(getattr(record, name), part) for name, part in parts.items()}
+    changes = {name: value for name, value in values.items() if "." not in name}
+    for part in dict.fromkeys(name.partition(".")[0] for name in values if "." in name):
+        own = {n.removeprefix(part + "."): v for n, v in values.items() if n.startswith(part + ".")}
+        changes[part] = _rebuild(getattr(record, part), own)
     return dataclasses.replace(record, **changes)
 
 
 def parse(hint: Any, text: str) -> Any:
-    """Returns `text` as a value of type `hint`: numbers, flags, choices, tuples, or none.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Returns `text` as a value of type `hint`; ValueError where it is none."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         if type(None) in arguments and text.lower() == "none":

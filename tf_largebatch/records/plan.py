@@ -1,23 +1,13 @@
-"""What a run is about to do, as labelled lines: printed by `--plan`, and kept as `plan.json`.
+"""What a run is about to do, as labelled lines: printed by `--plan`, and kept as `plan.json`."""
 
-Standard library only: a plan answers before a framework could be imported.
-"""
-
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tf_largebatch.records import architectures, sources
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.datasets import DATASETS
-from tf_largebatch.records.recipe import (
-    Expected,
-    ImageNetSpec,
-    LAMBSpec,
-    LARSSpec,
-    Recipe,
-    RMSpropSGDSpec,
-)
+from tf_largebatch.records.optimizer_spec import LAMBSpec, LARSSpec, RMSpropSGDSpec
+from tf_largebatch.records.recipe import Expected, ImageNetSpec, Recipe
 from tf_largebatch.records.settings import Settings
 
 
@@ -66,6 +56,12 @@ class Plan:
     def lines(self) -> list[tuple[str, str]]:
         """Returns (label, text) pairs in reading order."""
         recipe, batch = self.recipe, self.batch
+        course = recipe.schedule.milestones(recipe.peak_rate, recipe.epochs)
+        events = [(epoch, f"{rate:.6g} ({what})") for epoch, rate, what in course]
+        growth = zip(recipe.growth, self.phases[1:], strict=True)
+        events += [(epoch, f"global batch {phase}") for (epoch, _), phase in growth]
+        events = sorted(events, key=lambda event: event[0]) + [(recipe.epochs, "the end")]
+        per_epoch = ", then ".join(f"{float(p.updates_per_epoch):.2f}" for p in self.phases)
         lines = [
             ("recipe", f"{recipe.label} ({recipe.paper}), {self.scale}"),
             ("data", self.data),
@@ -73,20 +69,7 @@ class Plan:
             ("global batch", str(batch)),
             ("batch norm", _batch_norm_line(recipe, batch)),
             ("learning rate", recipe.rate_arithmetic),
-        ]
-        events = [
-            (epoch, f"{rate:.6g} ({what})")
-            for epoch, rate, what in recipe.schedule.milestones(recipe.peak_rate, recipe.epochs)
-        ]
-        events += [
-            (epoch, f"global batch {phase}")
-            for (epoch, _), phase in zip(recipe.growth, self.phases[1:], strict=True)
-        ]
-        per_epoch = ", then ".join(f"{float(p.updates_per_epoch):.2f}" for p in self.phases)
-        for epoch, what in sorted(events, key=lambda event: event[0]):
-            lines.append((f"  epoch {epoch:g}", f"update {self.updates_at(epoch):,}: {what}"))
-        lines += [
-            (f"  epoch {recipe.epochs:g}", f"update {self.updates:,}: the end"),
+            *((f"  epoch {e:g}", f"update {self.updates_at(e):,}: {what}") for e, what in events),
             ("updates", f"{self.updates:,} ({per_epoch} an epoch)"),
             ("loss", _loss_line(recipe)),
             ("optimizer", _optimizer_line(recipe)),
@@ -115,18 +98,17 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data: the lines, and the records they were made of."""
+        later = self.phases[1:]
         return {
             "rows": [[label.strip(), text] for label, text in self.lines()],
-            "recipe": dataclasses.asdict(self.recipe),
-            "batch": {**dataclasses.asdict(self.batch), "start_epoch": 0},
-            "growth": [
-                [float(p.start_epoch), p.start_update, p.global_batch] for p in self.phases[1:]
-            ],
+            "recipe": asdict(self.recipe),
+            "batch": {**asdict(self.batch), "start_epoch": 0},
+            "growth": [[float(p.start_epoch), p.start_update, p.global_batch] for p in later],
             "accumulation": self.batch.accumulation,
             "peak_rate": self.recipe.peak_rate,
             "updates": self.updates,
             "scale": self.scale,
-            "settings": dataclasses.asdict(self.settings),
+            "settings": asdict(self.settings),
             "departures": list(self.departures),
         }
 
@@ -134,10 +116,8 @@ class Plan:
 def describe_data(recipe: Recipe) -> str:
     """Returns the recipe's data set in words, from its published size."""
     facts = DATASETS[recipe.data.name]
-    return (
-        f"{facts.title}: {facts.train_examples:,} training and {facts.eval_examples:,} "
-        f"evaluation images, {facts.classes} classes"
-    )
+    images = f"{facts.train_examples:,} training and {facts.eval_examples:,} evaluation images"
+    return f"{facts.title}: {images}, {facts.classes} classes"
 
 
 def describe_expected(expected: Expected | None) -> str:
@@ -187,14 +167,12 @@ def _batch_norm_line(recipe: Recipe, batch: BatchPlan) -> str:
     shared = recipe.model.bn_batch or batch.micro_batch
     groups = batch.micro_batch // shared
     how = f"statistics of {shared} images"
-    replicas = recipe.bn_replicas(batch)
-    if replicas > 1:
+    if (replicas := recipe.bn_replicas(batch)) > 1:
         how += f" (over groups of {replicas} replicas)"
     if groups > 1:
         how += f" ({groups} groups in each micro-batch)"
-    images = recipe.model.bn_recompute_images
     kept = f"running decay {recipe.model.bn_decay:g}"
-    if images:
+    if images := recipe.model.bn_recompute_images:
         kept = f"recomputed for evaluation from {images:,} images"
     elif not recipe.model.bn_decay:
         kept = "evaluation with those of the last update"
@@ -203,41 +181,32 @@ def _batch_norm_line(recipe: Recipe, batch: BatchPlan) -> str:
 
 def _optimizer_line(recipe: Recipe) -> str:
     spec = recipe.optimizer
+    decay = f"weight decay {spec.weight_decay:g}"
     if isinstance(spec, LAMBSpec):
-        clip = (
-            ""
-            if spec.global_clipnorm is None
-            else f", gradient norm at most {spec.global_clipnorm:g}"
-        )
-        return (
-            f"LAMB, betas {spec.beta_1:g} and {spec.beta_2:g}, epsilon {spec.epsilon:g}, weight "
-            f"decay {spec.weight_decay:g}{clip}"
-        )
+        limit = spec.global_clipnorm
+        clip = "" if limit is None else f", gradient norm at most {limit:g}"
+        betas = f"betas {spec.beta_1:g} and {spec.beta_2:g}"
+        return f"LAMB, {betas}, epsilon {spec.epsilon:g}, {decay}{clip}"
+    momentum = f"momentum {spec.momentum:g}"
     if isinstance(spec, RMSpropSGDSpec):
-        return (
-            f"RMSprop (rate {spec.rmsprop_learning_rate:g}) turning into SGD at epoch "
-            f"{spec.center_epochs:g} over {spec.period_epochs:g}, momentum {spec.momentum:g}, "
-            f"weight decay {spec.weight_decay:g}"
-        )
-    nesterov = "Nesterov " if spec.nesterov else ""
-    common = f"{nesterov}momentum {spec.momentum:g}, weight decay {spec.weight_decay:g}"
+        turn = f"at epoch {spec.center_epochs:g} over {spec.period_epochs:g}"
+        rate = spec.rmsprop_learning_rate
+        return f"RMSprop (rate {rate:g}) turning into SGD {turn}, {momentum}, {decay}"
+    common = f"{'Nesterov ' if spec.nesterov else ''}{momentum}, {decay}"
     if isinstance(spec, LARSSpec):
-        return (
-            f"LARS, {common}, trust coefficient {spec.trust_coefficient:g}, "
-            f"rate {spec.momentum_placement} the velocity, decay in the norm: {spec.decay_in_norm}"
-        )
+        rate_place = f"rate {spec.momentum_placement} the velocity"
+        trust = f"trust coefficient {spec.trust_coefficient:g}"
+        return f"LARS, {common}, {trust}, {rate_place}, decay in the norm: {spec.decay_in_norm}"
     return f"SGD, {common} inside the gradient, rate outside the velocity"
 
 
 def _exempt_line(recipe: Recipe) -> str:
     facts = architectures.get(recipe.model.architecture)
-    ratio = isinstance(recipe.optimizer, LARSSpec | LAMBSpec)
-    what = "decay and ratio" if ratio else "decay"
-    if recipe.optimizer.exclude_rank_below < 2:
+    what = "decay" + " and ratio" * isinstance(recipe.optimizer, LARSSpec | LAMBSpec)
+    rank = recipe.optimizer.exclude_rank_below
+    if rank < 2:
         return f"none: {what} on all {facts.tensors} tensors"
-    if recipe.optimizer.exclude_rank_below > 2:
-        return f"no {what} below rank {recipe.optimizer.exclude_rank_below}"
-    return (
-        f"no {what} on {facts.rank_le_1_tensors} of {facts.tensors} tensors "
-        f"({facts.norm_tensors} batch norm, {facts.bias_tensors} bias)"
-    )
+    if rank > 2:
+        return f"no {what} below rank {rank}"
+    kinds = f"{facts.norm_tensors} batch norm, {facts.bias_tensors} bias"
+    return f"no {what} on {facts.rank_le_1_tensors} of {facts.tensors} tensors ({kinds})"

@@ -1,7 +1,4 @@
-"""How far something is: one line that is renewed on a terminal, lines now and then in a log.
-
-Standard library only.
-"""
+"""How far something is: one line that is renewed on a terminal, lines now and then in a log."""
 
 import shutil
 import sys
@@ -15,15 +12,9 @@ BAR = 20  # characters
 
 
 class ProgressLine:
-    """Shows a text that changes.
+    """Shows a text that changes on `stream`, standard error by default.
 
-    Args:
-        stream: a terminal gets one line, renewed; anything else a line now and then. None for
-            standard error.
-        clock: seconds, monotonic.
-
-    Attributes:
-        live: whether the stream is a terminal.
+    A terminal (`live`) gets one line, renewed; anything else a line now and then.
     """
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
@@ -40,12 +31,9 @@ class ProgressLine:
         if not at_once and self._shown is not None and now - self._shown < every:
             return
         self._shown = now
-        if self.live:
-            width = shutil.get_terminal_size().columns - 1
-            self._stream.write("\r\x1b[K" + text[:width])
-            self._open = True
-        else:
-            self._stream.write(text + "\n")
+        self._open = self.live
+        width = shutil.get_terminal_size().columns - 1
+        self._stream.write("\r\x1b[K" + text[:width] if self.live else text + "\n")
         self._stream.flush()
 
     def end(self) -> None:

@@ -1,7 +1,7 @@
 """Frozen records of a published training set-up: every number that a paper states, and no code.
 
 A `Recipe` checks itself when it is made; siblings are made with `dataclasses.replace`. What a
-record means in TensorFlow is decided in `train.py` alone. Standard library only.
+record means in TensorFlow is decided in `training/build.py` alone.
 """
 
 import itertools
@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 from tf_largebatch.records.batching import BatchPlan
-from tf_largebatch.records.checks import check
+from tf_largebatch.records.checks import check, check_fields, check_known
 from tf_largebatch.records.data_spec import DataSpec, DigitsSpec, ImageNetSpec, SmallImagesSpec
 from tf_largebatch.records.datasets import DATASETS
 from tf_largebatch.records.model_spec import LossSpec, ModelSpec
@@ -26,35 +26,18 @@ from tf_largebatch.records.settings import PRECISIONS
 
 MICRO_BATCH = 64  # of ImageNet images, where batch norm does not decide
 
-__all__ = [
-    "CosineSpec",
-    "DigitsSpec",
-    "Expected",
-    "ImageNetSpec",
-    "LAMBSpec",
-    "LARSSpec",
-    "LossSpec",
-    "Miniature",
-    "ModelSpec",
-    "PolynomialSpec",
-    "RMSpropSGDSpec",
-    "Recipe",
-    "Row",
-    "SGDSpec",
-    "SmallImagesSpec",
-    "StepsSpec",
-]
+# What a module of `recipes` is written in.
+__all__ = ["Expected", "Miniature", "Recipe", "Row", "ModelSpec", "LossSpec"]
+__all__ += ["ImageNetSpec", "DigitsSpec", "SmallImagesSpec"]
+__all__ += ["SGDSpec", "LARSSpec", "LAMBSpec", "RMSpropSGDSpec"]
+__all__ += ["CosineSpec", "PolynomialSpec", "StepsSpec"]
 
 
 @dataclass(frozen=True)
 class Expected:
     """What the paper reports for a recipe: `Expected(23.74, std=0.09, runs=5, source="Table 1")`.
 
-    Attributes:
-        top1_error_pct: validation error in percent, by the paper's own rule.
-        std: its deviation over the runs, in percent; None where the paper gives none.
-        runs: number of runs behind it.
-        source: table or section.
+    Validation error by the paper's own rule and its deviation over the runs, both in percent.
     """
 
     top1_error_pct: float
@@ -77,22 +60,15 @@ class Recipe:
         row: which one, in a module that states a family of recipes.
         title: one line.
         paper: arXiv number and table.
-        data: the data set and its augmentation.
-        model: the network.
         global_batch: images per update over all replicas.
-        epochs: length of training.
         reference_rate: the rate at `reference_batch`.
         reference_batch: the batch at which the reference rate holds.
-        scaling: "linear", "sqrt" or "none" (see `scaling.py`).
-        optimizer: the update rule.
-        schedule: the course of the rate.
-        loss: what is minimised.
+        scaling: of that rate with the batch (see `scaling.py`).
         growth: (epoch, global batch) of every later phase of a batch that changes; the rate follows
             the images seen, and is scaled to the first batch.
         precision: of the forward and backward pass, as published.
         wire: type in which gradients travel between devices, as published.
         whole_epochs: round the updates of each epoch up (see `batching.py`).
-        expected: the published result.
         notes: where this code must differ from the paper, or cannot know; printed at every start.
 
     Raises:
@@ -121,18 +97,14 @@ class Recipe:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("global_batch", "reference_batch"):
-            check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("epochs", "reference_rate"):
-            check(getattr(self, name) > 0, name, "above 0", getattr(self, name))
-        for name, known in (("precision", PRECISIONS), ("wire", PRECISIONS), ("scaling", RULES)):
-            value = getattr(self, name)
-            check(value in known, name, f"one of {', '.join(known)}", value)
+        check_fields(self, "", "at least 1", "global_batch", "reference_batch")
+        check_fields(self, "", "above 0", "epochs", "reference_rate")
+        check_known(self, "", precision=PRECISIONS, wire=PRECISIONS, scaling=RULES)
         self.schedule.check_epochs(self.epochs)
         plain = self.data.plain_last_epochs
         check(plain <= self.epochs, "data.plain_last_epochs", f"at most {self.epochs:g}", plain)
-        starts = [0.0, *(epoch for epoch, _ in self.growth), self.epochs]
         growth = self.growth
+        starts = [0.0, *(epoch for epoch, _ in growth), self.epochs]
         rising = all(a < b for a, b in itertools.pairwise(starts))
         check(rising, "growth", f"at rising epochs within 0 to {self.epochs:g}", growth)
         check(not growth or not self.whole_epochs, "growth", "empty with whole_epochs", growth)
@@ -179,7 +151,7 @@ class Recipe:
             replicas: devices that train in step.
             micro_batch: examples per replica per forward pass; None takes the batch-norm batch
                 on ImageNet (always right, and small) and the whole replica batch on small images.
-            train_examples: of the data at hand; None takes the data set's published size.
+            train_examples: None takes the data set's published size.
 
         Raises:
             ValueError: sizes that do not divide, or that would change the batch-norm batch.
@@ -213,8 +185,7 @@ class Recipe:
         return max(d for d in range(1, MICRO_BATCH + 1) if replica_batch % d == 0)
 
     def _checked_bn_replicas(self, phase: BatchPlan) -> int:
-        bn_batch = self.model.bn_batch
-        replicas = self.bn_replicas(phase)
+        bn_batch, replicas = self.model.bn_batch, self.bn_replicas(phase)
         if bn_batch is None or phase.micro_batch % bn_batch == 0 or replicas > 1:
             return replicas
         raise ValueError(
@@ -247,8 +218,8 @@ def deciding(recipe: dict[str, Any]) -> dict[str, Any]:
     """Returns of a recipe's plain data what decides a run: all but what it says beside that."""
     beside = ("title", "expected", "notes")
     kept = {name: value for name, value in recipe.items() if name not in beside}
-    optimizer = kept.get("optimizer", {}).items()
-    return {**kept, "optimizer": {_RENAMED.get(name, name): value for name, value in optimizer}}
+    optimizer = {_RENAMED.get(k, k): value for k, value in kept.get("optimizer", {}).items()}
+    return {**kept, "optimizer": optimizer}
 
 
 @dataclass(frozen=True)
@@ -270,15 +241,10 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Miniature:
-    """The same experiment on data and a network that fit a laptop, with the paper's ratio kept.
+    """The same experiment on data and a network that fit a laptop, with the paper's ratio kept."""
 
-    Attributes:
-        contrast: what the paper's rows and these have in common, in one sentence.
-        rows: run in this order.
-    """
-
-    contrast: str
-    rows: tuple[Row, ...]
+    contrast: str  # what the paper's rows and these have in common, in one sentence
+    rows: tuple[Row, ...]  # run in this order
 
     def __post_init__(self) -> None:
         labels = [row.label for row in self.rows]

@@ -3,8 +3,6 @@
 The rule is Goyal et al.'s (arXiv:1706.02677 §5.1): the error of a run is the *median* validation
 error of its last five epochs; a row of a table is the mean and the deviation over runs that differ
 only in their seed.
-
-Standard library only.
 """
 
 import dataclasses
@@ -13,8 +11,9 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
+from tf_largebatch.records.checks import check
+
 SCHEMA = 1
-LAST_EPOCHS = 5  # arXiv:1706.02677 §5.1: median error of the final five epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +23,9 @@ class EpochRecord:
     Attributes:
         epoch: 1 for the first.
         update: updates done when the epoch ended.
-        images_seen: training images used so far.
         learning_rate: rate of the epoch's last update.
         train_loss: mean over the epoch's updates, with augmentation.
         train_error_pct: top-1 error over the same examples.
-        validation_loss: mean over the validation set.
-        validation_error_pct: top-1 error on the validation set.
-        validation_top5_error_pct: top-5 error there.
         seconds: wall time of the epoch's updates, without evaluation.
         unread: training images that could not be read, and were skipped.
         validation_unread: validation images that could not be read, and count as wrong.
@@ -57,7 +52,6 @@ class SeedResult:
     Attributes:
         seed: of weights, order and augmentation.
         folder: the run's folder, relative to the result file.
-        epochs: one record per epoch.
         wall_seconds: of the process that finished the run, evaluation and compilation included.
         diverged_at: the update at which the loss stopped being finite, or None.
     """
@@ -73,15 +67,13 @@ class SeedResult:
         """Median validation error of the last five epochs; None for a run that diverged."""
         if self.diverged_at is not None or not self.epochs:
             return None
-        return statistics.median(e.validation_error_pct for e in self.epochs[-LAST_EPOCHS:])
+        return statistics.median(e.validation_error_pct for e in self.epochs[-5:])
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "SeedResult":
         """Reads the fields back; a derived `top1_error_pct` is left to follow again."""
-        return cls(
-            **{k: v for k, v in data.items() if k not in ("top1_error_pct", "epochs")},
-            epochs=tuple(EpochRecord(**epoch) for epoch in data["epochs"]),
-        )
+        plain = {k: v for k, v in data.items() if k not in ("top1_error_pct", "epochs")}
+        return cls(**plain, epochs=tuple(EpochRecord(**epoch) for epoch in data["epochs"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +84,8 @@ class RowResult:
         label: the row's name, for example "linear, warmup".
         shows: what the row is there to show, in a few words.
         recipe: the resolved recipe as plain data.
-        global_batch: examples per update.
-        peak_rate: highest rate of the schedule.
-        updates: updates of the whole run.
+        updates: of the whole run.
         published_error_pct: the paper's error for the corresponding row, at its own scale.
-        published_std_pct: the paper's deviation.
         runs: one result per seed.
     """
 
@@ -109,6 +98,13 @@ class RowResult:
     published_error_pct: float | None = None
     published_std_pct: float | None = None
     runs: tuple[SeedResult, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "RowResult":
+        """Reads the fields back; derived means and deviations are left to follow again."""
+        derived = ("mean_error_pct", "std_error_pct", "runs")
+        plain = {k: v for k, v in data.items() if k not in derived}
+        return cls(**plain, runs=tuple(SeedResult.from_json(run) for run in data["runs"]))
 
     @property
     def errors_pct(self) -> tuple[float, ...]:
@@ -139,13 +135,12 @@ class Result:
     Attributes:
         recipe: name of the recipe module.
         title: its first line.
-        paper: where its numbers come from.
         scale: "full", "miniature" or "smoke".
         departures: every change to the published set-up, in words; empty for a reproduction.
         notes: what a reader must know to read the numbers (deviations that are always there).
         environment: versions, hardware, commit.
-        rows: the rows, in the order they were run.
-        wall_seconds: the whole command.
+        rows: in the order they were run.
+        wall_seconds: of the whole command.
     """
 
     recipe: str
@@ -185,21 +180,8 @@ class Result:
         Raises:
             ValueError: another schema, or fields that do not belong.
         """
-        if data.get("schema") != SCHEMA:
-            raise ValueError(
-                f"`schema` must be {SCHEMA}. Received: schema={data.get('schema')!r}. The result "
-                "was written by another version."
-            )
-        rows = tuple(_row_from_json(row) for row in data["rows"])
-        plain = {k: v for k, v in data.items() if k not in ("schema", "rows")}
-        for name in ("departures", "notes"):
-            plain[name] = tuple(plain[name])
-        return cls(**plain, rows=rows)
-
-
-def _row_from_json(row: dict[str, Any]) -> RowResult:
-    derived = ("mean_error_pct", "std_error_pct", "runs")
-    return RowResult(
-        **{k: v for k, v in row.items() if k not in derived},
-        runs=tuple(SeedResult.from_json(run) for run in row["runs"]),
-    )
+        schema, fix = data.get("schema"), "The result was written by another version."
+        check(schema == SCHEMA, "schema", str(SCHEMA), schema, fix)
+        plain = {k: v for k, v in data.items() if k != "schema"}
+        plain["rows"] = (RowResult.from_json(row) for row in data["rows"])
+        return cls(**plain | {k: tuple(plain[k]) for k in ("departures", "notes", "rows")})

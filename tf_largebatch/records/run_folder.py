@@ -1,16 +1,15 @@
 """One folder per run: who owns it, files that are whole or absent, and where it was run.
 
-    plan.json  result.json  metrics.csv  report.html  curves.png  rates.png  rows.csv
-    model.keras  checkpoints/
-    train/  validation/     (TensorBoard)
-
-Standard library only.
+plan.json  result.json  metrics.csv  report.html  curves.png  rates.png  rows.csv
+model.keras  checkpoints/
+train/  validation/     (TensorBoard)
 """
 
 import csv
 import dataclasses
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -38,13 +37,9 @@ def default_folder(name: str) -> Path:
     """
     if os.environ.get(STAMP):
         return Path("runs") / f"{name}-{os.environ[STAMP]}"
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    folder = Path("runs") / f"{name}-{stamp}"
-    number = 2
-    while folder.exists():
-        folder = Path("runs") / f"{name}-{stamp}-{number}"
-        number += 1
-    return folder
+    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    return next(f for f in (Path("runs") / name for name in names) if not f.exists())
 
 
 def claim(folder: Path, identity: dict[str, Any]) -> bool:
@@ -54,8 +49,7 @@ def claim(folder: Path, identity: dict[str, Any]) -> bool:
         folder: created with its parents where it is missing.
         identity: what makes two runs the same one (recipe, seeds, precision, ...), plain data.
 
-    Returns:
-        Whether the folder held this run already, so that it is continued.
+    Returns whether the folder held this run already, so that it is continued.
 
     Raises:
         InputError: not a folder, not writable, another run's, or holding files of no run.
@@ -66,33 +60,25 @@ def claim(folder: Path, identity: dict[str, Any]) -> bool:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise InputError(
-            f"--run-dir must be a folder that can be written to. Received: {folder} "
-            f"({error.strerror or error})"
-        ) from None
+        why = f"Received: {folder} ({error.strerror or error})"
+        raise InputError(f"--run-dir must be a folder that can be written to. {why}") from None
     identity = _deciding(json.loads(json.dumps(identity)))
     mark = folder / "run.json"
     if mark.exists():
         try:
             owner = _deciding(read_json(mark))
         except (ValueError, TypeError, AttributeError):
-            raise InputError(
-                f"{mark} is damaged. Remove the folder or choose another --run-dir"
-            ) from None
+            remedy = "Remove the folder or choose another --run-dir"
+            raise InputError(f"{mark} is damaged. {remedy}") from None
         if owner == identity:
             return True
         differs = [k for k in identity if owner.get(k) != identity[k]]
         what = ", ".join(f"{k}: {_brief(owner.get(k))} there" for k in differs[:3])
-        raise InputError(
-            f"--run-dir {folder} belongs to another run ({what or 'another version'}). "
-            "Choose another folder"
-        )
-    others = sorted(p.name for p in folder.iterdir())
-    if others:
-        raise InputError(
-            f"--run-dir must be an empty folder or one of this run. Received: {folder}, which "
-            f"holds {others[0]}"
-        )
+        whose = f"belongs to another run ({what or 'another version'})"
+        raise InputError(f"--run-dir {folder} {whose}. Choose another folder")
+    if others := sorted(p.name for p in folder.iterdir()):
+        rule = "must be an empty folder or one of this run"
+        raise InputError(f"--run-dir {rule}. Received: {folder}, which holds {others[0]}")
     write_json(mark, identity)
     return False
 
@@ -112,8 +98,7 @@ def release(folder: Path) -> None:
 
 def fingerprint(data: object) -> str:
     """Returns 16 hexadecimal digits of plain data, equal where the data is."""
-    text = json.dumps(data, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _brief(value: object) -> str:
@@ -134,10 +119,8 @@ def read_metrics(path: Path) -> list[EpochRecord]:
         return []
     kinds = typing.get_type_hints(EpochRecord)
     with path.open(newline="", encoding="utf-8") as file:
-        return [
-            EpochRecord(**{name: kinds[name](value) for name, value in line.items()})
-            for line in csv.DictReader(file)
-        ]
+        lines = list(csv.DictReader(file))
+    return [EpochRecord(**{name: kinds[name](text) for name, text in row.items()}) for row in lines]
 
 
 def environment() -> dict[str, Any]:

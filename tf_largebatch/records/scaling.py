@@ -1,9 +1,8 @@
-"""How the learning rate follows the batch: linear (Goyal et al.) or square root (Hoffer et al.).
-
-Standard library only, so that `--plan` imports no framework.
-"""
+"""How the learning rate follows the batch: linear (Goyal et al.) or square root (Hoffer et al.)."""
 
 import math
+
+from tf_largebatch.records.checks import check
 
 RULES = ("linear", "sqrt", "none")
 
@@ -14,19 +13,12 @@ def scale_factor(rule: str, global_batch: int, reference_batch: int) -> float:
     `linear`: B / B_ref, arXiv:1706.02677 §2.1. `sqrt`: sqrt(B / B_ref), arXiv:1705.08741 §4 and
     arXiv:1904.00962. `none`: 1, the rate is the same at every batch.
 
-    Args:
-        rule: one of `RULES`.
-        global_batch: examples per update, > 0.
-        reference_batch: the batch at which the reference rate was found, > 0.
-
     Raises:
         ValueError: an unknown rule, or a batch below 1.
     """
-    if rule not in RULES:
-        raise ValueError(f"`rule` must be one of {', '.join(RULES)}. Received: rule={rule!r}")
-    for name, value in (("global_batch", global_batch), ("reference_batch", reference_batch)):
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
+    check(rule in RULES, "rule", f"one of {', '.join(RULES)}", rule)
+    check(global_batch >= 1, "global_batch", "at least 1", global_batch)
+    check(reference_batch >= 1, "reference_batch", "at least 1", reference_batch)
     ratio = global_batch / reference_batch
     return {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[rule]
 

@@ -1,7 +1,4 @@
-"""How one machine runs a recipe: what the command line decides, and no paper.
-
-Standard library only.
-"""
+"""How one machine runs a recipe: what the command line decides, and no paper."""
 
 from dataclasses import dataclass
 

@@ -2,7 +2,7 @@
 
 The training step says it, random layers ask; neither knows the other. A position of the stream is
 one example in one epoch (see `batching.py`), so what is drawn from it depends on neither replicas
-nor micro-batches. Standard library only.
+nor micro-batches.
 """
 
 import contextlib
@@ -14,15 +14,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Position:
-    """The first example of a forward pass; the others follow it in the stream.
+    """The first example of a forward pass; the others follow it in the stream."""
 
-    Attributes:
-        seed: of the run.
-        first: its position, a whole number or an int64 scalar tensor.
-    """
-
-    seed: int
-    first: Any
+    seed: int  # of the run
+    first: Any  # its position, a whole number or an int64 scalar tensor
 
 
 _current: contextvars.ContextVar[Position | None] = contextvars.ContextVar("position", default=None)
