@@ -131,7 +131,7 @@ def test_the_poster_gives_curves_and_no_number():
     ("name", "row", "network", "bn_batch", "gamma", "optimizer"),
     [
         # 8 GPUs
-        ("he_256", None, "resnet50", 32, 1, SGDSpec(weight_decay=1e-4, exclude_rank_below=0)),
+        ("he_256", None, "resnet50_v1", 32, 1, SGDSpec(weight_decay=1e-4, exclude_rank_below=0)),
         ("krizhevsky_owt", "128", "alexnet_owt", None, None, SGDSpec(weight_decay=5e-4)),
         ("krizhevsky_owt", "1024", "alexnet_owt", None, None, SGDSpec(weight_decay=5e-4)),
         *(

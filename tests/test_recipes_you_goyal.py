@@ -310,7 +310,7 @@ def test_lars_is_algorithm_1_with_the_papers_trust_coefficient(name, row):
         ("you_alexnet_bn", "lars-4096", "alexnet_bn", 227, 227**2 / (256 * 256 * 4 / 3), 512),
         ("you_alexnet_bn", "lars-32k", "alexnet_bn", 227, 227**2 / (256 * 256 * 4 / 3), 1024),
         ("you_minutes_alexnet", None, "alexnet_bn", 227, 227**2 / (256 * 256 * 4 / 3), 32),
-        ("you_resnet50", "16k", "resnet50", 224, 224**2 / (256 * 256 * 4 / 3), 32),
+        ("you_resnet50", "16k", "resnet50_v1", 224, 224**2 / (256 * 256 * 4 / 3), 32),
     ],
 )
 def test_the_crop_is_that_of_a_picture_of_four_by_three(name, row, network, size, share, bn_batch):

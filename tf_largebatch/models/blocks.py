@@ -85,14 +85,16 @@ class NetworkLayers:
         y = self.conv_norm(y, filters, 3, gamma=self.spec.last_gamma, name=f"{name}_b")
         return self._join(x, y, stride, name)
 
-    def bottleneck_block(self, x, filters, *, stride, name):
-        """Returns relu(shortcut + 1x1, 3x3, 1x1 convolutions), the 3x3 with the stride ("v1.5").
+    def bottleneck_block(self, x, filters, *, stride, name, place="b"):
+        """Returns relu(shortcut + 1x1, 3x3, 1x1 convolutions).
 
-        Goyal et al. §5.1 put the stride there; the network of He et al. has it on the first 1x1.
+        The stride is on the 3x3 ("b", Goyal et al. §5.1: "v1.5") or on the first 1x1 ("a", He et
+        al.).
         """
-        y = self.conv_norm(x, filters, 1, name=f"{name}_a")
+        first, second = (stride, 1) if place == "a" else (1, stride)
+        y = self.conv_norm(x, filters, 1, stride=first, name=f"{name}_a")
         y = layers.ReLU(name=f"{name}_a_relu")(y)
-        y = self.conv_norm(y, filters, 3, stride=stride, name=f"{name}_b")
+        y = self.conv_norm(y, filters, 3, stride=second, name=f"{name}_b")
         y = layers.ReLU(name=f"{name}_b_relu")(y)
         wide = BOTTLENECK_EXPANSION * filters
         y = self.conv_norm(y, wide, 1, gamma=self.spec.last_gamma, name=f"{name}_c")

@@ -1,9 +1,9 @@
 """ResNet-50, -101 and -152 as Goyal et al. 2017 train them, arXiv:1706.02677 §5.1.
 
 The network of He et al. 2016, arXiv:1512.03385 Table 1, with the stride on the 3x3 convolutions
-(called "v1.5" elsewhere), padding as in fb.resnet.torch, and gamma 0 in the last batch norm of
-every block. `keras.applications.ResNet50` is another network: stride on the 1x1, biases in the
-convolutions, Glorot initialisation, batch-norm decay 0.99.
+(called "v1.5" elsewhere; "resnet50_v1" has it on the first 1x1, as published), padding as in
+fb.resnet.torch, and gamma 0 in the last batch norm of every block. `keras.applications.ResNet50` is
+another network: biases in the convolutions, Glorot initialisation, batch-norm decay 0.99.
 """
 
 import keras
@@ -14,6 +14,7 @@ from tf_largebatch.models.blocks import NetworkLayers
 STAGE_FILTERS = (64, 128, 256, 512)  # arXiv:1512.03385 Table 1
 STAGE_BLOCKS = {  # the same table
     "resnet50": (3, 4, 6, 3),
+    "resnet50_v1": (3, 4, 6, 3),
     "resnet101": (3, 4, 23, 3),
     "resnet152": (3, 8, 36, 3),
 }
@@ -36,5 +37,7 @@ def make_resnet(make: NetworkLayers) -> keras.Model:
     ):
         for block in range(1, blocks + 1):
             stride = 2 if stage > 1 and block == 1 else 1
-            x = make.bottleneck_block(x, filters, stride=stride, name=f"stage{stage}_block{block}")
+            place = "a" if name == "resnet50_v1" else "b"
+            block_name = f"stage{stage}_block{block}"
+            x = make.bottleneck_block(x, filters, stride=stride, place=place, name=block_name)
     return keras.Model(inputs, make.head(x), name=name)

@@ -20,7 +20,8 @@ NINETY = replace(
     paper="arXiv:1709.05011",
     data=goyal_8k.RECIPE.data,
     model=replace(
-        you_resnet50.LARS_32K.model,
+        goyal_8k.RECIPE.model,
+        last_gamma=1.0,  # [unknown] zero came with Goyal et al. in the same year
         bn_batch=16,  # [derived] 32,768 images on 2,048 processors
     ),
     global_batch=32768,  # [seed] slides 002

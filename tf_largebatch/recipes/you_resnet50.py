@@ -25,9 +25,10 @@ from tf_largebatch.records.recipe import (
 from tf_largebatch.training.command import main
 
 NOTES = (
-    "the crop is not published: 224 pixels at random from a picture whose shorter side is 256, a "
-    "square of 57 % of a picture of 4 : 3; here it is that share of every picture",
-    "images per batch norm are not published: 32, whatever the batch",
+    "224 pixels at random from a picture whose shorter side is 256 are a square of 57 % of a "
+    "picture of 4 : 3; here it is that share of every picture. The authors' files read pictures of "
+    "256 x 256, stretched or cut",
+    "images per batch norm at more than 256 are not published: 32, whatever the batch",
 )
 LARS_NOTES = (
     "rates are those of the authors' logs, for a trust coefficient of 0.001; the paper prints a "
@@ -45,24 +46,24 @@ SGD_256 = Recipe(
     title="You et al. 2017, LARS: ResNet-50 with SGD at 256 images per update",
     paper="arXiv:1708.03888",
     data=ImageNetSpec(
-        image_size=224,  # [unknown] the usual one
-        min_area=0.574,  # [unknown] 224^2 of 256 x 341, a picture of 4 : 3
-        max_area=0.574,  # [unknown] as min_area
+        image_size=224,  # [code: borisgin/nvcaffe models/resnet50/train_val.prototxt]
+        min_area=0.574,  # [derived] 224^2 of 256 x 341, a picture of 4 : 3
+        max_area=0.574,  # [derived] as min_area
         min_aspect=1.0,  # [unknown] a square cut out of the picture, not stretched
         max_aspect=1.0,  # [unknown] as min_aspect
-        eval_short_side=256,  # [unknown] the usual one
+        eval_short_side=256,  # [code: borisgin/nvcaffe models/resnet50/train_val.prototxt]
     ),
     model=ModelSpec(
-        architecture="resnet50",  # the paper; that stride 2 is on the 3x3 convolutions is ours
-        last_gamma=1.0,  # [unknown] zero came with Goyal et al. in the same year
-        bn_batch=32,  # [unknown] per GPU in NVCaffe, of a size not stated
-        bn_decay=0.9,  # [unknown] as Goyal et al.
-        bn_epsilon=1e-5,  # [unknown] as Goyal et al.
-        head_std=0.01,  # [unknown] as Goyal et al.
+        architecture="resnet50_v1",  # [code: borisgin/nvcaffe models/resnet50/train_val.prototxt]
+        last_gamma=1.0,  # [code: the same] scale_bias starts at 1
+        bn_batch=32,  # [derived] 256 images on DGX-1's 8 GPUs, solver.prototxt
+        bn_decay=0.9,  # [code: borisgin/nvcaffe models/resnet50/train_val.prototxt]
+        bn_epsilon=1e-4,  # [code: the same] in all 53
+        head_std=0.03125,  # [code: the same] "msra", sqrt(2 / 2048)
     ),
     global_batch=256,  # the paper's table of ResNet-50
     epochs=90,  # the paper's table of ResNet-50
-    reference_rate=0.2,  # [recall] the paper's table of ResNet-50
+    reference_rate=0.2,  # [code: borisgin/nvcaffe models/resnet50/solver.prototxt] B=256
     reference_batch=256,  # the paper's table of ResNet-50: each batch has its own rate
     scaling="none",  # the paper's table of ResNet-50
     optimizer=SGDSpec(
@@ -156,8 +157,9 @@ def small(recipe, batch, rate, epochs=30):  # ours: a third
     """Returns a recipe of this family at the miniature's scale."""
     own = recipe.reference_batch  # each batch has its own rate
     name = "you_resnet50_miniature"
+    model = replace(goyal_8k.SMALL.model, last_gamma=1.0)  # ours: gamma 1 as the authors' files
     return goyal_8k.small(
-        recipe, name=name, rate=rate, batch=batch, reference_batch=own, epochs=epochs
+        recipe, name=name, rate=rate, batch=batch, reference_batch=own, epochs=epochs, model=model
     )
 
 

@@ -56,6 +56,7 @@ class Architecture:
 # name, image, classes, parameters, moving statistics; tensors: kernels, norms, biases; first, head
 ARCHITECTURES = (
     Architecture("resnet50", (224, 224, 3), 1000, 25_557_032, 53_120, 54, 106, 1, 3136, 2048),
+    Architecture("resnet50_v1", (224, 224, 3), 1000, 25_557_032, 53_120, 54, 106, 1, 3136, 2048),
     Architecture("resnet101", (224, 224, 3), 1000, 44_549_160, 105_344, 105, 208, 1, 3136, 2048),
     Architecture("resnet152", (224, 224, 3), 1000, 60_192_808, 151_424, 156, 310, 1, 3136, 2048),
     Architecture("alexnet", (227, 227, 3), 1000, 60_965_224, 0, 8, 0, 8, 11616, 4096),
