@@ -49,6 +49,7 @@ def _row(batch, warmup, scaling):
         ),
         global_batch=batch,  # [seed] slides 000: 7,680; [derived] 30K as 40 such nodes
         epochs=90,  # [seed] slides 000
+        whole_epochs=True,  # [code: horovod pytorch_imagenet_resnet50.py] len(train_loader)
         reference_rate=0.0125,  # [seed] slides 000
         reference_batch=128,  # [derived] the rate of one GPU
         scaling=scaling,  # [seed] slides 000: with and without
@@ -92,6 +93,7 @@ def _small(row, batch):
         batch=batch,
         reference_batch=8,  # ours
         model=replace(goyal_8k.SMALL.model, last_gamma=recipe.model.last_gamma),
+        whole_epochs=False,  # ours: 5.6 updates of 256 an epoch are not rounded
         schedule=replace(
             recipe.schedule.stretched(1 / 3),  # ours: a third
             warmup_start_rate=0.1,  # ours: as the poster, the rate before it is scaled
