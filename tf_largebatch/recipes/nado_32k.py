@@ -35,7 +35,7 @@ LARS = Recipe(
         bn_epsilon=1e-5,  # [code: v0.7 Google JAX]
         head_std=0.01,  # [code: v0.7 Google JAX]
     ),
-    global_batch=32768,  # the paper's abstract
+    global_batch=32768,  # [code: v0.7 Google JAX] MLPerf's; the abstract names no batch
     epochs=64.24,  # [derived] 2,512 updates: 16 x 157, four epochs being rounded up to 157
     reference_rate=29.0,  # [code: v0.7 Google JAX]
     reference_batch=32768,  # [code: v0.7 Google JAX]
