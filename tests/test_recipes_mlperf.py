@@ -66,7 +66,11 @@ def test_a_row_is_the_tables(line):
     assert recipe.optimizer.momentum == pytest.approx(float(momentum), abs=1e-6)
     assert recipe.epochs == pytest.approx(int(epochs.split("/")[0]), rel=0.02)
     assert recipe.loss.label_smoothing == 0.1
-    assert (recipe.data.min_area, recipe.data.eval_crop) == (0.05, "square")
+    google = row.startswith("google")
+    crops = ("square", "bicubic", 1.33) if google else ("short_side", "bilinear", 4 / 3)
+    data = recipe.data
+    assert (data.eval_crop, data.interpolation, data.max_aspect) == crops
+    assert (data.min_area, data.image_size, data.eval_short_side) == (0.05, 224, 256)
     top1 = 100 - recipe.expected.top1_error_pct
     assert float(low) <= top1 <= float(high)
     assert recipe.expected.runs == 5
