@@ -1,4 +1,6 @@
 import dataclasses
+import re
+import statistics
 
 import pytest
 
@@ -24,6 +26,16 @@ def test_every_row_has_a_source_and_its_own_id():
 def test_goyals_tables_are_as_printed(row, error, std):
     record = published.load()[row]
     assert (record.error_pct, record.std) == (error, std)
+
+
+def test_deviations_are_those_of_a_sample_where_the_runs_are_listed():
+    listed = 0
+    for row in published.load().values():
+        if runs := re.search(r"5 runs: ([\d., ]+\d)", row.notes):
+            values = [float(value) for value in runs[1].split(", ")]
+            assert row.std == round(statistics.stdev(values), 3), row.id
+            listed += 1
+    assert listed == 51
 
 
 def test_published_updates_are_those_of_the_comparison_table():

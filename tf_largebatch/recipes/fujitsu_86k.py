@@ -68,7 +68,7 @@ RECIPE = Recipe(
     loss=LossSpec(label_smoothing=0.1),  # [code: Fujitsu mxnet JobScripts/parameters]
     precision="float16",  # [code: the same] float32 master weights and LARS
     wire="float16",  # [unknown] the type of the gradients
-    expected=Expected(24.02, std=0.065, runs=5, source=LOGS),  # [code: result logs] 75.98 %
+    expected=Expected(24.02, std=0.073, runs=5, source=LOGS),  # [code: result logs] 75.98 %
     notes=(
         "the submission's LARS has 6.5e-4 |w| (decay x peak rate) in the ratio's denominator where "
         "this code has 5e-5 |w|: effect not measured",

@@ -30,7 +30,7 @@ class PublishedResult:
         epochs: passes over the data.
         time: wall time as stated.
         value: the result, in units of `metric`; None where the run diverged or none is given.
-        std: its deviation over runs.
+        std: its deviation over runs; a sample's (n - 1) where `notes` lists them.
         metric: what `value` is.
         source: table, figure, abstract or result log.
         confidence: "paper" read or well known, "code" read in a public implementation or log,
