@@ -89,7 +89,9 @@ def test_everything_but_batch_and_warmup_is_the_same_in_the_table(name):
     assert (model.bn_batch, model.bn_decay, model.last_gamma) == (32, 0.9, 0.0)  # §5.1
     assert (recipe.epochs, recipe.schedule.drop_epochs) == (90, (30, 60, 80))  # §5.1
     assert (data.image_size, data.min_area, data.max_area) == (224, 0.08, 1.0)
-    assert (data.min_aspect, data.max_aspect) == (0.75, pytest.approx(4 / 3))
+    # fb.resnet.torch transforms.lua: width sqrt(area) a, height sqrt(area) / a, a of 3/4 to 4/3.
+    assert (data.min_aspect, data.max_aspect) == (0.75**2, pytest.approx((4 / 3) ** 2))
+    assert data.interpolation == "bicubic"
 
 
 def test_the_optimizer_is_equation_9_with_decay_on_kernels_only():

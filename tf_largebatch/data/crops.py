@@ -8,8 +8,9 @@ arXiv:1706.02677, section 5.1) use, in torchvision's form:
     width, height = round(sqrt(area * aspect)), round(sqrt(area / aspect))
 
 up to ten tries until the crop fits, at a uniform place; else the largest centred crop whose aspect
-is in the range. The square is then mirrored with probability 1/2. fb.resnet.torch draws the aspect
-uniformly and swaps the sides half of the time; log-uniform is symmetric by itself.
+is in the range. The square is then mirrored with probability 1/2. fb.resnet.torch draws the root of
+the aspect uniformly (3/4 to 4/3, so 9/16 to 16/9) and swaps the sides half of the time; log-uniform
+is symmetric by itself.
 
 Evaluation crop, one of two:
 

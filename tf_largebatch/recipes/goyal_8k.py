@@ -30,10 +30,11 @@ RECIPE = Recipe(
     paper="arXiv:1706.02677",
     data=ImageNetSpec(
         image_size=224,  # §5.1
-        min_area=0.08,  # §5.1: as fb.resnet.torch, whose crops have 8 % to 100 % of the area
-        max_area=1.0,  # §5.1: as fb.resnet.torch
-        min_aspect=3 / 4,  # §5.1: as fb.resnet.torch
-        max_aspect=4 / 3,  # §5.1: as fb.resnet.torch
+        min_area=0.08,  # [code: fb.resnet.torch datasets/transforms.lua], by §5.1
+        max_area=1.0,  # [code: the same]
+        min_aspect=9 / 16,  # [code: the same] U(3/4, 4/3) times the width, over the height
+        max_aspect=16 / 9,  # [code: the same]
+        interpolation="bicubic",  # [code: the same] of both crops
         eval_short_side=256,  # [recall] §5.1 says "224 x 224 center crop" with the usual resize
     ),
     model=ModelSpec(
@@ -65,6 +66,8 @@ RECIPE = Recipe(
     expected=Expected(23.74, std=0.09, runs=5, source="Table 1"),  # gradual warmup; runs: §5.1
     notes=(
         "pictures are decoded and resized by TensorFlow, not Torch: effect not measured",
+        "the logarithm of a crop's aspect is uniform; fb.resnet.torch has its root uniform, and "
+        "the sides swapped half of the time",
         "no colour jitter or lighting noise: the paper does not mention them",
         "no decay on the classifier's bias: the paper does not say",
     ),

@@ -26,8 +26,8 @@ CROP = ImageNetSpec(
     image_size=224,  # [unknown] as usual
     min_area=0.08,  # [unknown] as Goyal et al.
     max_area=1.0,  # [unknown] as Goyal et al.
-    min_aspect=3 / 4,  # [unknown] as Goyal et al.
-    max_aspect=4 / 3,  # [unknown] as Goyal et al.
+    min_aspect=3 / 4,  # [unknown] as usual
+    max_aspect=4 / 3,  # [unknown] as usual
     eval_short_side=256,  # [unknown] as usual
 )
 
