@@ -42,7 +42,7 @@ RECIPE = Recipe(
         bn_batch=42,  # [code: the same] each GPU's images
         bn_decay=0.9,  # [code: the same]
         bn_epsilon=1e-5,  # [code: the same]
-        head_std=0.01,  # [unknown] as Goyal et al.
+        head_std=0.01,  # [code: Fujitsu mxnet train_imagenet.py] MLPerfInit
     ),
     global_batch=86016,  # [code: the same] 2,048 V100 x 42
     epochs=90,  # [code: the same]

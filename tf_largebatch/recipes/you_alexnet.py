@@ -50,7 +50,7 @@ SGD_512 = Recipe(
     model=ModelSpec(
         architecture="alexnet",  # the paper: AlexNet with local response normalisation
         head_std=0.01,  # [code: borisgin/nvcaffe models/bvlc_alexnet]
-        dropout=0.5,  # [recall] Krizhevsky et al. 2012, §4.2
+        dropout=0.5,  # [code: borisgin/nvcaffe models/bvlc_alexnet/train_val.prototxt]
     ),
     global_batch=512,  # [seed] slides 003
     epochs=100,  # [seed] slides 003
