@@ -132,3 +132,24 @@ def test_momentum_zero_is_plain_gradient_descent():
         w - 0.1 * sum(g[i].astype(np.float64) for g in gradients) for i, w in enumerate(weights)
     ]
     assert relative(want, got) < 1e-5
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("rule", [MomentumSGD, LARS])
+def test_a_compiled_update_is_the_eager_one_to_the_bit(rule, nesterov):
+    # TensorFlow's graph optimizer would add and multiply in another order.
+    rng = np.random.default_rng(5)
+    start = rng.standard_normal((40, 30)).astype("float32")
+    gradients = [rng.standard_normal((40, 30)).astype("float32") for _ in range(10)]
+
+    def train(wrap):
+        weights = keras.Variable(start, name="kernel")
+        optimizer = rule(0.1, momentum=0.9, nesterov=nesterov, weight_decay=1e-3)
+        optimizer.build([weights])
+        update = wrap(lambda gradient: optimizer.apply([gradient], [weights]))
+        for gradient in gradients:
+            update(tf.constant(gradient))
+        return values_of(weights)
+
+    compiled = train(lambda update: tf.function(lambda g: (update(g), 0)[1]))
+    np.testing.assert_array_equal(compiled, train(lambda update: update))
