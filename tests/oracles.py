@@ -65,7 +65,7 @@ def lars(
     adapted=True,
     corrected=False,
 ):
-    """LARS of families "A", "B" and "C" (arXiv:1708.03888 Algorithm 1 is "A" with "sum")."""
+    """LARS of families "A" to "D" (arXiv:1708.03888 Algorithm 1 is "A" with "sum")."""
     w = np.array(w, np.float64)
     buffer, path, before = np.zeros_like(w), [w], None
     for g, rate in zip(gradients, rates, strict=True):
@@ -85,6 +85,16 @@ def lars(
                 both = length(w) > 0 and length(u) > 0
                 r = clipped(trust * length(w) / (length(u) + epsilon) if both else 1.0)
             w = w - rate * r * u
+        elif family == "D":
+            # tf.contrib of 2018: apply_momentum(lr r, g), where g has the loss's decay in it.
+            g = g + decay * w
+            buffer = momentum * buffer + g
+            r = 1.0
+            if adapted and length(w) > 0 and length(g) > 0:
+                r = trust * length(w) / (length(g) + decay * length(w) + epsilon)
+            if adapted:
+                r = clipped(r)
+            w = w - rate * r * (g + momentum * buffer if nesterov else buffer)
         else:
             r, in_force = 1.0, decay
             if adapted:

@@ -103,6 +103,8 @@ def test_a_wrong_argument_is_named_with_its_value(make, argument, value):
     "options, words",
     [
         ({"momentum_placement": "update"}, "decay_in_norm='sum'"),
+        ({"momentum_placement": "whole", "decay_in_norm": "combined"}, "'combined', 'one'"),
+        ({"momentum_placement": "whole", "zero_rule": "skip"}, "'sum', 'skip'"),
         ({"decay_in_norm": "combined", "zero_rule": "skip"}, "zero_rule='skip'"),
         ({"momentum_correction": True, "momentum_placement": "outside"}, "momentum_correction"),
     ],

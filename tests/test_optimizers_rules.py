@@ -13,7 +13,7 @@ COMPILED = (
     pytest.param({"graph": True}, id="graph"),
     pytest.param({"xla": True}, id="xla", marks=pytest.mark.slow),
 )
-FAMILIES = {"inside": "A", "outside": "B", "update": "C"}
+FAMILIES = {"inside": "A", "outside": "B", "update": "C", "whole": "D"}
 
 
 def check(optimizer, oracle, *, rates=RATES, **how):
@@ -30,11 +30,12 @@ def lars_cases():
     variants = ((False, False), (True, False), (False, True))  # nesterov, clip
     for placement in FAMILIES:
         for nesterov, clip in variants:
-            yield placement, nesterov, 0, "combined", "one", clip
+            if placement != "whole":
+                yield placement, nesterov, 0, "combined", "one", clip
             if placement != "update":
                 yield placement, nesterov, 0, "sum", "one", clip
-        yield placement, True, 2, "combined", "one", True
-        if placement != "update":
+        yield placement, True, 2, "sum" if placement == "whole" else "combined", "one", True
+        if placement not in ("update", "whole"):
             yield placement, False, 0, "sum", "skip", False
             yield placement, False, 0, "sum", "skip", True
             yield placement, False, 0, "sum", "denominator", False

@@ -14,6 +14,7 @@ _PLACEMENTS = {
     "inside": "the velocity contains the rate (the paper, MLPerf, optax)",
     "outside": "the rate multiplies the velocity (timm, apex LARC, VICReg)",
     "update": "the ratio is taken on the velocity (SimCLR with classic_momentum=False)",
+    "whole": "rate and ratio multiply the whole velocity (tf.contrib.opt.LARSOptimizer of 2018)",
 }
 _DENOMINATORS = {
     "sum": "|g| + decay * |w| (the paper, MLPerf, timm, LARC)",
@@ -39,7 +40,7 @@ class LARS(LargeBatchOptimizer):
 
     `v` is the paper's with its sign turned, as `keras.optimizers.SGD` keeps it. With
     decay_in_norm="combined" the denominator of r is |d| + epsilon. `momentum_placement` names the
-    three families in use; the first two are equal while `lr` is constant:
+    four families in use; the first two are equal while `lr` is constant:
 
         "inside"    the paper, above
         "outside"   v = momentum * v + r * d
@@ -48,6 +49,12 @@ class LARS(LargeBatchOptimizer):
                     u = v           # nesterov: d + momentum * v
                     r = trust * |w| / (|u| + epsilon)
                     w = w - lr * r * u
+        "whole"     v, u as in "update"
+                    r = trust * |w| / (|d| + decay * |w| + epsilon)
+                    w = w - lr * r * u
+
+    "whole" is for runs of 2018 and early 2019, whose decay came with the loss: where d is 0 once,
+    r = 1 and the velocity is applied at the raw `lr`.
 
     Tensors exempt from adaptation take r = 1, tensors exempt from decay take decay = 0.
 
@@ -70,9 +77,9 @@ class LARS(LargeBatchOptimizer):
         nesterov: whether to look ahead along the velocity.
         trust_coefficient: number > 0, `trust` above. Only lr * trust matters to adapted tensors.
         epsilon: number >= 0, taken literally.
-        momentum_placement: "inside", "outside" or "update".
-        decay_in_norm: "sum" or "combined"; "update" knows only "combined".
-        zero_rule: "one", "skip" or "denominator"; "combined" knows only "one".
+        momentum_placement: "inside", "outside", "update" or "whole".
+        decay_in_norm: "sum" or "combined"; "update" knows only "combined", "whole" only "sum".
+        zero_rule: "one", "skip" or "denominator"; "combined" and "whole" know only "one".
         clip_trust_ratio: whether to bound lr * r by lr.
         momentum_correction: whether to correct the velocity when the rate moves; "inside" only.
         **options: `weight_decay`, `no_decay`, `no_adaptation`, `exclude_rank_below`,
@@ -137,10 +144,10 @@ class LARS(LargeBatchOptimizer):
         v, momentum, decay = self._velocities[i], self.momentum, self._decay(i, w, g)
 
         d = g + decay * w
-        if self.momentum_placement == "update":
+        if self.momentum_placement in ("update", "whole"):
             v = momentum * v + d
             u = d + momentum * v if self.nesterov else v
-            r = self._trust_ratio(i, w, g, u, decay, lr)
+            r = self._trust_ratio(i, w, d, u, decay, lr)
             w = w - lr * r * u
         elif self.momentum_placement == "outside" or self.momentum_correction:
             r = self._trust_ratio(i, w, g, d, decay, lr)
@@ -187,6 +194,14 @@ class LARS(LargeBatchOptimizer):
             "'combined' when momentum_placement='update', whose ratio is taken on the velocity",
             self.decay_in_norm,
             "Pass decay_in_norm='combined'.",
+        )
+        check(
+            self.momentum_placement != "whole"
+            or (self.decay_in_norm, self.zero_rule) == ("sum", "one"),
+            "decay_in_norm and zero_rule",
+            "'sum' and 'one' when momentum_placement='whole', whose rule has no others",
+            (self.decay_in_norm, self.zero_rule),
+            "Leave them out.",
         )
         check(
             self.decay_in_norm != "combined" or self.zero_rule == "one",

@@ -79,9 +79,11 @@ GOOGLE_NOTE = (
     "updates and warmup are the log's; Google counts epochs in rounded updates (at 32,768 157 for "
     "4 epochs, where 156.4 are exact), here they are exact"
 )
-FIRST_NOTE = (
-    "that the rate stands outside the velocity in v0.6 is recalled; the paper and later rounds "
-    "have it inside"
+FIRST_DATA = replace(
+    DATA,
+    min_area=0.08,  # [code: v0.6 Google resnet_preprocessing.py]
+    min_aspect=3 / 4,  # [code: v0.6 Google resnet_preprocessing.py]
+    max_aspect=4 / 3,  # [code: v0.6 Google resnet_preprocessing.py]
 )
 NVIDIA_NOTE = "NVIDIA's code decays the classifier's bias too; here no bias is decayed"
 NVIDIA_DATA = replace(
@@ -147,11 +149,11 @@ def _google_first(*run, epsilon):
     """The same in round v0.6, with the optimizer that TensorFlow 1 had."""
     return replace(
         _google(*run),
-        notes=(NOTE, GOOGLE_NOTE, FIRST_NOTE),
+        data=FIRST_DATA,
         optimizer=replace(
             _google(*run).optimizer,
             epsilon=epsilon,  # [code: result log]
-            momentum_placement="outside",  # [recall] Kumar et al. 2019: "scaled momentum" in v0.6
+            momentum_placement="whole",  # [code: tf.contrib LARSOptimizer of 2018]
         ),
     )
 

@@ -52,6 +52,7 @@ RECIPE = Recipe(
         momentum=0.9,  # [code: tensorflow/tpu b13e6b6 resnet_main.py]
         weight_decay=1e-4,  # [code: the same]
         trust_coefficient=0.001,  # [code: tf.contrib LARSOptimizer] its default
+        momentum_placement="whole",  # [code: the same] the rule of 2018; decay is in the loss
         exclude_rank_below=2,  # [code: tensorflow/tpu b13e6b6 lars_util.py] batch norm, biases
     ),
     schedule=PolynomialSpec(

@@ -35,7 +35,7 @@ class LARSSpec:
     weight_decay: float = 0.0
     trust_coefficient: float = 0.001
     epsilon: float = 0.0
-    momentum_placement: Literal["inside", "outside", "update"] = "inside"
+    momentum_placement: Literal["inside", "outside", "update", "whole"] = "inside"
     decay_in_norm: Literal["sum", "combined"] = "sum"
     exclude_rank_below: int = 2
 

@@ -194,9 +194,10 @@ def _optimizer_line(recipe: Recipe) -> str:
         return f"RMSprop (rate {rate:g}) turning into SGD {turn}, {momentum}, {decay}"
     common = f"{'Nesterov ' if spec.nesterov else ''}{momentum}, {decay}"
     if isinstance(spec, LARSSpec):
-        rate_place = f"rate {spec.momentum_placement} the velocity"
+        place = spec.momentum_placement
+        where = "rate on the whole" if place == "whole" else f"rate {place} the"
         trust = f"trust coefficient {spec.trust_coefficient:g}"
-        return f"LARS, {common}, {trust}, {rate_place}, decay in the norm: {spec.decay_in_norm}"
+        return f"LARS, {common}, {trust}, {where} velocity, decay in the norm: {spec.decay_in_norm}"
     return f"SGD, {common} inside the gradient, rate outside the velocity"
 
 
