@@ -19,27 +19,16 @@ _DATA = '"${DATA:?a folder of ImageNet TFRecord shards}"'
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is to run where.
-
-    Attributes:
-        recipe: the row.
-        update: how an update is spread over the GPUs, in words; None where that is seen at start.
-        workers: processes, one a node.
-        gpus: of each worker; None takes what is there.
-        micro_batch: images per GPU per forward pass, or "auto"; None takes the recipe's.
-        data: folder of the images; None leaves it to $DATA, or to /data of a container.
-        run_dir: folder of the run; None leaves it to $RUN_DIR, or to /runs of a container.
-        image: of the containers.
-    """
+    """What is to run where."""
 
     recipe: Recipe
-    update: str | None
-    workers: int
-    gpus: int | None
-    micro_batch: int | str | None
-    data: str | None
-    run_dir: str | None
-    image: str
+    update: str | None  # how it is spread over the GPUs, in words; None where that is seen at start
+    workers: int  # processes, one a node
+    gpus: int | None  # of each worker; None takes what is there
+    micro_batch: int | str | None  # images per GPU per forward pass, or "auto"; None: the recipe's
+    data: str | None  # folder of the images; None leaves it to $DATA, or to /data of a container
+    run_dir: str | None  # None leaves it to $RUN_DIR, or to /runs of a container
+    image: str  # of the containers
 
     @property
     def name(self) -> str:

@@ -6,32 +6,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Architecture:
-    """The sizes of one network at its default image shape and number of classes.
+    """The sizes of one network at its default image shape and number of classes."""
 
-    Attributes:
-        name: as in a recipe's `model`.
-        image_shape: (height, width, channels) of the input.
-        classes: logits.
-        parameters: trainable numbers; these are what an all-reduce carries.
-        moving_statistics: numbers of the moving means and variances, not trainable.
-        kernel_tensors: trainable tensors of rank 2 or more: convolutions and the head.
-        norm_tensors: trainable tensors of batch norms: betas, and gammas where there are any.
-        bias_tensors: biases of convolutions and dense layers.
-        weights_a_channel: of the first convolution, for each channel of the image; in a network
-            without convolutions, of the first dense layer for each value of the image.
-        head_inputs: values that the head is given.
-    """
-
-    name: str
-    image_shape: tuple[int, int, int]
-    classes: int
-    parameters: int
-    moving_statistics: int
-    kernel_tensors: int
-    norm_tensors: int
-    bias_tensors: int
+    name: str  # as in a recipe's `model`
+    image_shape: tuple[int, int, int]  # (height, width, channels) of the input
+    classes: int  # logits
+    parameters: int  # trainable numbers: what an all-reduce carries
+    moving_statistics: int  # numbers of the moving means and variances, not trainable
+    kernel_tensors: int  # trainable, of rank 2 or more: convolutions and the head
+    norm_tensors: int  # of batch norms: betas, and gammas where there are any
+    bias_tensors: int  # of convolutions and dense layers
+    # Of the first convolution, for each channel of the image; in a network without convolutions, of
+    # the first dense layer for each value of the image.
     weights_a_channel: int
-    head_inputs: int
+    head_inputs: int  # values that the head is given
 
     @property
     def tensors(self) -> int:

@@ -22,44 +22,28 @@ class _Mixing:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageNetSpec(_Mixing):
-    """ImageNet from TFRecord shards, cropped at random for training (recipes differ in the ranges).
-
-    Attributes:
-        image_size: side of the square the model sees, pixels.
-        min_area, max_area: range of the crop's share of the picture's area.
-        min_aspect, max_aspect: range of the crop's width / height.
-        interpolation: of both crops.
-        color_jitter: brightness, contrast and saturation change by up to this share, in random
-            order; 0 for none.
-        lighting_std: deviation of the noise along the principal axes of ImageNet's colours
-            (Krizhevsky et al. 2012); 0 for none.
-        eval_crop: "short_side" resizes the shorter side to `eval_short_side` and cuts the centre;
-            "square" cuts the central square of image_size / eval_short_side of the shorter side and
-            resizes that (MLPerf).
-        eval_image_size: side of the square at evaluation where it is another one, pixels.
-        eval_short_side: shorter side before the central crop at evaluation, pixels.
-        plain_last_epochs: train on the evaluation crop for this many last epochs.
-        randaugment_magnitude: 0 to 10; 0 for none (Cubuk et al. 2019, arXiv:1909.13719).
-        mixup_alpha: of the Beta distribution; 0 for none (Zhang et al. 2017, arXiv:1710.09412).
-        cutmix_alpha: the same (Yun et al. 2019, arXiv:1905.04899).
-    """
+    """ImageNet from TFRecord shards, cropped at random for training (in ranges that differ)."""
 
     name: Literal["imagenet2012"] = "imagenet2012"
-    image_size: int = 224
-    min_area: float = 0.08
+    image_size: int = 224  # side of the square the model sees, pixels
+    min_area: float = 0.08  # range of the crop's share of the picture's area
     max_area: float = 1.0
-    min_aspect: float = 3 / 4
+    min_aspect: float = 3 / 4  # range of the crop's width / height
     max_aspect: float = 4 / 3
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # of both crops
+    # Brightness, contrast and saturation change by up to this share, in random order.
     color_jitter: float = 0.0
+    # Deviation of noise along the principal axes of ImageNet's colours (Krizhevsky et al. 2012).
     lighting_std: float = 0.0
+    # "short_side" resizes the shorter side to `eval_short_side` and cuts the centre; "square" cuts
+    # the central image_size / eval_short_side of the shorter side and resizes that (MLPerf).
     eval_crop: Literal["short_side", "square"] = "short_side"
-    eval_image_size: int | None = None
-    eval_short_side: int = 256
-    plain_last_epochs: float = 0.0
-    randaugment_magnitude: float = 0.0
-    mixup_alpha: float = 0.0
-    cutmix_alpha: float = 0.0
+    eval_image_size: int | None = None  # side of the square at evaluation where it is another one
+    eval_short_side: int = 256  # before the central crop at evaluation, pixels
+    plain_last_epochs: float = 0.0  # trained on the evaluation crop
+    randaugment_magnitude: float = 0.0  # 0 to 10; 0 for none (Cubuk et al. 2019, arXiv:1909.13719)
+    mixup_alpha: float = 0.0  # of the Beta distribution (Zhang et al. 2017, arXiv:1710.09412)
+    cutmix_alpha: float = 0.0  # the same (Yun et al. 2019, arXiv:1905.04899)
 
     def __post_init__(self) -> None:
         check(self.image_size >= 32, "data.image_size", "at least 32", self.image_size)
@@ -88,20 +72,13 @@ class ImageNetSpec(_Mixing):
 
 @dataclass(frozen=True, kw_only=True)
 class DigitsSpec(_Mixing):
-    """scikit-learn's handwritten digits: 1797 real images of 8 x 8 that need no download.
-
-    Attributes:
-        shift: largest shift of a training image along each axis, pixels.
-        noise: standard deviation of the Gaussian noise on training images, of pixels in 0..1.
-        plain_last_epochs: train without both for this many last epochs.
-        mixup_alpha: of the Beta distribution; 0 for none.
-    """
+    """scikit-learn's handwritten digits: 1797 real images of 8 x 8 that need no download."""
 
     name: Literal["digits"] = "digits"
-    shift: int = 1
-    noise: float = 0.3
-    plain_last_epochs: float = 0.0
-    mixup_alpha: float = 0.0
+    shift: int = 1  # largest shift of a training image along each axis, pixels
+    noise: float = 0.3  # deviation of the Gaussian noise on training images, of pixels in 0..1
+    plain_last_epochs: float = 0.0  # trained without both
+    mixup_alpha: float = 0.0  # of the Beta distribution; 0 for none
 
     def __post_init__(self) -> None:
         whole = isinstance(self.shift, int) and 0 <= self.shift <= 7
@@ -112,23 +89,16 @@ class DigitsSpec(_Mixing):
 
 @dataclass(frozen=True, kw_only=True)
 class SmallImagesSpec(_Mixing):
-    """CIFAR-10, Fashion-MNIST or MNIST: from a folder, or downloaded where none is given.
-
-    Attributes:
-        shift: largest shift of a training image along each axis, zeros moving in, pixels; the same
-            as padding by so many and cropping at random.
-        flip: mirror half of the training images.
-        plain_last_epochs: train without both for this many last epochs.
-        mixup_alpha: of the Beta distribution; 0 for none.
-        cutmix_alpha: the same.
-    """
+    """CIFAR-10, Fashion-MNIST or MNIST: from a folder, or downloaded where none is given."""
 
     name: Literal["cifar10", "fashion_mnist", "mnist"]
+    # Largest shift of a training image along each axis, pixels, zeros moving in: the same as
+    # padding by so many and cropping at random.
     shift: int = 0
-    flip: bool = False
-    plain_last_epochs: float = 0.0
-    mixup_alpha: float = 0.0
-    cutmix_alpha: float = 0.0
+    flip: bool = False  # mirror half of the training images
+    plain_last_epochs: float = 0.0  # trained without both
+    mixup_alpha: float = 0.0  # of the Beta distribution; 0 for none
+    cutmix_alpha: float = 0.0  # the same
 
     def __post_init__(self) -> None:
         check_known(self, "data.", name=SMALL_IMAGES)

@@ -9,30 +9,20 @@ from tf_largebatch.records.checks import check, check_fields
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """The network and the switches that recipes set on it.
+    """The network and the switches that recipes set on it."""
 
-    Attributes:
-        architecture: one of `architectures.ARCHITECTURES`, by name.
-        last_gamma: initial scale of the last batch norm of every residual block.
-        bn_batch: images whose statistics are shared by one batch normalisation; None for those of
-            one forward pass.
-        bn_decay: decay of the running statistics per update; 0 keeps those of the last update,
-            averaged over replicas (Akiba et al. 2017, arXiv:1711.04325).
-        bn_epsilon: added to the variance.
-        bn_recompute_images: training images from which the statistics of evaluation are taken
-            afresh after every epoch; 0 for the running ones.
-        head_std: deviation of the initial weights of the classifier.
-        dropout: share of the values dropped before the dense layers of AlexNet.
-    """
-
-    architecture: str
-    last_gamma: float = 0.0
-    bn_batch: int | None = None
+    architecture: str  # one of `architectures.ARCHITECTURES`, by name
+    last_gamma: float = 0.0  # initial scale of the last batch norm of every residual block
+    bn_batch: int | None = None  # images that share statistics; None for those of one forward pass
+    # Decay of the running statistics per update; 0 keeps those of the last update, averaged over
+    # replicas (Akiba et al. 2017, arXiv:1711.04325).
     bn_decay: float = 0.9
-    bn_epsilon: float = 1e-5
+    bn_epsilon: float = 1e-5  # added to the variance
+    # Training images from which the statistics of evaluation are taken afresh after every epoch; 0
+    # for the running ones.
     bn_recompute_images: int = 0
-    head_std: float = 0.01
-    dropout: float = 0.5
+    head_std: float = 0.01  # of the initial weights of the classifier
+    dropout: float = 0.5  # share of the values dropped before the dense layers of AlexNet
 
     def __post_init__(self) -> None:
         architectures.get(self.architecture)

@@ -13,23 +13,14 @@ from tf_largebatch.records.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One resolved run.
+    """One resolved run."""
 
-    Attributes:
-        recipe: with every departure applied.
-        phases: how an update is split; more than one where the batch changes during training.
-        scale: "full", "miniature" or "smoke".
-        settings: how this machine runs it.
-        data: where the images come from, in words.
-        departures: changes to the published set-up, in words.
-    """
-
-    recipe: Recipe
-    phases: tuple[BatchPlan, ...]
-    scale: str
+    recipe: Recipe  # with every departure applied
+    phases: tuple[BatchPlan, ...]  # more than one where the batch changes during training
+    scale: str  # "full", "miniature" or "smoke"
     settings: Settings = Settings()
-    data: str
-    departures: tuple[str, ...] = ()
+    data: str  # where the images come from, in words
+    departures: tuple[str, ...] = ()  # from the published set-up, in words
 
     @property
     def updates(self) -> int:

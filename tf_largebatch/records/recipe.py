@@ -55,45 +55,33 @@ class Expected:
 class Recipe:
     """One row of one table: everything that decides a result.
 
-    Attributes:
-        name: the module's name.
-        row: which one, in a module that states a family of recipes.
-        title: one line.
-        paper: arXiv number and table.
-        global_batch: images per update over all replicas.
-        reference_rate: the rate at `reference_batch`.
-        reference_batch: the batch at which the reference rate holds.
-        scaling: of that rate with the batch (see `scaling.py`).
-        growth: (epoch, global batch) of every later phase of a batch that changes; the rate follows
-            the images seen, and is scaled to the first batch.
-        precision: of the forward and backward pass, as published.
-        wire: type in which gradients travel between devices, as published.
-        whole_epochs: round the updates of each epoch up (see `batching.py`).
-        notes: where this code must differ from the paper, or cannot know; printed at every start.
-
     Raises:
         ValueError: a value out of its range.
     """
 
-    name: str
-    row: str | None = None
-    title: str
-    paper: str
+    name: str  # the module's
+    row: str | None = None  # which one, in a module that states a family of recipes
+    title: str  # one line
+    paper: str  # arXiv number and table
     data: DataSpec
     model: ModelSpec
-    global_batch: int
+    global_batch: int  # images per update over all replicas
     epochs: float
-    reference_rate: float
+    reference_rate: float  # at `reference_batch`
     reference_batch: int
-    scaling: Literal["linear", "sqrt", "none"] = "linear"
+    scaling: Literal["linear", "sqrt", "none"] = "linear"  # of that rate (see `scaling.py`)
     optimizer: OptimizerSpec
     schedule: ScheduleSpec
     loss: LossSpec = LossSpec()
+    # (epoch, global batch) of every later phase of a batch that changes; the rate follows the
+    # images seen, and is scaled to the first batch.
     growth: tuple[tuple[float, int], ...] = ()
+    # Of the forward and backward pass, and of gradients between devices, both as published.
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     wire: Literal["float32", "bfloat16", "float16"] = "float32"
-    whole_epochs: bool = False
+    whole_epochs: bool = False  # round the updates of each epoch up (see `batching.py`)
     expected: Expected | None = None
+    # Where this code must differ from the paper, or cannot know; printed at every start.
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -224,19 +212,12 @@ def deciding(recipe: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: what is run, and the paper's result beside it.
+    """One row of a table: what is run, and the paper's result beside it."""
 
-    Attributes:
-        label: a few words, unique in the table.
-        shows: what to look for.
-        recipe: what is run; in a miniature at the miniature's scale.
-        published: the paper's result for this row, at the paper's scale.
-    """
-
-    label: str
-    shows: str
-    recipe: Recipe
-    published: Expected | None = None
+    label: str  # a few words, unique in the table
+    shows: str  # what to look for
+    recipe: Recipe  # what is run; in a miniature at the miniature's scale
+    published: Expected | None = None  # for this row, at the paper's scale
 
 
 @dataclass(frozen=True, kw_only=True)

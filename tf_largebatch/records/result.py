@@ -18,49 +18,31 @@ SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One line of `metrics.csv`. Errors in percent, losses in nats per example.
+    """One line of `metrics.csv`. Errors in percent, losses in nats per example."""
 
-    Attributes:
-        epoch: 1 for the first.
-        update: updates done when the epoch ended.
-        learning_rate: rate of the epoch's last update.
-        train_loss: mean over the epoch's updates, with augmentation.
-        train_error_pct: top-1 error over the same examples.
-        seconds: wall time of the epoch's updates, without evaluation.
-        unread: training images that could not be read, and were skipped.
-        validation_unread: validation images that could not be read, and count as wrong.
-    """
-
-    epoch: int
-    update: int
+    epoch: int  # 1 for the first
+    update: int  # updates done when the epoch ended
     images_seen: int
-    learning_rate: float
-    train_loss: float
-    train_error_pct: float
+    learning_rate: float  # of the epoch's last update
+    train_loss: float  # mean over the epoch's updates, with augmentation
+    train_error_pct: float  # top-1, over the same examples
     validation_loss: float
     validation_error_pct: float
     validation_top5_error_pct: float
-    seconds: float
-    unread: int = 0
-    validation_unread: int = 0
+    seconds: float  # wall time of the epoch's updates, without evaluation
+    unread: int = 0  # training images that could not be read, and were skipped
+    validation_unread: int = 0  # validation images that could not be read, and count as wrong
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeedResult:
-    """One training run.
+    """One training run."""
 
-    Attributes:
-        seed: of weights, order and augmentation.
-        folder: the run's folder, relative to the result file.
-        wall_seconds: of the process that finished the run, evaluation and compilation included.
-        diverged_at: the update at which the loss stopped being finite, or None.
-    """
-
-    seed: int
-    folder: str
+    seed: int  # of weights, order and augmentation
+    folder: str  # of the run, relative to the result file
     epochs: tuple[EpochRecord, ...]
-    wall_seconds: float
-    diverged_at: int | None = None
+    wall_seconds: float  # of the process that finished the run, evaluation and compilation included
+    diverged_at: int | None = None  # the update at which the loss stopped being finite
 
     @property
     def top1_error_pct(self) -> float | None:
@@ -78,26 +60,17 @@ class SeedResult:
 
 @dataclass(frozen=True, kw_only=True)
 class RowResult:
-    """One row of a table: one recipe, several seeds.
+    """One row of a table: one recipe, several seeds."""
 
-    Attributes:
-        label: the row's name, for example "linear, warmup".
-        shows: what the row is there to show, in a few words.
-        recipe: the resolved recipe as plain data.
-        updates: of the whole run.
-        published_error_pct: the paper's error for the corresponding row, at its own scale.
-        runs: one result per seed.
-    """
-
-    label: str
-    shows: str = ""
-    recipe: dict[str, Any]
+    label: str  # for example "linear, warmup"
+    shows: str = ""  # what the row is there to show, in a few words
+    recipe: dict[str, Any]  # resolved
     global_batch: int
     peak_rate: float
-    updates: int
-    published_error_pct: float | None = None
+    updates: int  # of the whole run
+    published_error_pct: float | None = None  # for the corresponding row, at the paper's own scale
     published_std_pct: float | None = None
-    runs: tuple[SeedResult, ...] = ()
+    runs: tuple[SeedResult, ...] = ()  # one a seed
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "RowResult":
@@ -130,28 +103,17 @@ class RowResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What `result.json` holds: one or several rows run by one command.
+    """What `result.json` holds: one or several rows run by one command."""
 
-    Attributes:
-        recipe: name of the recipe module.
-        title: its first line.
-        scale: "full", "miniature" or "smoke".
-        departures: every change to the published set-up, in words; empty for a reproduction.
-        notes: what a reader must know to read the numbers (deviations that are always there).
-        environment: versions, hardware, commit.
-        rows: in the order they were run.
-        wall_seconds: of the whole command.
-    """
-
-    recipe: str
-    title: str
+    recipe: str  # name of the module
+    title: str  # its first line
     paper: str
-    scale: str
-    departures: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    environment: dict[str, Any] = field(default_factory=dict)
-    rows: tuple[RowResult, ...] = ()
-    wall_seconds: float = 0.0
+    scale: str  # "full", "miniature" or "smoke"
+    departures: tuple[str, ...] = ()  # from the published set-up, in words
+    notes: tuple[str, ...] = ()  # deviations that are always there
+    environment: dict[str, Any] = field(default_factory=dict)  # versions, hardware, commit
+    rows: tuple[RowResult, ...] = ()  # in the order they were run
+    wall_seconds: float = 0.0  # of the whole command
 
     @property
     def modified(self) -> bool:

@@ -12,20 +12,13 @@ Milestone = tuple[float, float, str]  # epoch, rate, what happens there
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupSpec:
-    """A warmup to the peak rate; the base of every course.
-
-    Attributes:
-        warmup_epochs: 0 for none.
-        warmup_start_rate: the rate of the first update.
-        warmup_shape: "linear" rises at every update, "quadratic" and "power" slowly first;
-            "constant" stays at the start rate.
-        warmup_power: with the shape "power".
-    """
+    """A warmup to the peak rate; the base of every course."""
 
     warmup_epochs: float = 0.0
-    warmup_start_rate: float = 0.0
+    warmup_start_rate: float = 0.0  # of the first update
+    # "linear" rises at every update, "quadratic" and "power" slowly first; "constant" stays.
     warmup_shape: Literal["linear", "quadratic", "power", "cosine", "constant"] = "linear"
-    warmup_power: float | None = None
+    warmup_power: float | None = None  # of the shape "power"
 
     def __post_init__(self) -> None:
         check_fields(self, "schedule.", "at least 0", "warmup_epochs", "warmup_start_rate")
@@ -73,17 +66,11 @@ class WarmupSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class StepsSpec(WarmupSpec):
-    """The peak rate, changed at each of `drop_epochs`.
+    """The peak rate, changed at each of `drop_epochs`."""
 
-    Attributes:
-        drop_epochs: epochs since the start of training, rising.
-        drop_factor: by which each of them multiplies the rate, in (0, 1].
-        drop_shares: in its place: the share of the peak rate from each of them on.
-    """
-
-    drop_epochs: tuple[float, ...]
-    drop_factor: float = 0.1
-    drop_shares: tuple[float, ...] | None = None
+    drop_epochs: tuple[float, ...]  # since the start of training, rising
+    drop_factor: float = 0.1  # by which each of them multiplies the rate, in (0, 1]
+    drop_shares: tuple[float, ...] | None = None  # in its place: shares of the peak rate
 
     def __post_init__(self) -> None:
         drops, shares = self.drop_epochs, self.drop_shares
@@ -115,24 +102,15 @@ class StepsSpec(WarmupSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class PolynomialSpec(WarmupSpec):
-    """A polynomial fall from the peak rate.
+    """A polynomial fall from the peak: rate = end + (peak - end) (1 - t / D)^power."""
 
-        rate = end + (peak - end) (1 - t / D)^power
-
-    Attributes:
-        power: above 0; 1 is a straight line.
-        end_rate: of the last update.
-        end_epoch: where it is reached; None for the end of training.
-        whole_run: t counts from the first update, under the warmup too, after which the rate jumps
-            down (You et al. 2017, arXiv:1708.03888); else from the end of the warmup.
-        extra_updates: added to D; 1 in Google's MLPerf code.
-    """
-
-    power: float = 2.0
-    end_rate: float = 0.0
-    end_epoch: float | None = None
+    power: float = 2.0  # 1 is a straight line
+    end_rate: float = 0.0  # of the last update
+    end_epoch: float | None = None  # where it is reached; None for the end of training
+    # t counts from the first update, under the warmup too, after which the rate jumps down (You et
+    # al. 2017, arXiv:1708.03888); else from the end of the warmup.
     whole_run: bool = False
-    extra_updates: int = 0
+    extra_updates: int = 0  # added to D; 1 in Google's MLPerf code
 
     def __post_init__(self) -> None:
         check_fields(self, "schedule.", "above 0", "power")
