@@ -7,8 +7,15 @@ import pytest
 
 from tf_largebatch.records.result import EpochRecord, Result, RowResult, SeedResult
 from tf_largebatch.review.figures import COLOURS, draw_curves, draw_rates
-from tf_largebatch.review.report import text_table, write_report, write_rows_csv
-from tf_largebatch.review.tables import MISSING, PAPER_HEADER, table, verdict
+from tf_largebatch.review.report import write_report
+from tf_largebatch.review.tables import (
+    MISSING,
+    PAPER_HEADER,
+    table,
+    text_table,
+    verdict,
+    write_rows_csv,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

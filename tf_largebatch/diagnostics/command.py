@@ -4,19 +4,14 @@ Answers `--help` and refuses wrong input without importing TensorFlow where it c
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tf_largebatch.records.console import (
-    LARGEST_SEED,
-    NOT_FINITE,
-    Parser,
-    number,
-    run_command,
-)
+from tf_largebatch.records.console import LARGEST_SEED, NOT_FINITE, Parser, number, run_command
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.quiet import import_tensorflow
 from tf_largebatch.review.findings import FOLDER
@@ -38,6 +33,37 @@ INSTRUMENTS = {
     "layers": "weight norm over gradient norm by layer, at the first weights and the last",
     "drift": "distance from the first weights at every checkpoint that is kept",
 }
+SAID = "(default: %(default)s)"
+# Flag: placeholder, least value, default, help.
+DATA_NUMBERS = {
+    "--images": ("N", 1, None, f"training images to measure on (default: all, {AT_MOST} at most)"),
+    "--micro-batch": (
+        "N",
+        1,
+        256,
+        "images per forward pass, and per group of batch norm in "
+        f"--layers and recomputed statistics {SAID}",
+    ),
+}
+FINE_NUMBERS = {
+    "--noise-batch": (
+        "N",
+        1,
+        16,
+        f"images behind each gradient of the noise scale; 1 takes every example by itself {SAID}",
+    ),
+    "--eigenvalues": ("K", 1, 5, SAID),
+    "--products": ("M", 1, 60, f"Hessian-vector products at most {SAID}"),
+    "--directions": (
+        "P",
+        1,
+        100,
+        "random directions of the manifold of --sharpness; each takes "
+        "8 bytes a weight (default: %(default)s, the paper's)",
+    ),
+    "--points": ("P", 3, 51, f"points of a line; a plane has half of them on each side {SAID}"),
+    "--seed": ("N", 0, 0, "of directions and starts (default: 0)"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,79 +82,24 @@ def make_parser() -> Parser:
     what = parser.add_argument_group("instruments (default: --noise-scale --layers)")
     for name, text in INSTRUMENTS.items():
         what.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=text)
-    what.add_argument(
-        "--interpolate",
-        type=Path,
-        metavar="RUN2",
-        help="loss between this run's model (0) and another's of the same network (1), with "
-        "batch-norm statistics interpolated and recomputed",
+    text = (
+        "loss between this run's model (0) and another's of the same network (1), with "
+        "batch-norm statistics interpolated and recomputed"
     )
+    what.add_argument("--interpolate", type=Path, metavar="RUN2", help=text)
     data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data", type=Path, metavar="DIR", help="folder of ImageNet shards, where the run had one"
-    )
-    data.add_argument(
-        "--images",
-        type=number(int, 1),
-        metavar="N",
-        help="training images to measure on (default: all, 4096 at most)",
-    )
-    data.add_argument(
-        "--micro-batch",
-        type=number(int, 1),
-        default=256,
-        metavar="N",
-        help="images per forward pass, and per group of batch norm in --layers and recomputed "
-        "statistics (default: %(default)s)",
-    )
+    text = "folder of ImageNet shards, where the run had one"
+    data.add_argument("--data", type=Path, metavar="DIR", help=text)
     fine = parser.add_argument_group("settings of the instruments")
-    fine.add_argument(
-        "--noise-batch",
-        type=number(int, 1),
-        default=16,
-        metavar="N",
-        help="images behind each gradient of the noise scale; 1 takes every example by itself "
-        "(default: %(default)s)",
-    )
-    fine.add_argument(
-        "--eigenvalues", type=number(int, 1), default=5, metavar="K", help="(default: %(default)s)"
-    )
-    fine.add_argument(
-        "--products",
-        type=number(int, 1),
-        default=60,
-        metavar="M",
-        help="Hessian-vector products at most (default: %(default)s)",
-    )
-    fine.add_argument(
-        "--directions",
-        type=number(int, 1),
-        default=100,
-        metavar="P",
-        help="random directions of the manifold of --sharpness; each takes 8 bytes a weight "
-        "(default: %(default)s, the paper's)",
-    )
-    fine.add_argument(
-        "--points",
-        type=number(int, 3),
-        default=51,
-        metavar="P",
-        help="points of a line; a plane has half of them on each side (default: %(default)s)",
-    )
-    fine.add_argument(
-        "--seed",
-        type=number(int, 0, LARGEST_SEED),
-        default=0,
-        metavar="N",
-        help="of directions and starts (default: 0)",
-    )
+    for group, flags in ((data, DATA_NUMBERS), (fine, FINE_NUMBERS)):
+        for flag, (metavar, least, default, text) in flags.items():
+            kind = number(int, least, LARGEST_SEED if flag == "--seed" else math.inf)
+            group.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
     return parser
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Setting:
-    """What an instrument may need."""
-
     arguments: argparse.Namespace
     run: "FinishedRun"
     other: "FinishedRun | None"
@@ -225,11 +196,11 @@ def _prepare(arguments, wanted, run, other, after_batch) -> _Setting:
 
 def _batches(name: str, setting: _Setting) -> int | None:
     """How many an instrument evaluates; None where that follows from what it meets."""
-    arguments, objective = setting.arguments, setting.objective
-    once, points = len(objective.batches), arguments.points
+    objective, points = setting.objective, setting.arguments.points
+    once = len(objective.batches)
     match name:
         case "noise_scale":
-            return objective.examples // arguments.noise_batch
+            return objective.examples // setting.arguments.noise_batch
         case "landscape":
             return once * (points + _side(points) ** 2)
         case "layers":
@@ -280,40 +251,35 @@ def _first_weights(setting: _Setting):
     """The weights that the run started from, made again from its seed."""
     from tf_largebatch.training.build import make_model
 
-    run, objective = setting.run, setting.objective
+    run = setting.run
     if run.seed is None:
         raise InputError(f"{run.folder} has no seed.json: its first weights are not known")
     # Of a recipe it asks the network alone, which a finished run has too.
-    model = make_model(cast(Any, run), setting.dataset, run.seed)
-    _check_same_network(model, objective, run.folder)
-    return objective.flat([v.numpy() for v in model.trainable_variables])
+    return _weights(make_model(cast(Any, run), setting.dataset, run.seed), setting, run.folder)
 
 
 def _between(setting: _Setting, other: "FinishedRun") -> "Finding":
     from tf_largebatch.diagnostics.measurements import measure_between
 
-    objective = setting.objective
     model = other.load_model()
-    _check_same_network(model, objective, other.folder)
-    weights = objective.flat([v.numpy() for v in model.trainable_variables])
-    state = [v.numpy() for v in model.non_trainable_variables]
-    first, second = setting.run.folder.resolve(), other.folder.resolve()
-    names = first.name, second.name
-    if first.name == second.name:  # two seeds of two rows
-        names = "/".join(first.parts[-2:]), "/".join(second.parts[-2:])
-    return measure_between(
-        objective, (weights, state), points=setting.arguments.points, names=names
+    solution = (
+        _weights(model, setting, other.folder),
+        [v.numpy() for v in model.non_trainable_variables],
     )
+    ends = [run.folder.resolve() for run in (setting.run, other)]
+    names = ends[0].name, ends[1].name
+    if names[0] == names[1]:  # two seeds of two rows
+        names = "/".join(ends[0].parts[-2:]), "/".join(ends[1].parts[-2:])
+    points = setting.arguments.points
+    return measure_between(setting.objective, solution, points=points, names=names)
 
 
-def _check_same_network(model, objective, folder: Path) -> None:
+def _weights(model, setting: _Setting, folder: Path):
+    """A model's weights as one vector, if it is the network of RUN."""
     shapes = [tuple(v.shape) for v in model.trainable_variables]
-    if shapes != objective.shapes:
+    if shapes != setting.objective.shapes:
         raise InputError(
             f"the network must be the one of RUN. Received: {folder}, with {len(shapes)} tensors "
-            f"of other shapes than the {len(objective.shapes)} there"
+            f"of other shapes than the {len(setting.objective.shapes)} there"
         )
-
-
-if __name__ == "__main__":
-    main()
+    return setting.objective.flat([v.numpy() for v in model.trainable_variables])

@@ -17,29 +17,20 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
-PERFECT, DIMINISHING, MAXIMAL = (
-    "perfect scaling",
-    "diminishing returns",
-    "maximal data parallelism",
-)
+from tf_largebatch.records.checks import check
+
+PERFECT, DIMINISHING = "perfect scaling", "diminishing returns"
+MAXIMAL = "maximal data parallelism"
 NEAR = 0.25  # ours: within 25 % of the least examples, or updates, counts as there
 
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """The fitted curve.
+    """The fitted curve, over the batches that were measured."""
 
-    Attributes:
-        steps_min: S_min, updates at an endless batch.
-        examples_min: E_min, examples at the smallest batch.
-        log_error: root mean square of log(measured / fitted) steps.
-        smallest_batch: measured.
-        largest_batch: measured.
-    """
-
-    steps_min: float
-    examples_min: float
-    log_error: float
+    steps_min: float  # S_min, updates at an endless batch
+    examples_min: float  # E_min, examples at the smallest batch
+    log_error: float  # root mean square of log(measured / fitted) steps
     smallest_batch: float
     largest_batch: float
 
@@ -74,30 +65,23 @@ class Tradeoff:
         return (
             f"critical batch {self.critical_batch:,.3g}{where}: at least {self.steps_min:,.4g} "
             f"updates, at least {self.examples_min:,.4g} examples; perfect scaling to about "
-            f"{NEAR * self.critical_batch:,.3g}, flat from about "
-            f"{self.critical_batch / NEAR:,.3g}"
+            f"{NEAR * self.critical_batch:,.3g}, flat from about {self.critical_batch / NEAR:,.3g}"
         )
 
 
 def fit_tradeoff(batches: Sequence[float], steps: Sequence[float]) -> Tradeoff:
     """Fits S_min and E_min to measured steps, in log space: a factor counts alike everywhere.
 
-    Args:
-        batches: examples per update, three different ones or more.
-        steps: updates to the target at each, > 0.
-
-    Raises:
-        ValueError: fewer than three batches, or numbers that are not above 0.
+    Three different batches or more, with the updates to the target at each, all above 0; else a
+    `ValueError`.
     """
     batch, step = np.asarray(batches, np.float64), np.asarray(steps, np.float64)
-    if batch.shape != step.shape or len(set(batch.tolist())) < 3:
-        raise ValueError(
-            "`batches` must be three different ones or more, with `steps` for each. Received: "
-            f"{batch.tolist()} and {step.tolist()}. Measure more batches"
-        )
+    enough = batch.shape == step.shape and len(set(batch.tolist())) >= 3
+    rule = f"three different ones or more, with `steps` for each, {step.tolist()}"
+    check(enough, "batches", rule, batch.tolist(), "Measure more batches")
     for name, values in (("batches", batch), ("steps", step)):
-        if not (np.all(np.isfinite(values)) and np.all(values > 0)):
-            raise ValueError(f"`{name}` must be above 0. Received: {name}={values.tolist()}")
+        usable = bool(np.all(np.isfinite(values)) and np.all(values > 0))
+        check(usable, name, "above 0", values.tolist())
 
     def errors(logs):
         return np.log(np.exp(logs[0]) + np.exp(logs[1]) / batch) - np.log(step)
@@ -107,10 +91,5 @@ def fit_tradeoff(batches: Sequence[float], steps: Sequence[float]) -> Tradeoff:
     fits = [least_squares(errors, np.log(start), xtol=1e-12, ftol=1e-12) for start in starts]
     best = min(fits, key=lambda fit: fit.cost)
     steps_min, examples_min = (float(v) for v in np.exp(best.x))
-    return Tradeoff(
-        steps_min=steps_min,
-        examples_min=examples_min,
-        log_error=math.sqrt(float(np.mean(best.fun**2))),
-        smallest_batch=float(batch.min()),
-        largest_batch=float(batch.max()),
-    )
+    log_error = math.sqrt(float(np.mean(best.fun**2)))
+    return Tradeoff(steps_min, examples_min, log_error, float(batch.min()), float(batch.max()))

@@ -17,16 +17,12 @@ def draw_steps(
     """Draws updates to the target against the batch, as Shallue et al. 2018, Figure 1.
 
     Both axes are logarithmic; a dashed line is perfect scaling from the smallest batch, a thin one
-    the fitted trade-off, and a cross on it the critical batch.
-
-    Args:
-        curves: (label, batches, updates, fit) of each workload.
-        goal: what was to be reached, in words.
+    the fitted trade-off, and a cross on it the critical batch. `curves` are (label, batches,
+    updates, fit) of each workload.
     """
     figure, axes = make_axes()
     for number, (label, batches, steps, fit) in enumerate(curves):
-        shade = colour(number)
-        order = np.argsort(batches)
+        shade, order = colour(number), np.argsort(batches)
         batch, step = np.asarray(batches, float)[order], np.asarray(steps, float)[order]
         axes.plot(batch, step, "o", color=shade, ms=5, label=label)
         axes.plot(batch, step[0] * batch[0] / batch, "--", color=shade, lw=0.8, alpha=0.7)
@@ -36,10 +32,9 @@ def draw_steps(
             if fit.measured:
                 at = fit.critical_batch
                 axes.plot(at, fit.steps(at), "X", color=shade, ms=9, mec="white")
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log", base=2)
-    plain_numbers(axes.xaxis, base=2)
-    plain_numbers(axes.yaxis, base=2)
+    for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
+        scale("log", base=2)
+        plain_numbers(axis, base=2)
     return finish(figure, axes, "batch, examples", f"updates to {goal}", legend=True)
 
 
@@ -50,16 +45,11 @@ def draw_line(places: np.ndarray, curves: dict[str, np.ndarray], xlabel: str) ->
         shade = colour(number)
         axes.plot(places, losses, color=shade, lw=1.6, label=label)
         gaps = places[np.isnan(losses)]
-        axes.plot(
-            gaps,
-            np.full(len(gaps), 0.98),
-            "x",
-            color=shade,
-            ms=5,
-            transform=axes.get_xaxis_transform(),
-            label=f"{label}: not finite" if len(gaps) else None,
-        )
-    return finish(figure, axes, xlabel, "loss, nats", legend=len(curves) > 1 or _gaps(curves))
+        look = {"color": shade, "ms": 5, "transform": axes.get_xaxis_transform()}
+        name = f"{label}: not finite" if len(gaps) else None
+        axes.plot(gaps, np.full(len(gaps), 0.98), "x", label=name, **look)
+    gappy = any(np.isnan(losses).any() for losses in curves.values())
+    return finish(figure, axes, xlabel, "loss, nats", legend=len(curves) > 1 or gappy)
 
 
 def draw_plane(x: np.ndarray, y: np.ndarray, losses: np.ndarray) -> bytes:
@@ -71,8 +61,7 @@ def draw_plane(x: np.ndarray, y: np.ndarray, losses: np.ndarray) -> bytes:
         low, high = finite.min(), finite.max()
         wide = low > 0 and high > 20 * low
         levels = (np.geomspace if wide else np.linspace)(low, high, CONTOURS)
-        masked = np.ma.masked_invalid(losses)
-        drawn = axes.contourf(x, y, masked, levels=levels, cmap="viridis")
+        drawn = axes.contourf(x, y, np.ma.masked_invalid(losses), levels=levels, cmap="viridis")
         figure.colorbar(drawn, ax=axes, label="loss, nats", format="%.3g")
     axes.plot(0, 0, "+", color="white", ms=10)
     return finish(figure, axes, "first direction", "second direction", legend=False)
@@ -115,7 +104,3 @@ def draw_growth(
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
     return finish(figure, axes, "updates t", "distance from the first weights", legend=True)
-
-
-def _gaps(curves: dict[str, np.ndarray]) -> bool:
-    return any(np.isnan(losses).any() for losses in curves.values())

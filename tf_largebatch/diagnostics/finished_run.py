@@ -1,7 +1,6 @@
 """What a finished run left in its folder, read back without the recipe that made it."""
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,25 +24,15 @@ WEIGHT = "optimizer/_trainable_variables/{}/.ATTRIBUTES/VARIABLE_VALUE"
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
-    """One run of one recipe with one seed.
+    """One run of one recipe with one seed."""
 
-    Attributes:
-        folder: holds `plan.json` and `model.keras`.
-        data: the training images without augmentation or mixing.
-        model: the network as it is exported, with Keras's own batch norm.
-        loss: what was minimised.
-        seed: of the weights; None where the run did not note it.
-        updates: of the whole run.
-        global_batch: of its last phase.
-    """
-
-    folder: Path
-    data: DataSpec
-    model: ModelSpec
+    folder: Path  # holds `plan.json` and `model.keras`
+    data: DataSpec  # the training images without augmentation or mixing
+    model: ModelSpec  # the network as it is exported, with Keras's own batch norm
     loss: LossSpec
-    seed: int | None
+    seed: int | None  # of the weights; None where the run did not note it
     updates: int
-    global_batch: int
+    global_batch: int  # of its last phase
 
     @property
     def images_folder(self) -> Path | None:
@@ -52,11 +41,7 @@ class FinishedRun:
         return own if own.is_dir() else None
 
     def load_model(self) -> keras.Model:
-        """Returns the exported network.
-
-        Raises:
-            InputError: the file cannot be read.
-        """
+        """Returns the exported network; an `InputError` where its file cannot be read."""
         try:
             return keras.saving.load_model(self.folder / MODEL, compile=False)
         except Exception as error:  # a damaged archive fails in as many ways as it has layers
@@ -84,13 +69,7 @@ class FinishedRun:
 
 
 def open_run(folder: Path) -> FinishedRun:
-    """Reads a run's folder.
-
-    Raises:
-        InputError: no such folder, a folder of no run or of several, a run without its model, or
-            records that cannot be understood.
-    """
-    folder = Path(folder)
+    """Reads a run's folder; an `InputError` says why it is not one finished run's."""
     if not folder.is_dir():
         raise InputError(f"RUN must be the folder of a run. Received: {folder}, which is none")
     plan = folder / PLAN
@@ -98,14 +77,11 @@ def open_run(folder: Path) -> FinishedRun:
         below = [*folder.glob(f"*/{PLAN}"), *folder.glob(f"*/*/{PLAN}")]
         inside = sorted(str(p.parent.relative_to(folder)) for p in below)
         if inside:
-            more = ", ..." * (len(inside) > NAMED)
             raise InputError(
                 f"RUN must be one run. Received: {folder}, which holds {len(inside)}. Choose one: "
-                f"{', '.join(inside[:NAMED])}{more}"
+                f"{', '.join(inside[:NAMED])}{', ...' * (len(inside) > NAMED)}"
             )
-        raise InputError(
-            f"RUN must be the folder of a run. Received: {folder}, which has no {PLAN}"
-        )
+        raise InputError(f"RUN must be a run's folder. Received: {folder}, which has no {PLAN}")
     if not (folder / MODEL).exists():
         raise InputError(
             f"RUN must hold a finished run's {MODEL}. Received: {folder}, which has none. Continue "
@@ -133,14 +109,7 @@ def open_run(folder: Path) -> FinishedRun:
 def read_images(dataset, images: int | None, *, at_most: int, micro_batch: int) -> list[Batch]:
     """Returns training images in the order of the first epoch, in batches of `micro_batch`.
 
-    Args:
-        dataset: without augmentation (see `tf_largebatch.data`).
-        images: how many; None takes all, up to `at_most`.
-        at_most: of the default.
-        micro_batch: images in each batch; the last may have fewer.
-
-    Raises:
-        InputError: more images than there are.
+    `images` of None takes all, up to `at_most`; the last batch may have fewer.
     """
     there = dataset.train_examples
     wanted = min(there, at_most) if images is None else images
@@ -162,11 +131,7 @@ def _record(kind: type, values: dict):
 
 
 def _tuples(value):
-    return (
-        tuple(map(_tuples, value))
-        if isinstance(value, Sequence) and not isinstance(value, str)
-        else value
-    )
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _plain(spec: DataSpec) -> DataSpec:
@@ -178,8 +143,5 @@ def _plain(spec: DataSpec) -> DataSpec:
 
 
 def _seed(folder: Path) -> int | None:
-    """The run's own seed, or that of a command which ran a single one."""
     mark = folder / "seed.json"
-    if not mark.exists():
-        return None
-    return read_json(mark).get("seed")
+    return read_json(mark).get("seed") if mark.exists() else None

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
 
+from tf_largebatch.records.checks import check
+
 BREAKDOWN = 1e-10  # of the largest entry: the Krylov space is exhausted
 
 
@@ -13,20 +15,15 @@ BREAKDOWN = 1e-10  # of the largest entry: the Krylov space is exhausted
 class Spectrum:
     """What Lanczos found.
 
-    Attributes:
-        largest: eigenvalue estimates (Ritz values), falling; fewer than were asked for where there
-            are not as many different ones.
-        residuals: |H v - theta v| of each: an eigenvalue lies within that of the estimate.
-        smallest: the least Ritz value; below zero, the loss curves down somewhere.
-        products: Hessian-vector products used.
-        converged: whether every residual is within the tolerance.
+    `largest` are eigenvalue estimates (Ritz values), falling; fewer than were asked for where
+    there are not as many different ones.
     """
 
     largest: np.ndarray
-    residuals: np.ndarray
-    smallest: float
-    products: int
-    converged: bool
+    residuals: np.ndarray  # |H v - theta v| of each: an eigenvalue lies within that of the estimate
+    smallest: float  # the least Ritz value; below zero, the loss curves down somewhere
+    products: int  # Hessian-vector products used
+    converged: bool  # every residual is within the tolerance
 
 
 def top_eigenvalues(
@@ -42,32 +39,16 @@ def top_eigenvalues(
 
     Lanczos's recursion from a random vector, each new vector orthogonalised against all before it,
     twice: without that, rounding makes copies of eigenvalues that converged. From one starting
-    vector, an eigenvalue that occurs twice is found once. Keeps `products` vectors of length `size`
-    in float64.
-
-    Args:
-        product: v -> H v, float64 [size].
-        size: of the matrix, >= 1.
-        count: eigenvalues wanted, 1 to size.
-        products: at most this many, >= count.
-        tolerance: stop when each residual is below this times the largest magnitude.
-        seed: of the first vector.
-
-    Raises:
-        ValueError: an argument out of range.
-        ArithmeticError: a product that is not finite.
+    vector, an eigenvalue that occurs twice is found once. Keeps up to `products` vectors of length
+    `size` in float64, and stops when each residual is below `tolerance` times the largest
+    magnitude. A product that is not finite is an `ArithmeticError`.
     """
-    if not 1 <= count <= size:
-        raise ValueError(f"`count` must be in 1..{size}. Received: count={count}")
-    if products < count:
-        raise ValueError(
-            f"`products` must be at least `count` ({count}). Received: products={products}"
-        )
+    check(1 <= count <= size, "count", f"in 1..{size}", count)
+    check(products >= count, "products", f"at least `count` ({count})", products)
     vector = np.random.default_rng(seed).standard_normal(size)
     basis = np.empty((min(products, size), size))
     basis[0] = vector / np.linalg.norm(vector)
-    diagonal: list[float] = []
-    beside: list[float] = []
+    diagonal, beside = list[float](), list[float]()
     for step in range(len(basis)):
         new = np.asarray(product(basis[step]), np.float64)
         if not np.all(np.isfinite(new)):
@@ -86,10 +67,4 @@ def top_eigenvalues(
             break
         beside.append(norm)
         basis[step + 1] = new / norm
-    return Spectrum(
-        largest=largest,
-        residuals=residuals,
-        smallest=float(values[0]),
-        products=step + 1,
-        converged=bool(done or exhausted),
-    )
+    return Spectrum(largest, residuals, float(values[0]), step + 1, bool(done or exhausted))

@@ -21,10 +21,6 @@ def random_direction(weights: Sequence[np.ndarray], *, seed: int) -> list[np.nda
 
     A filter is what makes one output: in Keras, an index of the last axis of a kernel. Tensors of
     rank 0 and 1 (biases, gammas, betas) get 0: they do not move.
-
-    Args:
-        weights: the solution, tensor by tensor.
-        seed: of the numbers; another seed gives another direction.
     """
     random = np.random.default_rng(seed)
     direction = []
@@ -40,10 +36,7 @@ def random_direction(weights: Sequence[np.ndarray], *, seed: int) -> list[np.nda
 
 
 def line(
-    value: Callable[[np.ndarray], float],
-    weights: np.ndarray,
-    direction: np.ndarray,
-    places: np.ndarray,
+    value: Callable[[np.ndarray], float], weights: np.ndarray, direction: np.ndarray, places
 ) -> np.ndarray:
     """Returns the loss at `weights + x direction` for every x: NaN where it is not finite."""
     return np.array([_finite(value(weights + x * direction)) for x in places])
@@ -74,17 +67,8 @@ def between(
     Weights are (1 - x) start + x end, without filter normalisation. Batch-norm statistics are on
     the same line, as the paper has them (outside of 0..1 a variance can become negative: a gap), or
     taken afresh at every point with `recompute`: the mean of two solutions has other statistics
-    than the mean of theirs.
-
-    Args:
-        value: (weights, state) -> loss.
-        start: (weights, state) at x = 0; by custom the small batch.
-        end: (weights, state) at x = 1; the large batch.
-        places: x.
-        recompute: weights -> state.
-
-    Raises:
-        ValueError: solutions of different networks.
+    than the mean of theirs. `start` (x = 0, by custom the small batch) and `end` are (weights,
+    state) of one network.
     """
     (first, first_state), (second, second_state) = start, end
     shapes = [[np.shape(s) for s in state] for state in (first_state, second_state)]

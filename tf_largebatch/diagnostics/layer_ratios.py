@@ -11,17 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tf_largebatch.records.checks import check
+
 
 @dataclass(frozen=True)
 class LayerRatio:
-    """One tensor.
-
-    Attributes:
-        name: its path.
-        rank: number of its dimensions.
-        weight_norm: |w|.
-        gradient_norm: |grad L(w)|.
-    """
+    """One tensor: its path, its rank, |w| and |grad L(w)|."""
 
     name: str
     rank: int
@@ -38,12 +33,7 @@ class LayerRatio:
 def layer_ratios(
     names: Sequence[str], weights: Sequence[np.ndarray], gradients: Sequence[np.ndarray]
 ) -> list[LayerRatio]:
-    """Returns the norms of every tensor, in float64, in the order given.
-
-    Raises:
-        ValueError: lists that are not equally long.
-        ArithmeticError: a gradient that is not finite.
-    """
+    """Returns the norms of every tensor, in float64; a gradient that is not finite is an error."""
     rows = []
     for name, weight, gradient in zip(names, weights, gradients, strict=True):
         norm, own = (float(np.linalg.norm(np.asarray(t, np.float64))) for t in (weight, gradient))
@@ -55,41 +45,20 @@ def layer_ratios(
 
 @dataclass(frozen=True)
 class LogGrowth:
-    """distance = slope log(t) + intercept, by least squares.
-
-    Attributes:
-        slope: distance per unit of the natural logarithm of the updates.
-        intercept: distance at one update.
-        r_squared: share of the variance that the line explains; 1 for a perfect one.
-    """
+    """distance = slope log(t) + intercept, by least squares; log is the natural one."""
 
     slope: float
-    intercept: float
-    r_squared: float
+    intercept: float  # distance at one update
+    r_squared: float  # share of the variance that the line explains; 1 for a perfect one
 
 
 def fit_log_growth(updates: Sequence[int], distances: Sequence[float]) -> LogGrowth:
-    """Fits |w_t - w_0| to the logarithm of the updates (arXiv:1705.08741, section 3).
-
-    Args:
-        updates: t >= 1, three different ones or more.
-        distances: |w_t - w_0| of each.
-
-    Raises:
-        ValueError: fewer, or an update below 1.
-    """
-    if len(set(updates)) < 3:
-        raise ValueError(
-            f"`updates` must be three different ones or more. Received: {list(updates)}. Keep more "
-            "checkpoints"
-        )
-    if min(updates) < 1:
-        raise ValueError(f"`updates` must be at least 1. Received: {list(updates)}")
+    """Fits |w_t - w_0| to the logarithm of the updates t >= 1 (arXiv:1705.08741, section 3)."""
+    enough, fix = len(set(updates)) >= 3, "Keep more checkpoints"
+    check(enough, "updates", "three different ones or more", list(updates), fix)
+    check(min(updates) >= 1, "updates", "at least 1", list(updates))
     logs, y = np.log(np.asarray(updates, np.float64)), np.asarray(distances, np.float64)
     slope, intercept = np.polyfit(logs, y, 1)
     left, all_of_it = np.sum((y - slope * logs - intercept) ** 2), np.sum((y - y.mean()) ** 2)
-    return LogGrowth(
-        slope=float(slope),
-        intercept=float(intercept),
-        r_squared=float(1.0 - left / all_of_it) if all_of_it > 0 else 1.0,
-    )
+    r_squared = float(1.0 - left / all_of_it) if all_of_it > 0 else 1.0
+    return LogGrowth(float(slope), float(intercept), r_squared)

@@ -1,8 +1,9 @@
 """The instruments on one solution: each gives numbers, arrays, a figure and lines of a table."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from tf_largebatch.diagnostics import figures, landscape, sharpness
 from tf_largebatch.diagnostics.hessian import top_eigenvalues
 from tf_largebatch.diagnostics.layer_ratios import LayerRatio, fit_log_growth, layer_ratios
 from tf_largebatch.diagnostics.objective import Objective
+from tf_largebatch.records.checks import check
 from tf_largebatch.review.figures import draw_noise
 from tf_largebatch.review.findings import Finding
 from tf_largebatch.review.noise_scale import advise, from_two_batches
@@ -23,12 +25,8 @@ def measure_noise_scale(
 ) -> Finding:
     """Measures B_simple at the solution, from the gradients of `micro_batch` examples each.
 
-    A micro-batch of 1 takes every example by itself: for small models.
-
-    Inference-mode batch norm, so that an example's gradient does not depend on its neighbours'.
-
-    Raises:
-        ValueError: fewer than two micro-batches.
+    A micro-batch of 1 takes every example by itself: for small models. Inference-mode batch norm,
+    so that an example's gradient does not depend on its neighbours'.
     """
     if objective.examples < 2 * micro_batch:
         raise ValueError(
@@ -46,22 +44,18 @@ def measure_noise_scale(
     examples = counts * micro_batch
     show = np.unique(np.linspace(1, len(rows) - 1, SEEN).astype(int))
     advice = advise(last, global_batch=global_batch, updates=updates)
-    known = {"b_simple": last.b_simple} if last.b_simple is not None else {}
+    scalars = {"noise/grad_sq": last.grad_sq, "noise/trace": last.trace}
+    if last.b_simple is not None:
+        scalars["noise/b_simple"] = last.b_simple
+    numbers = asdict(last) | {"b_simple": last.b_simple, "examples": int(examples[-1])}
     return Finding(
         name="noise_scale",
         title="gradient noise scale (McCandlish et al. 2018)",
         lines=(("noise scale", advice),),
-        numbers={
-            **asdict(last),
-            "b_simple": last.b_simple,
-            "examples": int(examples[-1]),
-            "micro_batch": micro_batch,
-            "advice": advice,
-        },
+        numbers=numbers | {"micro_batch": micro_batch, "advice": advice},
         arrays={"examples": examples, "small_sq": small, "big_sq": big, "b_simple": scales},
         figure=draw_noise(examples[show], scales[show], global_batch),
-        scalars={"noise/grad_sq": last.grad_sq, "noise/trace": last.trace}
-        | {f"noise/{name}": value for name, value in known.items()},
+        scalars=scalars,
     )
 
 
@@ -75,35 +69,20 @@ def _tally(objective: Objective, micro_batch: int):
         yield number, squares / number, float(total @ total) / number**2
 
 
-def measure_sharpness(
-    objective: Objective,
-    *,
-    epsilons: Sequence[float] = sharpness.EPSILONS,
-    manifold: int = sharpness.MANIFOLD,
-    seed: int = 0,
-) -> Finding:
+def measure_sharpness(objective: Objective, *, manifold: int, seed: int) -> Finding:
     """Measures Keskar's sharpness in the full space and on a random manifold."""
+    f, weights = objective.value_and_gradient, objective.vector
     found = [
-        sharpness.measure_sharpness(
-            objective.value_and_gradient,
-            objective.vector,
-            epsilon=epsilon,
-            directions=directions,
-            seed=seed,
-        )
-        for directions in (None, min(manifold, objective.vector.size))
-        for epsilon in epsilons
+        sharpness.measure_sharpness(f, weights, epsilon=epsilon, directions=directions, seed=seed)
+        for directions in (None, min(manifold, weights.size))
+        for epsilon in sharpness.EPSILONS
     ]
     lines, scalars = [], {}
     for one in found:
         space = "full space" if one.directions is None else f"{one.directions} directions"
         bad = f", {one.not_finite} of {one.evaluations} not finite" * bool(one.not_finite)
-        lines.append(
-            (
-                f"sharpness, {space}, eps {one.epsilon:g}",
-                f"{one.sharpness:.4g} (loss {one.loss:.4g} -> {one.worst_loss:.4g}{bad})",
-            )
-        )
+        text = f"{one.sharpness:.4g} (loss {one.loss:.4g} -> {one.worst_loss:.4g}{bad})"
+        lines.append((f"sharpness, {space}, eps {one.epsilon:g}", text))
         tag = "full" if one.directions is None else "manifold"
         scalars[f"sharpness/{tag}_{one.epsilon:g}"] = one.sharpness
     return Finding(
@@ -115,16 +94,11 @@ def measure_sharpness(
     )
 
 
-def measure_hessian(objective: Objective, *, count: int, products: int, seed: int = 0) -> Finding:
+def measure_hessian(objective: Objective, *, count: int, products: int, seed: int) -> Finding:
     """Finds the largest eigenvalues of the Hessian of the mean loss."""
-    size = objective.vector.size
-    found = top_eigenvalues(
-        lambda direction: objective.hessian_vector(objective.vector, direction),
-        size,
-        count=min(count, size),
-        products=products,
-        seed=seed,
-    )
+    size, product = objective.vector.size, partial(objective.hessian_vector, objective.vector)
+    found = top_eigenvalues(product, size, count=min(count, size), products=products, seed=seed)
+    arrays = {"largest": found.largest, "residuals": found.residuals}
     values = ", ".join(f"{v:.4g}" for v in found.largest)
     state = "" if found.converged else f" (residuals up to {found.residuals.max():.2g})"
     return Finding(
@@ -134,21 +108,14 @@ def measure_hessian(objective: Objective, *, count: int, products: int, seed: in
             ("eigenvalues", f"{values}{state}"),
             ("least Ritz value", f"{found.smallest:.4g}, {found.products} products"),
         ),
-        numbers={
-            "largest": found.largest.tolist(),
-            "residuals": found.residuals.tolist(),
-            "smallest": found.smallest,
-            "products": found.products,
-            "converged": found.converged,
-            "seed": seed,
-        },
-        arrays={"largest": found.largest, "residuals": found.residuals},
+        numbers=asdict(found) | {name: a.tolist() for name, a in arrays.items()} | {"seed": seed},
+        arrays=arrays,
         figure=figures.draw_spectrum(found.largest, found.residuals),
         scalars={"hessian/largest": float(found.largest[0]), "hessian/smallest": found.smallest},
     )
 
 
-def measure_line(objective: Objective, *, points: int, seed: int = 0) -> Finding:
+def measure_line(objective: Objective, *, points: int, seed: int) -> Finding:
     """Draws the loss along a filter-normalised random direction."""
     places = np.linspace(-landscape.RANGE, landscape.RANGE, points)
     direction = _direction(objective, seed)
@@ -163,7 +130,7 @@ def measure_line(objective: Objective, *, points: int, seed: int = 0) -> Finding
     )
 
 
-def measure_plane(objective: Objective, *, points: int, seed: int = 0) -> Finding:
+def measure_plane(objective: Objective, *, points: int, seed: int) -> Finding:
     """Draws the loss over two filter-normalised random directions."""
     places = np.linspace(-landscape.RANGE, landscape.RANGE, points)
     directions = (_direction(objective, seed), _direction(objective, seed + 1))
@@ -178,38 +145,27 @@ def measure_plane(objective: Objective, *, points: int, seed: int = 0) -> Findin
     )
 
 
-def measure_between(
-    objective: Objective,
-    other: tuple[np.ndarray, Sequence[np.ndarray]],
-    *,
-    points: int,
-    names: tuple[str, str],
-) -> Finding:
+def measure_between(objective: Objective, other: tuple, *, points: int, names: tuple) -> Finding:
     """Draws the loss between this solution (x = 0) and another (x = 1).
 
-    Both ways where the network has batch norm: statistics on the line too, and taken afresh at
-    every point.
+    `other` is its (weights, state). Both ways where the network has batch norm: statistics on the
+    line too, and taken afresh at every point.
     """
     places = np.linspace(*BETWEEN, points)
-    here = (objective.vector, objective.state)
-    curves = {"statistics interpolated": landscape.between(objective.value, here, other, places)}
+    along = (objective.value, (objective.vector, objective.state), other, places)
+    curves = {"loss": landscape.between(*along)}
     if objective.has_statistics:
-        curves["statistics recomputed"] = landscape.between(
-            objective.value, here, other, places, recompute=objective.recomputed_state
-        )
-    else:
-        curves = {"loss": next(iter(curves.values()))}
-    lines = [(f"between, {label}", _range_text(losses)) for label, losses in curves.items()]
+        recomputed = landscape.between(*along, recompute=objective.recomputed_state)
+        curves = {
+            "statistics interpolated": curves["loss"],
+            "statistics recomputed": recomputed,
+        }
+    gaps = {label: int(np.isnan(losses).sum()) for label, losses in curves.items()}
     return Finding(
         name="interpolation",
         title=f"loss between {names[0]} (0) and {names[1]} (1)",
-        lines=tuple(lines),
-        numbers={
-            "points": points,
-            "gaps": {label: int(np.isnan(losses).sum()) for label, losses in curves.items()},
-            "start": names[0],
-            "end": names[1],
-        },
+        lines=tuple((f"between, {label}", _range_text(one)) for label, one in curves.items()),
+        numbers={"points": points, "gaps": gaps, "start": names[0], "end": names[1]},
         arrays={"x": places} | {k.replace(" ", "_"): v for k, v in curves.items()},
         figure=figures.draw_line(places, curves, f"0: {names[0]}, 1: {names[1]}"),
     )
@@ -218,9 +174,7 @@ def measure_between(
 def measure_layers(objective: Objective, solutions: Mapping[str, np.ndarray]) -> Finding:
     """Measures |w| / |grad L(w)| of every tensor, with batch norm as in training.
 
-    Args:
-        objective: gives loss and data; each of its batches is one group of batch norm.
-        solutions: label -> weights, for example those at the start and at the end.
+    Each of the objective's batches is one group of batch norm; solutions are label -> weights.
     """
     groups: dict[str, list[LayerRatio]] = {}
     lines, arrays = [], {}
@@ -240,27 +194,15 @@ def measure_layers(objective: Objective, solutions: Mapping[str, np.ndarray]) ->
         name="layers",
         title="weight norm over gradient norm, by layer (You et al. 2017)",
         lines=tuple(lines),
-        numbers={
-            label: [{**asdict(row), "ratio": row.ratio} for row in rows]
-            for label, rows in groups.items()
-        },
+        numbers={k: [asdict(row) | {"ratio": row.ratio} for row in v] for k, v in groups.items()},
         arrays=arrays,
         figure=figures.draw_ratios(groups),
     )
 
 
 def measure_drift(first: np.ndarray, later: Mapping[int, np.ndarray]) -> Finding:
-    """Measures the distance from the first weights against the updates.
-
-    Args:
-        first: w_0.
-        later: update >= 1 -> w_t.
-
-    Raises:
-        ValueError: no weights of any later update.
-    """
-    if not later:
-        raise ValueError("`later` must have the weights of an update. Received: none")
+    """Measures the distance |w_t - w_0| against the updates; `later` is t >= 1 -> w_t."""
+    check(bool(later), "later", "the weights of one update or more", later)
     updates = sorted(later)
     distances = [float(np.linalg.norm(later[u] - first)) for u in updates]
     growth = fit_log_growth(updates, distances) if len(updates) > 2 else None
@@ -273,11 +215,7 @@ def measure_drift(first: np.ndarray, later: Mapping[int, np.ndarray]) -> Finding
         name="drift",
         title="distance from the first weights (Hoffer et al. 2017)",
         lines=(("drift", text),),
-        numbers={
-            "updates": updates,
-            "distances": distances,
-            "growth": None if growth is None else asdict(growth),
-        },
+        numbers={"updates": updates, "distances": distances, "growth": growth and asdict(growth)},
         arrays={"updates": np.array(updates), "distances": np.array(distances)},
         figure=figures.draw_growth(updates, distances, growth),
         scalars={"drift/distance": distances[-1]},

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_largebatch.records.checks import check
 from tf_largebatch.records.errors import InputError
 
 Batch = tuple[tf.Tensor, tf.Tensor]
@@ -18,7 +19,8 @@ Batch = tuple[tf.Tensor, tf.Tensor]
 class Objective:
     """Mean loss of a model over fixed batches: inference mode, no augmentation, no weight decay.
 
-    A label of -1 marks an image that could not be read; it does not count.
+    A label of -1 marks an image that could not be read; it does not count. `vector` are the model's
+    trainable weights, float64 [n]; `state` its other variables, as it came.
 
     Args:
         model: built; its output are logits, shape [n, classes].
@@ -26,16 +28,6 @@ class Objective:
         batches: (images, labels int32), held in memory and used in this order; best all equally
             long.
         after_batch: called after every batch that was evaluated, to show progress.
-
-    Attributes:
-        vector: the model's trainable weights, float64 [n].
-        state: its other variables, as it came.
-        names: path of every trainable tensor.
-        shapes: its shape.
-        examples: that count.
-
-    Raises:
-        InputError: batches that the model does not take, or without one example that counts.
     """
 
     def __init__(
@@ -71,10 +63,7 @@ class Objective:
     def tensors(self, vector: np.ndarray) -> list[np.ndarray]:
         """Returns the vector as tensors of the model's shapes, float64."""
         ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])
-        if vector.shape != (ends[-1],):
-            raise ValueError(
-                f"`vector` must have {ends[-1]} elements. Received: shape {vector.shape}"
-            )
+        check(vector.shape == (ends[-1],), "vector", f"of {ends[-1]} elements", vector.shape)
         return [p.reshape(s) for p, s in zip(np.split(vector, ends[:-1]), self.shapes, strict=True)]
 
     def value(self, vector: np.ndarray, state: list[tf.Tensor] | None = None) -> float:
@@ -91,9 +80,7 @@ class Objective:
     ) -> tuple[float, np.ndarray]:
         """Returns the mean loss and its gradient, float64 [n].
 
-        Args:
-            vector: the weights.
-            training: run the layers as in training: batch norm by the statistics of each batch.
+        `training` has batch norm by the statistics of each batch.
         """
         weights = self._to_model(vector)
         total, gradient = 0.0, np.zeros_like(self.vector)
@@ -194,9 +181,8 @@ class Objective:
 def _check_fit(model: keras.Model, batches: Sequence[Batch]) -> None:
     images, _ = batches[0]
     wanted, given = tuple(model.input_shape[1:]), tuple(images.shape[1:])
-    if len(wanted) != len(given) or any(
-        w is not None and w != g for w, g in zip(wanted, given, strict=True)
-    ):
+    alike = len(wanted) == len(given)
+    if not alike or any(w not in (None, g) for w, g in zip(wanted, given, strict=True)):
         raise InputError(
             f"the model must take the data's images. Received: a model for {_text(wanted)}, "
             f"images of {_text(given)}"

@@ -7,12 +7,7 @@ class InstrumentProgress(ProgressLine):
     """Shows which instrument runs, and how many batches it has evaluated."""
 
     def start(self, label: str, batches: int | None = None) -> None:
-        """Begins another instrument.
-
-        Args:
-            label: its name.
-            batches: that it will evaluate; None where that follows from what it meets.
-        """
+        """Begins another instrument; None where its batches follow from what it meets."""
         self.end()
         self._label, self._total, self._done, self._start = label, batches, 0, self._clock()
         self.show(f"{label} ...", at_once=True)

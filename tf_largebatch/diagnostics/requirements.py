@@ -15,23 +15,18 @@ def check_memory(
 
     The images count too. What a forward and backward pass takes besides is not known here, and
     depends on `--micro-batch`.
-
-    Args:
-        wanted: names of the instruments.
-        weights: of the model.
-        products: vectors that Lanczos keeps at most.
-        directions: of the random manifold.
-        image_bytes: of all images that are measured on.
-
-    Raises:
-        InputError: with the bytes needed and there, and what to change.
     """
     there = available_bytes()
     if there is None:
         return
     vector = FLOAT64 * weights
+    # Vectors of the weights' length that an instrument keeps, in words, and how to keep fewer.
+    vectors = {
+        "hessian": (products, f"{products} products of ", "fewer --products"),
+        "sharpness": (directions, f"{directions} random directions of ", "fewer --directions"),
+    }
     for name in wanted:
-        kept, what, remedy = _vectors(name, products, directions)
+        kept, what, remedy = vectors.get(name, (0, "", ""))
         needed = (kept + WORKING_VECTORS) * vector + image_bytes
         if needed <= MOST_TAKEN * there:
             continue
@@ -42,12 +37,3 @@ def check_memory(
             f"{weights:,} weights, 8 bytes each, and the images). Available: {gigabytes(there)}. "
             f"Use {fits} or fewer --images"
         )
-
-
-def _vectors(name: str, products: int, directions: int) -> tuple[int, str, str]:
-    """Vectors of the weights' length that an instrument keeps, in words, and how to keep fewer."""
-    if name == "hessian":
-        return products, f"{products} products of ", "fewer --products"
-    if name == "sharpness":
-        return directions, f"{directions} random directions of ", "fewer --directions"
-    return 0, "", ""

@@ -10,32 +10,23 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
+from tf_largebatch.records.checks import check
+
 EPSILONS = (1e-3, 5e-4)  # of the paper's tables
-MANIFOLD = 100  # random directions, the paper's p
 ITERATIONS = 10  # of L-BFGS-B: the paper's maximisation is inexact
 
 
 @dataclass(frozen=True)
 class Sharpness:
-    """One measurement.
+    """One measurement."""
 
-    Attributes:
-        sharpness: phi, in percent of 1 + loss: a lower bound, since the maximisation is inexact.
-        epsilon: of the box.
-        directions: of the random manifold; None for the full space.
-        loss: at the weights.
-        worst_loss: the highest that was met in the box.
-        evaluations: of loss and gradient.
-        not_finite: how many of them were not finite, and did not count.
-    """
-
-    sharpness: float
+    sharpness: float  # phi, in percent of 1 + loss: a lower bound, the maximisation is inexact
     epsilon: float
-    directions: int | None
-    loss: float
-    worst_loss: float
-    evaluations: int
-    not_finite: int
+    directions: int | None  # of the random manifold; None for the full space
+    loss: float  # at the weights
+    worst_loss: float  # the highest that was met in the box
+    evaluations: int  # of loss and gradient
+    not_finite: int  # of the evaluations; they did not count
 
 
 def measure_sharpness(
@@ -55,34 +46,19 @@ def measure_sharpness(
     with A = I, or n x p of independent standard normal numbers (ours: the paper says "random") and
     A+ its pseudo-inverse. The maximisation is L-BFGS-B over y in units of the box. It starts at a
     random point of the box: at a minimum itself the gradient vanishes, and it would stay there and
-    report 0. The highest loss met anywhere counts.
-
-    Args:
-        value_and_gradient: weights -> (f, its gradient), over the whole training set.
-        weights: x, float64 [n].
-        epsilon: > 0.
-        directions: p; None for the full space. A takes 8 n p bytes.
-        iterations: of L-BFGS-B, >= 1.
-        seed: of start and manifold.
-
-    Raises:
-        ValueError: an argument out of range.
-        ArithmeticError: the loss at `weights` is not finite, or nowhere else is.
+    report 0. The highest loss met anywhere counts. A takes 8 n p bytes; `directions` is p, None
+    for the full space. An `ArithmeticError` says that the loss at `weights` is not finite, or is
+    nowhere else.
     """
-    if not epsilon > 0:
-        raise ValueError(f"`epsilon` must be above 0. Received: epsilon={epsilon}")
-    if directions is not None and not 1 <= directions <= weights.size:
-        raise ValueError(
-            f"`directions` must be in 1..{weights.size} or None. Received: directions={directions}"
-        )
-    if iterations < 1:
-        raise ValueError(f"`iterations` must be at least 1. Received: iterations={iterations}")
+    check(epsilon > 0, "epsilon", "above 0", epsilon)
+    usable = directions is None or 1 <= directions <= weights.size
+    check(usable, "directions", f"in 1..{weights.size} or None", directions)
+    check(iterations >= 1, "iterations", "at least 1", iterations)
     loss = float(value_and_gradient(weights)[0])
     if not np.isfinite(loss):
         raise ArithmeticError(f"the loss at the weights themselves is {loss}")
     random = np.random.default_rng(seed)
-    manifold = None
-    inside = weights
+    manifold, inside = None, weights
     if directions is not None:
         manifold = random.standard_normal((weights.size, directions))
         inside = np.linalg.solve(manifold.T @ manifold, manifold.T @ weights)
@@ -90,14 +66,9 @@ def measure_sharpness(
     climb = _Climb(value_and_gradient, weights, half_sides, manifold)
     start = random.uniform(-1.0, 1.0, half_sides.size)
     climb.set_unit(start)
-    minimize(
-        climb,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(-1.0, 1.0)] * half_sides.size,
-        options={"maxiter": iterations, "ftol": 0.0, "gtol": 0.0},
-    )
+    bounds = [(-1.0, 1.0)] * half_sides.size
+    options = {"maxiter": iterations, "ftol": 0.0, "gtol": 0.0}
+    minimize(climb, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     if climb.not_finite == climb.evaluations:
         raise ArithmeticError("no loss in the box is finite")
     worst = max(climb.highest, loss)

@@ -11,34 +11,23 @@ from dataclasses import dataclass
 from scipy.stats import qmc
 
 from tf_largebatch.diagnostics.critical_batch import Tradeoff, fit_tradeoff
+from tf_largebatch.records.checks import check
 
 EDGE = 0.1  # ours: within a tenth of the range from its end
 
 
 @dataclass(frozen=True)
 class Range:
-    """One hyperparameter's search space.
-
-    Attributes:
-        low: its end.
-        high: its other end, above `low`.
-        log: draw evenly in the logarithm; needs `low` above 0.
-
-    Raises:
-        ValueError: ends out of order, or a logarithm of what is not above 0.
-    """
+    """One hyperparameter's search space, low < high; `log` draws evenly in the logarithm."""
 
     low: float
     high: float
     log: bool = False
 
     def __post_init__(self):
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError(
-                f"`low` must be below `high`. Received: low={self.low}, high={self.high}"
-            )
-        if self.log and self.low <= 0:
-            raise ValueError(f"`low` must be above 0 with `log`. Received: low={self.low}")
+        ordered = math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high
+        check(ordered, "low", f"below `high`, {self.high}", self.low)
+        check(not self.log or self.low > 0, "low", "above 0 with `log`", self.low)
 
     def at(self, share: float) -> float:
         """Returns the value at `share` (0..1) of the range."""
@@ -55,25 +44,15 @@ class Range:
 
 @dataclass(frozen=True)
 class Trial:
-    """One training.
-
-    Attributes:
-        settings: its hyperparameters.
-        steps: the first update at which it had reached the target; None if it never did.
-    """
+    """One training: its hyperparameters, and when it got there."""
 
     settings: dict[str, float]
-    steps: int | None
+    steps: int | None  # the first update at which it had reached the target; None: it never did
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """The search at one batch size.
-
-    Attributes:
-        global_batch: examples per update.
-        trials: in the order of the search.
-    """
+    """The search at one batch size, with its trials in order."""
 
     global_batch: int
     trials: tuple[Trial, ...]
@@ -98,20 +77,9 @@ class BatchResult:
 
 
 def quasi_random(space: Mapping[str, Range], trials: int, *, seed: int) -> list[dict[str, float]]:
-    """Returns points of a scrambled Halton sequence: as even as a grid, for any number of them.
-
-    Args:
-        space: name -> range.
-        trials: >= 1.
-        seed: of the scrambling.
-
-    Raises:
-        ValueError: an empty space, or no trials.
-    """
-    if not space:
-        raise ValueError("`space` must have a range or more. Received: none")
-    if trials < 1:
-        raise ValueError(f"`trials` must be at least 1. Received: trials={trials}")
+    """Returns points of a scrambled Halton sequence: as even as a grid, for any number of them."""
+    check(bool(space), "space", "one range or more", space)
+    check(trials >= 1, "trials", "at least 1", trials)
     points = qmc.Halton(len(space), scramble=True, rng=seed).random(trials)
     return [
         {name: limits.at(float(p)) for (name, limits), p in zip(space.items(), point, strict=True)}
@@ -120,10 +88,6 @@ def quasi_random(space: Mapping[str, Range], trials: int, *, seed: int) -> list[
 
 
 def fit_results(results: Sequence[BatchResult]) -> Tradeoff:
-    """Fits the trade-off to the batches that reached the target.
-
-    Raises:
-        ValueError: fewer than three did.
-    """
+    """Fits the trade-off to the batches that reached the target: three or more."""
     reached = {r.global_batch: r.steps for r in results if r.steps is not None}
     return fit_tradeoff([*reached], [*reached.values()])

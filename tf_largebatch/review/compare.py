@@ -33,20 +33,13 @@ def make_parser() -> Parser:
         "against.",
         epilog="example: python -m tf_largebatch compare runs/goyal_8k-mini-A runs/lamb-mini-B",
     )
-    parser.add_argument(
-        "runs",
-        type=Path,
-        nargs="+",
-        metavar="RUN",
-        help="folder of a command (all its rows), of one row, or of one run: FOLDER/<row>/seed-<n>",
+    text = "folder of a command (all its rows), of one row, or of one run: FOLDER/<row>/seed-<n>"
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help=text)
+    text = (
+        "where comparison.{html,csv,png} and comparison_epochs.csv are written, made where it is "
+        "missing (default: a new folder runs/comparison-...)"
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="where comparison.{html,csv,png} and comparison_epochs.csv are written, made where "
-        "it is missing (default: a new folder runs/comparison-...)",
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help=text)
     return parser
 
 
@@ -73,7 +66,6 @@ def _write(entries: list[comparison.Entry], folder: Path) -> None:
     comparison.write_rows_csv(entries, folder / ROWS)
     comparison.write_epochs_csv(entries, folder / EPOCHS)
     named = [(entry.label, entry.row, entry.train_examples) for entry in entries]
-    picture = figures.draw_comparison(named, folder / FIGURE)
     plans, differing = split_shared([entry.plan["rows"] for entry in entries])
     alike, environment = split_shared([flatten(entry.result.environment) for entry in entries])
     write_page(
@@ -83,7 +75,7 @@ def _write(entries: list[comparison.Entry], folder: Path) -> None:
         verdict=comparison.say(entries),
         header=comparison.HEADER,
         rows=[(figures.colour(i), c) for i, c in enumerate(comparison.table(entries))],
-        picture=picture,
+        picture=figures.draw_comparison(named, folder / FIGURE),
         departures=comparison.departures(entries),
         differing=differing,
         shared=plans,
@@ -91,7 +83,3 @@ def _write(entries: list[comparison.Entry], folder: Path) -> None:
         alike=alike,
         files=list(FILES.items()),
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -13,47 +13,23 @@ from tf_largebatch.records.files import read_json, write_csv
 from tf_largebatch.records.recipe import deciding
 from tf_largebatch.records.result import EpochRecord, Result, RowResult, SeedResult
 from tf_largebatch.records.run_folder import PLAN, RESULT
+from tf_largebatch.review import tables
 from tf_largebatch.review.report import find_run, read_plan
-from tf_largebatch.review.tables import (
-    MISSING,
-    error_text,
-    is_finite,
-    number_text,
-    row_numbers,
-    seeds_text,
-    spread_text,
-    verdict,
-)
+from tf_largebatch.review.tables import MISSING, error_text, is_finite, seeds_text, spread_text
 
 SEED = "seed.json"  # of a run that ended
-HEADER = (
-    "run",
-    "scale",
-    "batch",
-    "peak\nrate",
-    "updates",
-    "error %",
-    "seeds",
-    "published\nerror %",
-    "departures",
-)
+HEADER = ("run", "scale", "batch", "peak\nrate", "updates", "error %", "seeds")
+HEADER += ("published\nerror %", "departures")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One recipe's runs.
+    """One recipe's runs."""
 
-    Attributes:
-        label: its name in the comparison.
-        result: of the command that ran it, with this row alone.
-        plan: its `plan.json`; without one, what its result says of the recipe.
-        folders: of its runs.
-    """
-
-    label: str
-    result: Result
-    plan: dict
-    folders: tuple[Path, ...]
+    label: str  # its name in the comparison
+    result: Result  # of the command that ran it, with this row alone
+    plan: dict  # its `plan.json`; without one, what its result says of the recipe
+    folders: tuple[Path, ...]  # of its runs
 
     @property
     def row(self) -> RowResult:
@@ -76,15 +52,8 @@ class Entry:
 def read_entries(folders: Sequence[Path]) -> list[Entry]:
     """Reads run folders; runs that differ in their seed alone become one entry.
 
-    Args:
-        folders: each of a command (all its rows), of one row, or of one run of a table.
-
-    Returns:
-        In the order of the folders, with labels that differ.
-
-    Raises:
-        InputError: a folder of no run, of one that has not ended, or with damaged records; the
-            same run twice.
+    Each is of a command (all its rows), of one row, or of one run of a table, has ended, and comes
+    once. The entries are in that order, with labels that differ.
     """
     entries: list[Entry] = []
     for folder in folders:
@@ -100,7 +69,7 @@ def table(entries: Sequence[Entry]) -> list[list[str]]:
             entry.label,
             entry.result.scale,
             f"{entry.row.global_batch:,}",
-            number_text(entry.row.peak_rate, ".4g"),
+            tables.number_text(entry.row.peak_rate, ".4g"),
             f"{entry.row.updates:,}",
             error_text(entry.row),
             seeds_text(entry.row),
@@ -117,7 +86,7 @@ def say(entries: Sequence[Entry]) -> list[str]:
         f"{entry.label}: {line}"
         for entry in entries
         if entry.result.scale == "full"
-        for line in verdict(entry.result)[:1]
+        for line in tables.verdict(entry.result)[:1]
     ]
     return lines + [_difference(entry, entries[0]) for entry in entries[1:]]
 
@@ -135,7 +104,7 @@ def write_rows_csv(entries: Sequence[Entry], path: Path) -> None:
     """Writes the table with every digit; a missing number is an empty field."""
     lines = []
     for entry in entries:
-        numbers = {"run": entry.label} | row_numbers(entry.result, entry.row)
+        numbers = {"run": entry.label} | tables.row_numbers(entry.result, entry.row)
         for name in ("modified", "row", "lowest_error_pct", "highest_error_pct", "accuracy"):
             del numbers[name]
         numbers["departures"] = "; ".join(entry.result.departures)
@@ -206,10 +175,8 @@ def _read(folder: Path) -> list[Entry]:
             f"RUN must have ended. Received: {folder}, which has no {RESULT} yet. Continue it with "
             "the same command and --run-dir"
         )
-    raise InputError(
-        f"RUN must be the folder of a run. Received: {folder}, which has neither {RESULT} nor "
-        f"{PLAN}"
-    )
+    neither = f"neither {RESULT} nor {PLAN}"
+    raise InputError(f"RUN must be the folder of a run. Received: {folder}, which has {neither}")
 
 
 def _read_one(folder: Path) -> Entry:
@@ -222,7 +189,7 @@ def _read_one(folder: Path) -> Entry:
     plan = read_json(folder / PLAN)
     recipe = plan["recipe"]
     row = RowResult(
-        label=str(recipe["label"]) if recipe.get("label") else place.parent.name,
+        label=str(recipe.get("label") or place.parent.name),
         recipe=recipe,
         global_batch=recipe["global_batch"],
         peak_rate=plan["peak_rate"],
@@ -243,13 +210,9 @@ def _read_one(folder: Path) -> Entry:
 def _entry(whole: Result, row: RowResult, runs: Sequence[SeedResult], folder: Path) -> Entry:
     if not runs:
         raise InputError(f"RUN must hold a run that was made. Received: {folder}, no {row.label}")
-    row = dataclasses.replace(row, runs=tuple(runs))
-    return Entry(
-        label=row.label,
-        result=dataclasses.replace(whole, rows=(row,)),
-        plan=read_plan(row, folder),
-        folders=tuple(folder / run.folder for run in runs),
-    )
+    row, folders = dataclasses.replace(row, runs=tuple(runs)), (folder / r.folder for r in runs)
+    own = dataclasses.replace(whole, rows=(row,))
+    return Entry(label=row.label, result=own, plan=read_plan(row, folder), folders=tuple(folders))
 
 
 def _identity(entry: Entry) -> str:
@@ -282,9 +245,7 @@ def _name_apart(entries: list[Entry]) -> list[Entry]:
     for more in (lambda e: e.result.recipe, lambda e: _command(e).name, lambda e: str(_command(e))):
         labels = [entry.label for entry in entries]
         entries = [
-            dataclasses.replace(e, label=f"{more(e)}: {e.label}")
-            if labels.count(e.label) > 1
-            else e
+            dataclasses.replace(e, label=f"{more(e)}: " * (labels.count(e.label) > 1) + e.label)
             for e in entries
         ]
     return entries

@@ -39,10 +39,7 @@ def draw_comparison(named: Sequence[tuple[str, RowResult, int]], path: Path) -> 
 
     One panel against epoch; where batches differ one against updates, and where the sizes of the
     data differ one against images seen. Looks as in `draw_curves`, without published errors.
-
-    Args:
-        named: (label, row, images of an epoch) of each.
-        path: of the file.
+    `named` are (label, row, images of an epoch) of each.
     """
     panels = ["epoch"]
     panels += ["update"] * (len({row.global_batch for _, row, _ in named}) > 1)
@@ -68,21 +65,11 @@ def draw_rates(rates: Sequence[tuple[str, Sequence[float], Sequence[float]]], pa
 
 
 def draw_noise(
-    places: Sequence[int],
-    scales: Sequence[float],
-    batch: int | None,
-    *,
-    xlabel: str = "examples measured",
+    places: Sequence[int], scales: Sequence[float], batch: int | None, xlabel="examples measured"
 ) -> bytes:
     """Draws B_simple against the examples that it was measured on, and the batch in use.
 
-    Where it could not be told (NaN) the line has a gap.
-
-    Args:
-        places: examples, or updates.
-        scales: B_simple at each.
-        batch: in use.
-        xlabel: what `places` are.
+    Where it could not be told (NaN) the line has a gap. `xlabel` is what `places` are.
     """
     figure, axes = make_axes()
     axes.plot(places, scales, color=COLOURS[0], label="B_simple", marker=".", ms=4)
@@ -159,10 +146,7 @@ def _draw_rows(
     along: str = "epoch",
     also: Sequence[float] = (),
 ) -> list:
-    """Draws (label, row) against a field of their epochs; returns the entries of the legend.
-
-    `also` are errors for which the axis must have room.
-    """
+    """Draws (label, row); returns the legend. The axis has room for the errors in `also` too."""
     legend = [_draw_row(axes, row, _look(i), label, along) for i, (label, row) in enumerate(named)]
     name_axes(axes, ALONG[along], "validation error, %")
     if along == "epoch":
@@ -200,8 +184,8 @@ def _draw_row(axes, row: RowResult, look: dict, label: str, along: str):
     mark = "o" if len(epochs) < 10 else None
     axes.plot(epochs, [sum(e) / len(e) for e in errors], **look, lw=1.8, marker=mark, ms=4)
     if len(row.errors_pct) > 1:
-        low, high = map(min, errors), map(max, errors)
-        axes.fill_between(epochs, [*low], [*high], color=look["color"], alpha=0.18, lw=0)
+        low, high = [*map(min, errors)], [*map(max, errors)]
+        axes.fill_between(epochs, low, high, color=look["color"], alpha=0.18, lw=0)
     text = f"{label}: {error_text(row)}{' %' * bool(row.errors_pct)}"
     if row.diverged:
         text += f" (×: {row.diverged} of {len(row.runs)})"

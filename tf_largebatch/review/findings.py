@@ -15,27 +15,16 @@ FOLDER = "diagnostics"  # of a run: <name>.json, .npz and .png of each instrumen
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What one instrument found on one run.
+    """What one instrument found on one run; numbers, arrays and scalars are not read back."""
 
-    Attributes:
-        name: of its files.
-        title: one line.
-        lines: (label, text) of its table.
-        facts: (label, text) of what it was measured on; known when it is read back.
-        numbers: plain data; this and the following are not read back.
-        arrays: what the figure was drawn from, by name.
-        scalars: for TensorBoard, by tag.
-        figure: PNG, or None.
-    """
-
-    name: str
+    name: str  # of its files
     title: str
-    lines: tuple[tuple[str, str], ...]
-    facts: tuple[tuple[str, str], ...] = ()
+    lines: tuple[tuple[str, str], ...]  # (label, text) of its table
+    facts: tuple[tuple[str, str], ...] = ()  # what it was measured on; known when it is read back
     numbers: dict = field(default_factory=dict)
-    arrays: dict = field(default_factory=dict)
-    scalars: dict[str, float] = field(default_factory=dict)
-    figure: bytes | None = None
+    arrays: dict = field(default_factory=dict)  # what the figure was drawn from, by name
+    scalars: dict[str, float] = field(default_factory=dict)  # for TensorBoard, by tag
+    figure: bytes | None = None  # PNG
 
 
 def write_findings(
@@ -43,12 +32,8 @@ def write_findings(
 ) -> None:
     """Writes `<name>.json`, `.npz` and `.png` of each, whole or not at all, and TensorBoard events.
 
-    Args:
-        findings: to write; earlier ones of the same name are replaced.
-        folder: made where it is missing.
-        step: updates of the solution.
-        facts: plain data kept with each: images, seed, model.
-        events: whether TensorBoard shall have them.
+    Earlier ones of the same name are replaced. `facts` are plain data kept with each: images,
+    seed, model; `step` is the number of updates before the solution.
     """
     import numpy as np
 
@@ -73,9 +58,8 @@ def read_findings(run: Path) -> list[Finding]:
 
 def write_findings_csv(found: Sequence[tuple[str, Sequence[Finding]]], path: Path) -> None:
     """Writes one line per line of the instruments' tables, of each (run, its findings)."""
-    lines = [
-        (run, one.name, *line) for run, findings in found for one in findings for line in one.lines
-    ]
+    every = [(run, one) for run, findings in found for one in findings]
+    lines = [(run, one.name, *line) for run, one in every for line in one.lines]
     write_csv(path, ("run", "instrument", "quantity", "found"), lines)
 
 

@@ -18,21 +18,18 @@ an estimate for the population that the N examples came from.
 import math
 from dataclasses import dataclass
 
+from tf_largebatch.records.checks import check
+
 DECAY = 0.95  # ours; the paper does not state its own
 WARM_ESTIMATES = 20  # ours: one time constant of the default decay
 
 
 @dataclass(frozen=True)
 class NoiseEstimate:
-    """Estimates of one update or of an average; neither is bound to be positive.
+    """Estimates of one update or of an average; neither is bound to be positive."""
 
-    Attributes:
-        grad_sq: of |G|^2.
-        trace: of tr(Sigma).
-    """
-
-    grad_sq: float
-    trace: float
+    grad_sq: float  # of |G|^2
+    trace: float  # of tr(Sigma)
 
     @property
     def b_simple(self) -> float | None:
@@ -55,20 +52,15 @@ def from_two_batches(
         big_sq: |G_big|^2 of the mean gradient of the big batch.
         small_batch: examples of each small batch, >= 1.
         big_batch: examples of the big batch, more than that.
-
-    Raises:
-        ValueError: sizes that give no second equation, or a square that is negative.
     """
-    if small_batch < 1:
-        raise ValueError(f"`small_batch` must be at least 1. Received: small_batch={small_batch}")
-    if big_batch <= small_batch:
-        raise ValueError(
-            f"`big_batch` must be above `small_batch`. Received: big_batch={big_batch}, "
-            f"small_batch={small_batch}. Use two or more replicas or micro-batches an update"
-        )
+    check(small_batch >= 1, "small_batch", "at least 1", small_batch)
+    fix = "Use two or more replicas or micro-batches an update"
+    check(
+        big_batch > small_batch, "big_batch", f"above `small_batch` {small_batch}", big_batch, fix
+    )
     for name, value in (("small_sq", small_sq), ("big_sq", big_sq)):
-        if value < 0:
-            raise ValueError(f"`{name}` must be at least 0. Received: {name}={value}")
+        # NaN passes: a running average leaves it out.
+        check(not value < 0, name, "at least 0", value)
     grad_sq = (big_batch * big_sq - small_batch * small_sq) / (big_batch - small_batch)
     trace = (small_sq - big_sq) / (1.0 / small_batch - 1.0 / big_batch)
     return NoiseEstimate(grad_sq=grad_sq, trace=trace)
@@ -77,18 +69,12 @@ def from_two_batches(
 class NoiseScale:
     """Running B_simple: the ratio of exponential averages of tr(Sigma) and |G|^2.
 
-    Both averages have the same weights, so the share that is missing at the start cancels.
-
-    Args:
-        decay: of the averages per estimate, in [0, 1).
-
-    Raises:
-        ValueError: `decay` out of range.
+    Both averages have the same weights, so the share that is missing at the start cancels. `decay`
+    is that of the averages per estimate, in [0, 1).
     """
 
     def __init__(self, decay: float = DECAY):
-        if not 0 <= decay < 1:
-            raise ValueError(f"`decay` must be in [0, 1). Received: decay={decay}")
+        check(0 <= decay < 1, "decay", "in [0, 1)", decay)
         self._decay = decay
         self._grad_sq = self._trace = self._weight = 0.0
         self.count = 0
@@ -112,8 +98,7 @@ class NoiseScale:
     @property
     def b_simple(self) -> float | None:
         """In examples; None where the averages do not give one."""
-        average = self.average
-        return None if average is None else average.b_simple
+        return self.average and self.average.b_simple
 
 
 def advise(
@@ -122,12 +107,8 @@ def advise(
     """Says in a sentence what a measured noise scale means for the batch.
 
     At a batch B, an update makes 1 / (1 + B_simple / B) of the progress that one with the whole
-    gradient would (Eq. 2.7), and needs 1 + B / B_simple times the fewest examples.
-
-    Args:
-        estimate: an average over many updates.
-        global_batch: the batch in use.
-        updates: after how many updates it was measured.
+    gradient would (Eq. 2.7), and needs 1 + B / B_simple times the fewest examples. `estimate` is an
+    average over many updates, measured after so many `updates`.
     """
     when = "" if updates is None else f" after {updates:,} updates"
     if estimate is None:
@@ -138,9 +119,8 @@ def advise(
             f"B_simple could not be told{when}: the mean gradient is not above its noise "
             f"(|G|^2 estimated as {estimate.grad_sq:.3g}). Average more updates or examples"
         )
-    text = (
-        f"measured B_simple {_round(scale)}{when}: batches above about {_round(scale)} buy little"
-    )
+    size = f"{float(f'{scale:.2g}'):,.0f}" if scale >= 10 else f"{scale:.2g}"  # it has no more
+    text = f"measured B_simple {size}{when}: batches above about {size} buy little"
     if global_batch is None or scale == 0:
         return text
     share = 1.0 / (1.0 + scale / global_batch)
@@ -149,8 +129,3 @@ def advise(
         f"{text}; at {global_batch:,} an update makes {100 * share:.0f} % of the largest progress "
         f"and examples cost {waste:.2f} times the fewest"
     )
-
-
-def _round(value: float) -> str:
-    """Two digits: the estimate has no more."""
-    return f"{float(f'{value:.2g}'):,.0f}" if value >= 10 else f"{value:.2g}"

@@ -31,10 +31,8 @@ def embed(picture: bytes) -> str:
 def split_shared(columns: Sequence[Iterable[tuple[str, object]]]) -> tuple[list, list]:
     """Splits lists of (label, value) into what is the same in all of them and what is not.
 
-    A label that comes several times in one list keeps all its texts, one a line.
-
-    Returns:
-        [(label, text)] and [(label, [text of each list])], in the order of first appearance.
+    A label that comes several times in one list keeps all its texts, one a line. Returns [(label,
+    text)] and [(label, [text of each list])], in the order of first appearance.
     """
     texts: dict[str, list[list[str]]] = {}
     for number, pairs in enumerate(columns):

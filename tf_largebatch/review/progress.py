@@ -12,13 +12,8 @@ from tf_largebatch.records.progress import ProgressLine, draw_bar, time_left
 class TrainingProgress(keras.callbacks.Callback):
     """Shows how far a run is, its last loss, error, rate and speed, and the time left.
 
-    Args:
-        label: the run's name, at the start of the line.
-        updates: updates of the whole run.
-        epochs: epochs of the whole run.
-        done: updates already done when a run is continued.
-        stream: where to write; None for standard error.
-        clock: seconds, monotonic.
+    `label` starts the line; `updates` and `epochs` are the whole run's, `done` were made before.
+    `stream` and `clock` as in `ProgressLine`.
     """
 
     def __init__(

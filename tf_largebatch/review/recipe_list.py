@@ -1,25 +1,17 @@
 """The recipes as a table: what was published, and how far it is reproduced here."""
 
 import functools
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from tf_largebatch.records import published
 from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.files import read_json
 from tf_largebatch.records.recipe import Recipe
 from tf_largebatch.records.result import Result
 
-HEADER = (
-    "recipe",
-    "batch",
-    "optimizer",
-    "epochs",
-    "updates",
-    "top-1 %",
-    "hardware and time then",
-    "here",
-)
+HEADER = ("recipe", "batch", "optimizer", "epochs", "updates", "top-1 %")
+HEADER += ("hardware and time then", "here")
 # Of the source tree: result records do not travel with the package.
 RECORDS = Path(__file__).parents[2] / "recipes"
 SEEDS = 3  # that a miniature's record has at least
@@ -36,9 +28,7 @@ def describe(recipe: Recipe) -> dict:
     record = None
     if expected is not None:
         record = published.match(recipe.paper, recipe.global_batch, expected.top1_error_pct)
-    rung = None
-    if RECORDS.is_dir():
-        rung = "mini" if miniature_record(recipe.name) else "plan"
+    rung = ("mini" if miniature_record(recipe.name) else "plan") if RECORDS.is_dir() else None
     return {
         "name": recipe.name,
         "row": recipe.row,
@@ -50,32 +40,28 @@ def describe(recipe: Recipe) -> dict:
         "peak_rate": recipe.peak_rate,
         "epochs": recipe.epochs,
         "updates": recipe.updates,
-        "published_top1_pct": None if expected is None else round(100 - expected.top1_error_pct, 2),
-        "published_std_pct": None if expected is None else expected.std,
-        "hardware": record.hardware if record else None,
-        "time": record.time if record else None,
+        "published_top1_pct": expected and round(100 - expected.top1_error_pct, 2),
+        "published_std_pct": expected and expected.std,
+        "hardware": record and record.hardware,
+        "time": record and record.time,
         "rung": rung,
     }
 
 
 @functools.cache
 def miniature_record(name: str) -> tuple[Path, Result] | None:
-    """The newest committed result of a module's unmodified miniature, over several seeds.
-
-    Raises:
-        InputError: a record that cannot be read.
-    """
+    """The newest committed result of a module's unmodified miniature, over several seeds."""
     for path in sorted((RECORDS / name / "runs").glob("*/result.json"), reverse=True):
         try:
-            result = Result.from_json(json.loads(path.read_text(encoding="utf-8")))
+            result = Result.from_json(read_json(path))
         except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 "a result record must be readable: restore or remove it. Received: "
                 f"{path}, damaged or of another version ({type(error).__name__})"
             ) from None
-        if result.scale == "miniature" and not result.modified:
-            if len(result.rows[0].runs) >= SEEDS:
-                return path, result
+        own = result.scale == "miniature" and not result.modified
+        if own and len(result.rows[0].runs) >= SEEDS:
+            return path, result
     return None
 
 

@@ -10,16 +10,7 @@ from tf_largebatch.records.run_folder import METRICS, PLAN, RESULT
 from tf_largebatch.review.figures import colour, draw_curves
 from tf_largebatch.review.findings import FOLDER, Finding, read_findings, write_findings_csv
 from tf_largebatch.review.page import duration_text, flatten, split_shared, write_page
-from tf_largebatch.review.tables import (
-    number_text,
-    scale_text,
-    table,
-    text_table,
-    verdict,
-    write_rows_csv,
-)
-
-__all__ = ["draw_curves", "refresh", "text_table", "write_report", "write_rows_csv"]
+from tf_largebatch.review.tables import number_text, scale_text, table, verdict
 
 REPORT, CURVES, RATES, ROWS = "report.html", "curves.png", "rates.png", "rows.csv"
 RUNS, INSTRUMENTS = "runs.csv", "instruments.csv"
@@ -41,18 +32,8 @@ def write_report(result: Result, plans: list[dict], folder: Path) -> Path:
     """Writes `report.html`, one file that needs no network, and the figure `curves.png` in it.
 
     What instruments left in the runs' folders is shown with its figures. Write the folder's other
-    files first: the page shows `rates.png` and names those that are there.
-
-    Args:
-        result: what was found.
-        plans: the `plan.json` of each row, in the order of the rows.
-        folder: an existing run folder.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        ValueError: not one plan per row.
+    files first: the page shows `rates.png` and names those that are there. `plans` are the
+    `plan.json` of each row, in the order of the rows. Returns the path of the page.
     """
     if len(plans) != len(result.rows):
         raise ValueError(
@@ -73,7 +54,7 @@ def write_report(result: Result, plans: list[dict], folder: Path) -> Path:
         verdict=verdict(result),
         header=header,
         rows=[(colour(i), line) for i, line in enumerate(cells)],
-        runs=[(row.label, *_run_cells(run)) for row in result.rows for run in row.runs],
+        runs=[(row.label, *_run_cells(run)) for row, run in _runs(result)],
         picture=picture,
         rates=rates.read_bytes() if rates.exists() else None,
         found=found,
@@ -99,8 +80,7 @@ def write_runs_csv(result: Result, path: Path) -> None:
     lines = [
         (row.label, run.seed, run.top1_error_pct, len(run.epochs))
         + (run.diverged_at, run.wall_seconds, run.folder)
-        for row in result.rows
-        for run in row.runs
+        for row, run in _runs(result)
     ]
     write_csv(path, header, lines)
 
@@ -114,12 +94,8 @@ def write_instruments_page(run: Path) -> Path:
 def refresh(run: Path) -> list[Path]:
     """Writes the reports that show a run once more, after an instrument measured it.
 
-    Args:
-        run: the folder of one run.
-
-    Returns:
-        The pages: the run's own, and that of the command which ran it among others. None for a
-        run whose command has not ended; its report will have what was measured.
+    Returns the pages: the run's own, and that of the command which ran it among others. None for a
+    run whose command has not ended; its report will have what was measured.
     """
     found = find_run(run)
     if found is None:
@@ -134,17 +110,14 @@ def refresh(run: Path) -> list[Path]:
 def find_run(run: Path) -> tuple[Path, Result, RowResult, SeedResult] | None:
     """Looks for the command that ran a run: in the run's own folder, and above it.
 
-    Returns:
-        The command's folder and result, and the row and the seed that are this run's; None where
-        the command has not ended.
+    Returns its folder and result, and the row and the seed that are this run's; None where the
+    command has not ended.
     """
     run = run.resolve()
     for folder in [run, *run.parents][: DEEP + 1]:
-        if not (folder / RESULT).exists():
-            continue
-        result = Result.from_json(read_json(folder / RESULT))
-        for row in result.rows:
-            for own in row.runs:
+        if (folder / RESULT).exists():
+            result = Result.from_json(read_json(folder / RESULT))
+            for row, own in _runs(result):
                 if (folder / own.folder).resolve() == run:
                     return folder, result, row, own
     return None
@@ -164,31 +137,30 @@ def read_plan(row: RowResult, folder: Path) -> dict:
 def _write_run_report(
     result: Result, row: RowResult, run: SeedResult, plan: dict, folder: Path
 ) -> Path:
-    own = dataclasses.replace(
-        result,
-        rows=(dataclasses.replace(row, runs=(dataclasses.replace(run, folder="."),)),),
-        wall_seconds=run.wall_seconds,
-    )
+    row = dataclasses.replace(row, runs=(dataclasses.replace(run, folder="."),))
+    own = dataclasses.replace(result, rows=(row,), wall_seconds=run.wall_seconds)
     return write_report(own, [plan], folder / run.folder)
+
+
+def _runs(result: Result) -> list[tuple[RowResult, SeedResult]]:
+    return [(row, run) for row in result.rows for run in row.runs]
 
 
 def _read_instruments(result: Result, folder: Path) -> list[tuple[str, list[Finding]]]:
     """(run, findings) of every run that was measured; a single run needs no name."""
-    single = sum(len(row.runs) for row in result.rows) == 1
-    found = []
-    for row in result.rows:
-        for run in row.runs:
-            if findings := read_findings(folder / run.folder):
-                found.append(("" if single else f"{row.label}, seed {run.seed}", findings))
-    return found
+    runs = _runs(result)
+    found = [
+        (f"{row.label}, seed {run.seed}" * (len(runs) > 1), read_findings(folder / run.folder))
+        for row, run in runs
+    ]
+    return [(name, findings) for name, findings in found if findings]
 
 
-def _run_cells(run: SeedResult) -> tuple[str, str, str, str, str, str]:
+def _run_cells(run: SeedResult) -> tuple[str, ...]:
     """Seed, error, epochs, wall time, folder and its link, as text."""
     error = number_text(run.top1_error_pct)
     if run.diverged_at is not None:
         error = f"diverged at update {run.diverged_at:,}"
-    # Quoted with the colon, so that no folder's name can be read as a scheme.
-    link = quote(run.folder)
     time = duration_text(run.wall_seconds)
-    return str(run.seed), error, str(len(run.epochs)), time, run.folder, link
+    # Quoted with the colon, so that no folder's name can be read as a scheme.
+    return str(run.seed), error, str(len(run.epochs)), time, run.folder, quote(run.folder)

@@ -112,27 +112,23 @@ def _distance(difference: float, row: RowResult) -> str:
 
 def _contrast(rows: tuple[RowResult, ...]) -> list[str]:
     lines = ["miniature: the paper's contrast on small data, never the paper's experiment"]
-    if len(rows) == 1:
-        [row] = rows
+    first, start = rows[0], rows[0].mean_error_pct
+    for row in rows[1:] or rows:
         mean = row.mean_error_pct
-        text = _own_top1(row, mean) if is_finite(mean) else _no_result(row)
-        lines.append(f"{row.label}: {text}")
-    for row in rows[1:]:
-        first = rows[0]
-        if not is_finite(row.mean_error_pct):
+        if not is_finite(mean):
             lines.append(f"{row.label}: {_no_result(row)}")
-            continue
-        if not is_finite(first.mean_error_pct):
+        elif row is first:
+            lines.append(f"{row.label}: {_own_top1(row, mean)}")
+        elif not is_finite(start):
             lines.append(f"{row.label}: {error_text(row)} % error; {first.label} has no result")
-            continue
-        line = f"{row.label} against {first.label}: "
-        line += f"{row.mean_error_pct - first.mean_error_pct:+.2f} points of error"
-        if row.diverged or first.diverged:
-            line += " over the seeds that did not diverge"
-        if is_finite(row.published_error_pct) and is_finite(first.published_error_pct):
-            paper = row.published_error_pct - first.published_error_pct
-            line += f" · the paper, at ImageNet scale: {paper:+.2f}"
-        lines.append(line)
+        else:
+            line = f"{row.label} against {first.label}: {mean - start:+.2f} points of error"
+            if row.diverged or first.diverged:
+                line += " over the seeds that did not diverge"
+            if is_finite(row.published_error_pct) and is_finite(first.published_error_pct):
+                paper = row.published_error_pct - first.published_error_pct
+                line += f" · the paper, at ImageNet scale: {paper:+.2f}"
+            lines.append(line)
     return lines
 
 

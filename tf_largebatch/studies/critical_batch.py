@@ -33,12 +33,8 @@ TRAIN_EXAMPLES = 1_280
 BUDGET_EPOCHS, BUDGET_UPDATES = 20, 200  # of a trial: the larger of the two, ours
 RATES = (1e-3, 1.0)  # searched in the logarithm
 ONE_MINUS_MOMENTUM = (0.03, 1.0)  # the same, as in the paper
-REACHED, SLOWER, NOT_FINITE, SPENT = (
-    "reached",
-    "slower than the best",
-    "not finite",
-    "budget spent",
-)
+REACHED, SLOWER = "reached", "slower than the best"
+NOT_FINITE, SPENT = "not finite", "budget spent"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,42 +51,23 @@ def make_parser() -> Parser:
         "(S/S_min - 1)(E/E_min - 1) = 1 (McCandlish et al. 2018, arXiv:1812.06162). On the digits: "
         "needs no data, takes minutes.",
     )
-    parser.add_argument(
-        "--batches",
-        type=number(int, 1, TRAIN_EXAMPLES),
-        nargs="+",
-        default=list(BATCHES),
-        metavar="B",
-        help="three different ones or more (default: powers of two from 8 to 1024)",
+    add = parser.add_argument
+    kind = number(int, 1, TRAIN_EXAMPLES)
+    text = "three different ones or more (default: powers of two from 8 to 1024)"
+    add("--batches", type=kind, nargs="+", default=list(BATCHES), metavar="B", help=text)
+    text = "at each batch; the paper has 100 (default: %(default)s)"
+    add("--trials", type=number(int, 1), default=TRIALS, metavar="N", help=text)
+    kind = number(float, 0, 100, above=True)
+    text = "validation error to reach, in percent (default: %(default)g)"
+    add("--target", type=kind, default=TARGET_PCT, metavar="PCT", help=text)
+    kind = number(int, 0, LARGEST_SEED)
+    text = "of the search, the weights and the order of the data (default: 0)"
+    add("--seed", type=kind, default=0, metavar="N", help=text)
+    text = (
+        "where everything is written; a folder of this same study is continued (default: a new "
+        "folder runs/critical_batch-...)"
     )
-    parser.add_argument(
-        "--trials",
-        type=number(int, 1),
-        default=TRIALS,
-        metavar="N",
-        help="at each batch; the paper has 100 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--target",
-        type=number(float, 0, 100, above=True),
-        default=TARGET_PCT,
-        metavar="PCT",
-        help="validation error to reach, in percent (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=number(int, 0, LARGEST_SEED),
-        default=0,
-        metavar="N",
-        help="of the search, the weights and the order of the data (default: 0)",
-    )
-    parser.add_argument(
-        "--run-dir",
-        type=Path,
-        metavar="DIR",
-        help="where everything is written; a folder of this same study is continued (default: a "
-        "new folder runs/critical_batch-...)",
-    )
+    add("--run-dir", type=Path, metavar="DIR", help=text)
     return parser
 
 
@@ -129,10 +106,8 @@ def make_space() -> dict:
     """Returns what is searched, the same at every batch."""
     from tf_largebatch.diagnostics.steps_to_target import Range
 
-    return {
-        "rate": Range(*RATES, log=True),
-        "one_minus_momentum": Range(*ONE_MINUS_MOMENTUM, log=True),
-    }
+    limits = {"rate": RATES, "one_minus_momentum": ONE_MINUS_MOMENTUM}
+    return {name: Range(*ends, log=True) for name, ends in limits.items()}
 
 
 def search_batch(
@@ -141,13 +116,8 @@ def search_batch(
     """Makes the trials of one batch that the folder does not hold yet; returns all of them.
 
     A trial ends where the best one before it had reached the target: it can only be slower.
-
-    Args:
-        batch: examples per update.
-        settings: of the study.
-        folder: of the trials' files.
-        make_train: () -> train(rate=, momentum=, seed=, updates=), which yields (updates done,
-            error in percent); called if there is anything to train.
+    `make_train` is called if there is anything to train, and returns train(rate=, momentum=, seed=,
+    updates=), which yields (updates done, error in percent).
     """
     from tf_largebatch.diagnostics.steps_to_target import quasi_random
 
@@ -186,15 +156,8 @@ def _try(train, batch: int, trial: int, point: dict, settings: dict, best: int |
         if error <= settings["target_pct"]:
             ended = REACHED
             break
-    return Tried(
-        global_batch=batch,
-        trial=trial,
-        rate=rate,
-        momentum=momentum,
-        steps=done if ended == REACHED else None,
-        updates=done,
-        ended=ended,
-    )
+    steps = done if ended == REACHED else None
+    return Tried(batch, trial, rate, momentum, steps=steps, updates=done, ended=ended)
 
 
 def _make_train(batch: int, settings: dict) -> Callable:

@@ -18,35 +18,21 @@ FILES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Tried:
-    """One trial.
-
-    Attributes:
-        global_batch: examples per update.
-        trial: its number, from 0.
-        rate: constant.
-        momentum: Nesterov's.
-        steps: updates to the target; None if they were not reached.
-        updates: that were made.
-        ended: why it ended.
-    """
+    """One trial, at a constant rate."""
 
     global_batch: int
-    trial: int
+    trial: int  # its number, from 0
     rate: float
-    momentum: float
-    steps: int | None
-    updates: int
-    ended: str
+    momentum: float  # Nesterov's
+    steps: int | None  # updates to the target; None if they were not reached
+    updates: int  # that were made
+    ended: str  # why
 
 
 def conclude(tried: Sequence[Tried], settings: dict, space: dict, folder: Path) -> list[str]:
-    """Fits the trade-off, draws it, writes table, record and page; returns what they say.
-
-    Raises:
-        InputError: fewer than three batches reached the target.
-    """
+    """Fits the trade-off, draws it, writes table, record and page; returns what they say."""
     from tf_largebatch.diagnostics.steps_to_target import fit_results
 
     results = _results(tried)
@@ -124,10 +110,8 @@ def _says(row: dict) -> str:
     """One batch in words."""
     if row["steps"] is None:
         return f"batch {row['global_batch']}: not reached in {row['trials']} trials"
-    text = f"batch {row['global_batch']}: {row['steps']:,} updates, {row['regime']}"
-    if row["at_edge"]:
-        text += f" (best at the edge of the search: {row['at_edge']})"
-    return text
+    edge = f" (best at the edge of the search: {row['at_edge']})" * bool(row["at_edge"])
+    return f"batch {row['global_batch']}: {row['steps']:,} updates, {row['regime']}{edge}"
 
 
 def _cells(row: dict) -> list[str]:

@@ -19,29 +19,20 @@ GROWTH = 1.03
 class TrialTraining:
     """Trains a network on one device with Nesterov momentum at a constant rate.
 
-    Every trial starts from the weights that the model came with. Rate and momentum are variables
-    of one compiled step.
-
-    Args:
-        model: built; its output are logits.
-        dataset: a data set (see `tf_largebatch.data`).
-        global_batch: examples per update.
+    Every trial starts from the weights that the model came with; its output are logits. Rate and
+    momentum are variables of one compiled step.
     """
 
     def __init__(self, model: keras.Model, dataset, *, global_batch: int):
         self._model, self._dataset = model, dataset
-        self._strategy = tf.distribute.get_strategy()
         self._plan = BatchPlan(global_batch=global_batch, train_examples=dataset.train_examples)
         # Any rate and momentum: each trial sets its own.
         self._optimizer = MomentumSGD(0.1, momentum=0.9, nesterov=True)
         self._momentum = tf.Variable(0.9, trainable=False)
         self._optimizer.momentum = self._momentum
+        loss, strategy = make_loss(LossSpec()), tf.distribute.get_strategy()
         self._step = TrainingStep(
-            self._model,
-            self._optimizer,
-            loss=make_loss(LossSpec()),
-            plan=self._plan,
-            strategy=self._strategy,
+            model, self._optimizer, loss=loss, plan=self._plan, strategy=strategy
         )
         images, labels, _ = next(iter(dataset.eval_batches(dataset.eval_examples)))
         self._error = tf.function(lambda: _error_pct(model(images, training=False), labels))
@@ -54,12 +45,7 @@ class TrialTraining:
 
         Evaluation is after every update at first and after every 3 % more updates later: no number
         of updates is known more exactly than that. A loss that is not finite ends it with NaN.
-
-        Args:
-            rate: > 0.
-            momentum: in [0, 1).
-            seed: of order and augmentation.
-            updates: at most this many.
+        `seed` is of order and augmentation.
         """
         self._reset(rate, momentum)
         batches = iter(self._dataset.train_batches(self._plan, seed=seed))
@@ -88,7 +74,6 @@ def next_evaluation(done: int) -> int:
 
 def _error_pct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Share of wrong answers; a row that is not finite is wrong."""
-    right = (tf.argmax(logits, axis=-1, output_type=tf.int32) == labels) & tf.reduce_all(
-        tf.math.is_finite(logits), axis=-1
-    )
+    right = tf.argmax(logits, axis=-1, output_type=tf.int32) == labels
+    right &= tf.reduce_all(tf.math.is_finite(logits), axis=-1)
     return 100.0 * (1.0 - tf.reduce_mean(tf.cast(right, tf.float32)))

@@ -11,7 +11,7 @@ from tf_largebatch.records.files import write_json
 from tf_largebatch.records.plan import Plan
 from tf_largebatch.records.recipe import Row
 from tf_largebatch.records.result import Result, RowResult, SeedResult
-from tf_largebatch.review import figures, report
+from tf_largebatch.review import figures, report, tables
 from tf_largebatch.schedules import trace
 from tf_largebatch.training.build import make_schedule
 from tf_largebatch.training.run import Run
@@ -38,7 +38,7 @@ def conclude(session: Session, runs: list[tuple[Row, Run, SeedResult]], started:
     )
     if session.team.chief:
         _write(session, result)
-        print(report.text_table(result))
+        print(tables.text_table(result))
         for name in ("report.html", "curves.png", "rates.png", "rows.csv", "result.json"):
             print(f"{name:<12} {session.folder / name}")
         print(f"TensorBoard  tensorboard --logdir {session.folder}")
@@ -71,7 +71,7 @@ def _write(session: Session, result: Result) -> None:
         [(row.label, *_rates(plan)) for row, plan in zip(session.rows, session.plans, strict=True)],
         folder / report.RATES,
     )
-    report.write_rows_csv(result, folder / report.ROWS)
+    tables.write_rows_csv(result, folder / report.ROWS)
     report.write_runs_csv(result, folder / report.RUNS)
     plans = [plan.to_json() for plan in session.plans]
     report.write_run_reports(result, plans, folder)

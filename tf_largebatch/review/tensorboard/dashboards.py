@@ -3,9 +3,8 @@
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 # Category: charts as (title, patterns of tags).
-GOYAL = "Goyal"
 CHARTS = {
-    GOYAL: (
+    "Goyal": (
         ("error, % against epoch", (r"^epoch/error_pct$",)),
         ("loss against update", (r"^step/loss$",)),
         ("learning rate against update", (r"^optimizer/learning_rate$",)),
@@ -27,22 +26,14 @@ CHARTS = {
 def make_layout(*, adapts: bool, noise: bool, grows: bool) -> layout_pb2.Layout:
     """Returns the page of a run.
 
-    Args:
-        adapts: its optimizer has a trust ratio.
-        noise: its noise scale is measured.
-        grows: its batch changes.
+    Whether its optimizer `adapts` by a trust ratio, its `noise` scale is measured and its batch
+    `grows` decides what is on it.
     """
-    shown = {GOYAL: True, "You": True, "McCandlish": noise, "Smith, Mikami": grows}
-    categories = []
+    layout = layout_pb2.Layout()
     for title, charts in CHARTS.items():
-        if not shown[title]:
-            continue
-        made = [
-            layout_pb2.Chart(
-                title=name, multiline=layout_pb2.MultilineChartContent(tag=list(patterns))
-            )
-            for name, patterns in charts
-            if adapts or not name.startswith("trust ratio")
-        ]
-        categories.append(layout_pb2.Category(title=title, chart=made))
-    return layout_pb2.Layout(category=categories)
+        if {"McCandlish": noise, "Smith, Mikami": grows}.get(title, True):
+            category = layout.category.add(title=title)
+            for name, patterns in charts:
+                if adapts or not name.startswith("trust ratio"):
+                    category.chart.add(title=name).multiline.tag.extend(patterns)
+    return layout

@@ -22,13 +22,8 @@ def named_tensors(tensors: Sequence[tuple[str, int]]) -> list[str]:
 
     Matrices and kernels only. All of them where there are up to ten; else the first and the last,
     and of every `stage1`, `stage2`, ... in the names the first and the last; in a network without
-    such names ten evenly spaced ones.
-
-    Args:
-        tensors: (path, rank) in the order of the network.
-
-    Returns:
-        Their paths, in that order.
+    such names ten evenly spaced ones. Takes (path, rank) and returns paths, in the order of the
+    network.
     """
     paths = [path for path, rank in tensors if rank > 1]
     if len(paths) <= NAMED:
@@ -47,9 +42,7 @@ def named_tensors(tensors: Sequence[tuple[str, int]]) -> list[str]:
 def layer_points(logs: Mapping[str, Any], named: Sequence[str]) -> list[Summary]:
     """Returns the points of an update that was looked at; none for another.
 
-    Args:
-        logs: of the update; `trust_ratio` and `update_ratio` map paths to ratios.
-        named: paths with curves of their own.
+    In `logs`, `trust_ratio` and `update_ratio` map paths to ratios; those `named` have curves.
     """
     points = []
     for kind, description in DESCRIPTIONS.items():
@@ -59,9 +52,6 @@ def layer_points(logs: Mapping[str, Any], named: Sequence[str]) -> list[Summary]
             continue
         values = list(ratios.values())
         points.append(histogram_pb(f"optimizer/{kind}", values, description=description))
-        points += [
-            scalar_pb(f"{kind}/{path}", ratios[path], description=description)
-            for path in named
-            if path in ratios
-        ]
+        for path in (path for path in named if path in ratios):
+            points.append(scalar_pb(f"{kind}/{path}", ratios[path], description=description))
     return points

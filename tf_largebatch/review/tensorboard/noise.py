@@ -4,23 +4,18 @@ A callback writes it to TensorBoard; at the end of the run its course is read ba
 """
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_largebatch.records.checks import check
+from tf_largebatch.records.checks import check_count
+from tf_largebatch.review import noise_scale
 from tf_largebatch.review.figures import draw_noise
 from tf_largebatch.review.findings import FOLDER, Finding, write_findings
-from tf_largebatch.review.noise_scale import (
-    DECAY,
-    WARM_ESTIMATES,
-    NoiseEstimate,
-    NoiseScale,
-    advise,
-    from_two_batches,
-)
+from tf_largebatch.review.noise_scale import NoiseEstimate, NoiseScale
 from tf_largebatch.review.tensorboard.summaries import read_scalars
 
 NOISE = "noise"  # of a run: the events of `NoiseScaleScalars`
@@ -52,9 +47,9 @@ class NoiseScaleScalars(keras.callbacks.Callback):
             micro-batch, or logs without these values.
     """
 
-    def __init__(self, folder: Path, *, every: int, decay: float = DECAY):
+    def __init__(self, folder: Path, *, every: int, decay: float = noise_scale.DECAY):
         super().__init__()
-        check(isinstance(every, int) and every >= 1, "every", "a whole number of at least 1", every)
+        check_count("every", every, 1)
         self._folder, self._every, self._decay = Path(folder), every, decay
         self.scale = NoiseScale(decay)
         self._updates, self._global_batch, self._writer = 0, None, None
@@ -73,14 +68,9 @@ class NoiseScaleScalars(keras.callbacks.Callback):
             )
         if logs["global_batch"] != self._global_batch:
             self._global_batch, self.scale = int(logs["global_batch"]), NoiseScale(self._decay)
-        self.scale.add(
-            from_two_batches(
-                logs["micro_grad_norm"] ** 2,
-                logs["grad_norm"] ** 2,
-                small_batch=int(logs["micro_batch"]),
-                big_batch=self._global_batch,
-            )
-        )
+        squares = logs["micro_grad_norm"] ** 2, logs["grad_norm"] ** 2
+        sizes = {"small_batch": int(logs["micro_batch"]), "big_batch": self._global_batch}
+        self.scale.add(noise_scale.from_two_batches(*squares, **sizes))
         self._updates = batch + 1
         if self._updates % self._every == 0:
             self._write()
@@ -96,7 +86,7 @@ class NoiseScaleScalars(keras.callbacks.Callback):
         with self._writer.as_default(step=self._updates):
             tf.summary.scalar("noise/grad_sq", average.grad_sq)
             tf.summary.scalar("noise/trace", average.trace)
-            if average.b_simple is not None and self.scale.count >= WARM_ESTIMATES:
+            if average.b_simple is not None and self.scale.count >= noise_scale.WARM_ESTIMATES:
                 tf.summary.scalar("noise/b_simple", average.b_simple)
 
 
@@ -118,26 +108,18 @@ def measure_training_noise(run: Path, *, global_batch: int) -> Finding | None:
     updates = sorted(set(grad_sq) & set(trace))
     if not updates:  # without events, or killed between the first two points
         return None
-    last = NoiseEstimate(grad_sq[updates[-1]], trace[updates[-1]])
-    advice = advise(last, global_batch=global_batch, updates=updates[-1])
+    averages = {"grad_sq": grad_sq, "trace": trace}
+    last = NoiseEstimate(**{name: at[updates[-1]] for name, at in averages.items()})
+    advice = noise_scale.advise(last, global_batch=global_batch, updates=updates[-1])
     # The first averages are of a few updates: shown from where the callback gives a scale itself.
     scales = [told.get(u, math.nan) for u in updates]
+    numbers = asdict(last) | {"b_simple": last.b_simple, "updates": updates[-1], "advice": advice}
+    arrays = {name: np.array([at[u] for u in updates]) for name, at in averages.items()}
     return Finding(
         name="noise_while_training",
         title="gradient noise scale while training (McCandlish et al. 2018)",
         lines=(("noise scale at the end", advice),),
-        numbers={
-            "grad_sq": last.grad_sq,
-            "trace": last.trace,
-            "b_simple": last.b_simple,
-            "updates": updates[-1],
-            "advice": advice,
-        },
-        arrays={
-            "updates": np.array(updates),
-            "grad_sq": np.array([grad_sq[u] for u in updates]),
-            "trace": np.array([trace[u] for u in updates]),
-            "b_simple": np.array(scales),
-        },
+        numbers=numbers,
+        arrays={"updates": np.array(updates)} | arrays | {"b_simple": np.array(scales)},
         figure=draw_noise(updates, scales, global_batch, xlabel="updates"),
     )

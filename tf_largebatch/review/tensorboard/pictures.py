@@ -7,14 +7,10 @@ CHANNELS = (1, 3, 4)
 
 
 def picture_grid(images: np.ndarray) -> np.ndarray | None:
-    """Returns up to nine images as one of three rows; None if they are no pictures.
+    """Returns up to nine images as one of three rows, uint8 [rows, columns, channels].
 
-    Args:
-        images: [n, height, width, channels]; uint8 as it is, other numbers from the least (black)
-            to the largest (white) of these images.
-
-    Returns:
-        uint8 [rows, columns, channels].
+    Of [n, height, width, channels]: uint8 as it is, other numbers from the least (black) to the
+    largest (white) of these images. None if they are no pictures.
     """
     if images.ndim != 4 or images.shape[-1] not in CHANNELS or not images.size:
         return None

@@ -11,18 +11,14 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import summary as custom_scalar
 from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams import summary as hparams_summary
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
 
-from tf_largebatch.records.checks import check
+from tf_largebatch.records.checks import check_count
 from tf_largebatch.review.tensorboard.dashboards import make_layout
 from tf_largebatch.review.tensorboard.layers import layer_points, named_tensors
 from tf_largebatch.review.tensorboard.pictures import picture_grid
-from tf_largebatch.review.tensorboard.summaries import (
-    drop_from,
-    read_scalars,
-    scalar_pb,
-    text_pb,
-    write,
-)
+from tf_largebatch.review.tensorboard.summaries import drop_from, read_scalars, write
 
 # Name in the logs of an update, tag, and mean over a window. For updates of one size the harmonic
 # mean of rates is images over time.
@@ -105,13 +101,9 @@ class TensorBoardScalars(keras.callbacks.Callback):
         published: tuple[float, float] | None = None,
     ):
         super().__init__()
-        for name, count, least in (
-            ("every", every, 1),
-            ("first_update", first_update, 0),
-            ("first_epoch", first_epoch, 0),
-        ):
-            whole = isinstance(count, int) and not isinstance(count, bool)
-            check(whole and count >= least, name, f"a whole number of at least {least}", count)
+        check_count("every", every, 1)
+        check_count("first_update", first_update, 0)
+        check_count("first_epoch", first_epoch, 0)
         for name, value in hparams.items():
             if not isinstance(value, bool | int | float | str):
                 raise ValueError(
@@ -130,13 +122,10 @@ class TensorBoardScalars(keras.callbacks.Callback):
             name: tf.summary.create_file_writer(str(self._folder / name))
             for name in ("", "train", "validation")
         }
-        self._updates = self._first_update
-        self._best_top1 = None
-        self._compiled = False
+        self._updates, self._best_top1, self._compiled = self._first_update, None, False
         self._clear()
-        self._named = named_tensors(
-            [(v.path, len(v.shape)) for v in self.model.trainable_variables] if self.model else []
-        )
+        weights = self.model.trainable_variables if self.model else []
+        self._named = named_tensors([(v.path, len(v.shape)) for v in weights])
         if self._first_update:
             [best] = read_scalars(self._folder / "validation", METRICS[0][0])
             known = [epoch for epoch in best if epoch <= self._first_epoch]
@@ -149,9 +138,8 @@ class TensorBoardScalars(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Keeps one update's values, and writes the window when it is full."""
-        self._updates = batch + 1
+        self._updates, self._newest = batch + 1, logs
         self._count += 1
-        self._newest = logs
         for name, _, _ in PER_UPDATE:
             if name in logs:
                 self._values[name].append(float(logs[name]))
@@ -163,24 +151,16 @@ class TensorBoardScalars(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Writes the epoch, after the updates it left over."""
         self._write_window()
-        top1 = 1 - logs["validation_error_pct"] / 100
-        if self._best_top1 is None or top1 > self._best_top1:
-            self._best_top1 = top1
-        train, validation = (self._writers[name] for name in ("train", "validation"))
-        values = {
-            "epoch/loss": logs["train_loss"],
-            "epoch/error_pct": logs["train_error_pct"],
-            "epoch/top1": 1 - logs["train_error_pct"] / 100,
-        }
-        write(train, epoch + 1, (scalar_pb(*item) for item in values.items()))
-        values = {
-            "epoch/loss": logs["validation_loss"],
-            "epoch/error_pct": logs["validation_error_pct"],
-            "epoch/top1": top1,
-            "epoch/top1_best": self._best_top1,
-            "epoch/top5": 1 - logs["validation_top5_error_pct"] / 100,
-        }
-        write(validation, epoch + 1, (scalar_pb(*item) for item in values.items()))
+        for run in ("train", "validation"):
+            values = {name: logs[f"{run}_{name}"] for name in ("loss", "error_pct")}
+            values["top1"] = top1 = 1 - values["error_pct"] / 100
+            if run == "validation":
+                if self._best_top1 is None or top1 > self._best_top1:
+                    self._best_top1 = top1
+                values["top1_best"] = self._best_top1
+                values["top5"] = 1 - logs["validation_top5_error_pct"] / 100
+            points = [scalar_pb(f"epoch/{name}", value) for name, value in values.items()]
+            write(self._writers[run], epoch + 1, points)
 
     def on_train_end(self, logs=None):
         """Writes what is left, marks the run as finished and closes the files."""
@@ -191,17 +171,14 @@ class TensorBoardScalars(keras.callbacks.Callback):
 
     def _write_once(self):
         departures = "\n".join(f"- {change}" for change in self._departures)
-        write(
-            self._writers[""],
-            0,
-            [
-                text_pb("config", self._plan_markdown),
-                text_pb("departures", departures or "None: every number is the recipe's."),
-                _experiment(self._hparams),
-                hparams_summary.session_start_pb(self._hparams),
-                custom_scalar.pb(self._layout),
-            ],
-        )
+        points = [
+            text_pb("config", self._plan_markdown),
+            text_pb("departures", departures or "None: every number is the recipe's."),
+            _experiment(self._hparams),
+            hparams_summary.session_start_pb(self._hparams),
+            custom_scalar.pb(self._layout),
+        ]
+        write(self._writers[""], 0, points)
         grid = picture_grid(self._inputs()) if self._inputs else None
         if grid is not None:
             with self._writers[""].as_default(step=0):
@@ -221,16 +198,14 @@ class TensorBoardScalars(keras.callbacks.Callback):
             for name, tag, mean in PER_UPDATE
             if self._values[name] and (self._compiled or not tag.startswith("throughput/"))
         ]
-        for name in ("images_seen", "global_batch"):
-            if name in self._newest:
-                points.append(scalar_pb(name, self._newest[name]))
+        kept = [name for name in ("images_seen", "global_batch") if name in self._newest]
+        points += [scalar_pb(name, self._newest[name]) for name in kept]
         write(self._writers["train"], self._updates, points)
         self._compiled = True
         self._clear()
 
     def _clear(self):
-        self._count = 0
-        self._newest = {}
+        self._count, self._newest = 0, {}
         self._values = {name: [] for name, _, _ in PER_UPDATE}
 
 

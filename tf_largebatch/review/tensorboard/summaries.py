@@ -6,10 +6,6 @@ from pathlib import Path
 import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.scalar.summary_v2 import scalar_pb
-from tensorboard.plugins.text.summary_v2 import text_pb
-
-__all__ = ["drop_from", "read_scalars", "scalar_pb", "text_pb", "write"]
 
 
 def write(writer: tf.summary.SummaryWriter, step: int, summaries: Iterable[Summary]) -> None:
@@ -50,9 +46,8 @@ def read_scalars(folder: Path, *tags: str) -> list[dict[int, float]]:
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
     events.Reload()
     there = events.Tags()["tensors"]
+    found = {tag: events.Tensors(tag) if tag in there else () for tag in tags}
     return [
-        {e.step: float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)}
-        if tag in there
-        else {}
-        for tag in tags
+        {e.step: float(tf.make_ndarray(e.tensor_proto)) for e in points}
+        for points in found.values()
     ]
