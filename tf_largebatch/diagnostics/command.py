@@ -33,37 +33,7 @@ INSTRUMENTS = {
     "layers": "weight norm over gradient norm by layer, at the first weights and the last",
     "drift": "distance from the first weights at every checkpoint that is kept",
 }
-SAID = "(default: %(default)s)"
-# Flag: placeholder, least value, default, help.
-DATA_NUMBERS = {
-    "--images": ("N", 1, None, f"training images to measure on (default: all, {AT_MOST} at most)"),
-    "--micro-batch": (
-        "N",
-        1,
-        256,
-        "images per forward pass, and per group of batch norm in "
-        f"--layers and recomputed statistics {SAID}",
-    ),
-}
-FINE_NUMBERS = {
-    "--noise-batch": (
-        "N",
-        1,
-        16,
-        f"images behind each gradient of the noise scale; 1 takes every example by itself {SAID}",
-    ),
-    "--eigenvalues": ("K", 1, 5, SAID),
-    "--products": ("M", 1, 60, f"Hessian-vector products at most {SAID}"),
-    "--directions": (
-        "P",
-        1,
-        100,
-        "random directions of the manifold of --sharpness; each takes "
-        "8 bytes a weight (default: %(default)s, the paper's)",
-    ),
-    "--points": ("P", 3, 51, f"points of a line; a plane has half of them on each side {SAID}"),
-    "--seed": ("N", 0, 0, "of directions and starts (default: 0)"),
-}
+SAID = " (default: %(default)s)"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -91,10 +61,26 @@ def make_parser() -> Parser:
     text = "folder of ImageNet shards, where the run had one"
     data.add_argument("--data", type=Path, metavar="DIR", help=text)
     fine = parser.add_argument_group("settings of the instruments")
-    for group, flags in ((data, DATA_NUMBERS), (fine, FINE_NUMBERS)):
-        for flag, (metavar, least, default, text) in flags.items():
-            kind = number(int, least, LARGEST_SEED if flag == "--seed" else math.inf)
-            group.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
+
+    def add(group, flag, metavar, least, default, text, most=math.inf):
+        kind = number(int, least, most)
+        group.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
+
+    text = "training images to measure on (default: all, 4096 at most)"
+    add(data, "--images", "N", 1, None, text)
+    text = (
+        "images per forward pass, and per group of batch norm in --layers and recomputed statistics"
+    )
+    add(data, "--micro-batch", "N", 1, 256, text + SAID)
+    text = "images behind each gradient of the noise scale; 1 takes every example by itself"
+    add(fine, "--noise-batch", "N", 1, 16, text + SAID)
+    add(fine, "--eigenvalues", "K", 1, 5, SAID)
+    add(fine, "--products", "M", 1, 60, "Hessian-vector products at most" + SAID)
+    text = "random directions of the manifold of --sharpness; each takes 8 bytes a weight"
+    add(fine, "--directions", "P", 1, 100, text + " (default: %(default)s, the paper's)")
+    text = "points of a line; a plane has half of them on each side"
+    add(fine, "--points", "P", 3, 51, text + SAID)
+    add(fine, "--seed", "N", 0, 0, "of directions and starts (default: 0)", LARGEST_SEED)
     return parser
 
 

@@ -37,12 +37,6 @@ class Entry:
         return self.result.rows[0]
 
     @property
-    def data(self) -> str:
-        """Name of the data set; generated images are another one."""
-        name = self.row.recipe["data"]["name"]
-        return "generated images" if self.result.scale == "smoke" else name
-
-    @property
     def train_examples(self) -> int:
         """Images of an epoch."""
         there = self.plan.get("batch", {}).get("train_examples")
@@ -136,7 +130,9 @@ def _published(entry: Entry) -> str:
 def _difference(entry: Entry, first: Entry) -> str:
     """How far an entry's error is from the first one's, with its standard error where known."""
     start = f"{entry.label} against {first.label}: "
-    if (entry.data, entry.result.scale) != (first.data, first.result.scale):
+    scales = {one.result.scale for one in (entry, first)}
+    names = {one.row.recipe["data"]["name"] for one in (entry, first)}
+    if len(scales) > 1 or (len(names) > 1 and scales != {"smoke"}):  # its images are generated
         return start + "other data or another scale, their errors cannot be set side by side"
     means, variance = [], 0.0
     for one in (entry, first):

@@ -47,8 +47,18 @@ def write_findings(
             write_bytes(folder / f"{one.name}.png", one.figure)
         kept = {"title": one.title, "lines": one.lines, "measured": one.numbers, "facts": facts}
         write_json(folder / f"{one.name}.json", kept)
-    if events:
-        _write_events(findings, folder, step)
+    if not events:
+        return
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(str(folder))
+    with writer.as_default(step=step):
+        for one in findings:
+            for tag, value in one.scalars.items():
+                tf.summary.scalar(tag, value)
+            if one.figure is not None:
+                tf.summary.image(one.name, tf.io.decode_png(one.figure)[tf.newaxis])
+    writer.close()
 
 
 def read_findings(run: Path) -> list[Finding]:
@@ -81,16 +91,3 @@ def _read(path: Path) -> Finding:
 
 def _text(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _write_events(findings: Sequence[Finding], folder: Path, step: int) -> None:
-    import tensorflow as tf
-
-    writer = tf.summary.create_file_writer(str(folder))
-    with writer.as_default(step=step):
-        for one in findings:
-            for tag, value in one.scalars.items():
-                tf.summary.scalar(tag, value)
-            if one.figure is not None:
-                tf.summary.image(one.name, tf.io.decode_png(one.figure)[tf.newaxis])
-    writer.close()

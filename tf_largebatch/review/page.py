@@ -18,14 +18,10 @@ def write_page(template: str, path: Path, **values) -> Path:
 
     templates = FileSystemLoader(Path(__file__).with_name("templates"))
     environment = Environment(autoescape=True, loader=templates, undefined=StrictUndefined)
-    environment.filters["png"] = embed
+    address = "data:image/png;base64,"
+    environment.filters["png"] = lambda data: address + base64.b64encode(data).decode()
     write_text(path, environment.get_template(template).render(**values))
     return path
-
-
-def embed(picture: bytes) -> str:
-    """Returns a PNG as a `data:` address."""
-    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
 
 
 def split_shared(columns: Sequence[Iterable[tuple[str, object]]]) -> tuple[list, list]:

@@ -68,11 +68,8 @@ def miniature_record(name: str) -> tuple[Path, Result] | None:
 def table(recipes: Iterable[Recipe]) -> str:
     """Returns the recipes as aligned columns."""
     lines = [HEADER, *(_line(describe(recipe)) for recipe in recipes)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
 def _line(row: dict) -> tuple[str, ...]:

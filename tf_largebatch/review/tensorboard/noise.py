@@ -93,21 +93,14 @@ class NoiseScaleScalars(keras.callbacks.Callback):
 def keep_noise(run: Path, *, global_batch: int) -> None:
     """Writes what a run's events say of its noise scale next to the other instruments' files.
 
-    A run without such events gets nothing. `global_batch` is that of its last updates.
+    The course of B_simple, and the last average's advice; nothing without events. `global_batch` is
+    that of the last updates.
     """
-    found = measure_training_noise(run, global_batch=global_batch)
-    if found is not None:
-        facts = {"updates": found.numbers["updates"], "global batch": global_batch}
-        write_findings([found], run / FOLDER, step=facts["updates"], facts=facts, events=False)
-
-
-def measure_training_noise(run: Path, *, global_batch: int) -> Finding | None:
-    """Returns the course of B_simple and the last average's advice, or None without events."""
     tags = ("noise/grad_sq", "noise/trace", "noise/b_simple")
     grad_sq, trace, told = read_scalars(run / NOISE, *tags)
     updates = sorted(set(grad_sq) & set(trace))
     if not updates:  # without events, or killed between the first two points
-        return None
+        return
     averages = {"grad_sq": grad_sq, "trace": trace}
     last = NoiseEstimate(**{name: at[updates[-1]] for name, at in averages.items()})
     advice = noise_scale.advise(last, global_batch=global_batch, updates=updates[-1])
@@ -115,7 +108,7 @@ def measure_training_noise(run: Path, *, global_batch: int) -> Finding | None:
     scales = [told.get(u, math.nan) for u in updates]
     numbers = asdict(last) | {"b_simple": last.b_simple, "updates": updates[-1], "advice": advice}
     arrays = {name: np.array([at[u] for u in updates]) for name, at in averages.items()}
-    return Finding(
+    found = Finding(
         name="noise_while_training",
         title="gradient noise scale while training (McCandlish et al. 2018)",
         lines=(("noise scale at the end", advice),),
@@ -123,3 +116,5 @@ def measure_training_noise(run: Path, *, global_batch: int) -> Finding | None:
         arrays={"updates": np.array(updates)} | arrays | {"b_simple": np.array(scales)},
         figure=draw_noise(updates, scales, global_batch, xlabel="updates"),
     )
+    facts = {"updates": updates[-1], "global batch": global_batch}
+    write_findings([found], run / FOLDER, step=updates[-1], facts=facts, events=False)
