@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 
 from tf_largebatch.review.findings import read_findings
-from tf_largebatch.review.tensorboard.noise import (
-    NoiseScaleScalars,
-    keep_noise,
-    measure_training_noise,
-)
+from tf_largebatch.review.tensorboard.noise import NoiseScaleScalars, keep_noise
 
 
 def train(run, updates, *, every=10, trace=300.0, grad_sq=2.0, first=0):
@@ -28,14 +24,19 @@ def train(run, updates, *, every=10, trace=300.0, grad_sq=2.0, first=0):
     callback.on_train_end()
 
 
+def keep(run):
+    """Has the noise of a run kept; returns its record and its arrays."""
+    keep_noise(run, global_batch=64)
+    path = run / "diagnostics" / "noise_while_training.json"
+    return json.loads(path.read_text()), np.load(path.with_suffix(".npz"))
+
+
 def test_the_last_average_and_its_advice_are_kept_next_to_the_instruments(tmp_path):
     train(tmp_path, 47)
-    keep_noise(tmp_path, global_batch=64)
-    kept = json.loads((tmp_path / "diagnostics" / "noise_while_training.json").read_text())
+    kept, arrays = keep(tmp_path)
     measured = kept["measured"]
     assert measured["b_simple"] == pytest.approx(150, rel=1e-5)  # 300 / 2
     assert measured["updates"] == 40  # the last multiple of 10
-    arrays = np.load(tmp_path / "diagnostics" / "noise_while_training.npz")
     assert arrays["updates"].tolist() == [10, 20, 30, 40]
     np.testing.assert_allclose(arrays["trace"], 300.0, rtol=1e-5)
     # The callback gives a scale from the twentieth update on: a gap before, no zero.
@@ -55,16 +56,16 @@ def test_of_an_update_that_a_restart_did_again_the_newer_value_counts(tmp_path):
 
     time.sleep(1.1)  # TensorBoard orders files by their second
     train(tmp_path, 60, trace=300.0, first=20)
-    found = measure_training_noise(tmp_path, global_batch=64)
-    assert found.arrays["updates"].tolist() == [10, 20, 30, 40, 50, 60]
-    np.testing.assert_allclose(found.arrays["trace"], [100, 100, 300, 300, 300, 300], rtol=1e-4)
+    _, arrays = keep(tmp_path)
+    assert arrays["updates"].tolist() == [10, 20, 30, 40, 50, 60]
+    np.testing.assert_allclose(arrays["trace"], [100, 100, 300, 300, 300, 300], rtol=1e-4)
 
 
 def test_a_mean_gradient_below_its_noise_gives_words_and_no_number(tmp_path):
     train(tmp_path, 20, grad_sq=-0.5)
-    found = measure_training_noise(tmp_path, global_batch=64)
-    assert found.numbers["b_simple"] is None
-    assert "could not be told" in found.lines[0][1]
+    kept, _ = keep(tmp_path)
+    assert kept["measured"]["b_simple"] is None
+    assert "could not be told" in kept["lines"][0][1]
 
 
 def test_a_run_without_such_events_gets_nothing(tmp_path):

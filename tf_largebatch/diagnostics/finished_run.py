@@ -3,7 +3,6 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +18,9 @@ from tf_largebatch.records.run_folder import PLAN
 
 MODEL = "model.keras"
 NAMED = 12  # runs in an error
+# Images without mixing, and without augmentation in a training of one epoch.
+PLAIN = {"plain_last_epochs": 1.0, "randaugment_magnitude": 0.0}
+PLAIN |= {"mixup_alpha": 0.0, "cutmix_alpha": 0.0}
 WEIGHT = "optimizer/_trainable_variables/{}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -93,7 +95,7 @@ def open_run(folder: Path) -> FinishedRun:
         phases = [kept["batch"]["global_batch"], *(phase[2] for phase in kept.get("growth", []))]
         return FinishedRun(
             folder=folder,
-            data=_plain(_record(DATA_SPECS[recipe["data"]["name"]], recipe["data"])),
+            data=_record(DATA_SPECS[recipe["data"]["name"]], recipe["data"] | PLAIN),
             model=_record(ModelSpec, recipe["model"] | {"bn_batch": None}),
             loss=_record(LossSpec, recipe.get("loss", {})),
             seed=_seed(folder),
@@ -132,14 +134,6 @@ def _record(kind: type, values: dict):
 
 def _tuples(value):
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _plain(spec: DataSpec) -> DataSpec:
-    """The same images without mixing, and without augmentation in a training of one epoch."""
-    off: dict[str, Any] = {"plain_last_epochs": 1.0, "mixup_alpha": 0.0}
-    mixing = ("randaugment_magnitude", "cutmix_alpha")
-    off |= {name: 0.0 for name in mixing if hasattr(spec, name)}
-    return dataclasses.replace(spec, **off)
 
 
 def _seed(folder: Path) -> int | None:
