@@ -12,8 +12,9 @@ import pytest
 import tensorflow as tf
 
 from tf_largebatch.data import imagenet
-from tf_largebatch.data.prepare import checks, dealing
+from tf_largebatch.data.prepare import checks
 from tf_largebatch.data.prepare.collection import Collection, Picture
+from tf_largebatch.data.prepare.preparation import deal
 from tf_largebatch.data.shards import find_shards
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.data_spec import ImageNetSpec
@@ -176,8 +177,8 @@ def test_odd_pictures_become_colour_jpegs_when_asked_and_others_keep_their_bytes
 
 def test_each_picture_goes_to_the_shard_that_its_hash_decides():
     # Restated: sorted by BLAKE2b of "train/<class>/<name>", cut at i x 7 / 3: 2, 2 and 3 pictures.
-    pictures = [Picture(f"{n}.JPEG", n % 2, "file", n, 1) for n in range(7)]
-    dealt = dealing.deal("train", pictures, ("a", "b"), 3)
+    pictures = [Picture(f"{n}.JPEG", "ab"[n % 2], "file", n, 1) for n in range(7)]
+    dealt = deal("train", pictures, 3)
     keys = {f"train/{'ab'[n % 2]}/{n}.JPEG": n for n in range(7)}
     order = sorted(keys, key=lambda key: hashlib.blake2b(key.encode(), digest_size=8).digest())
     numbers = [keys[key] for key in order]
@@ -186,14 +187,14 @@ def test_each_picture_goes_to_the_shard_that_its_hash_decides():
         numbers[2:4],
         numbers[4:],
     ]
-    assert dealing.deal("train", pictures[::-1], ("a", "b"), 3) == dealt
+    assert deal("train", pictures[::-1], 3) == dealt
 
 
 def test_dealing_mixes_the_classes_in_every_shard():
-    pictures = [Picture(f"{n}.JPEG", n // 100, "file", n, 1) for n in range(1000)]
-    dealt = dealing.deal("train", pictures, [str(c) for c in range(10)], 10)
+    pictures = [Picture(f"{n}.JPEG", str(n // 100), "file", n, 1) for n in range(1000)]
+    dealt = deal("train", pictures, 10)
     # 100 draws from 10 classes miss one with probability 10 x 0.9^100 = 3e-4.
-    assert all(len({picture.label for picture in shard}) >= 9 for shard in dealt)
+    assert all(len({picture.wnid for picture in shard}) >= 9 for shard in dealt)
 
 
 def test_both_tars_are_held_against_their_published_checksums(tmp_path, monkeypatch, capsys):
@@ -209,7 +210,7 @@ def test_both_tars_are_held_against_their_published_checksums(tmp_path, monkeypa
 
 
 def test_the_numbers_of_imagenet_pass_and_one_less_does_not():
-    train = [Picture("p", n % 1000, "f", 0, 1) for n in range(1_281_167)]
+    train = [Picture("p", f"n{n % 1000:08d}", "f", 0, 1) for n in range(1_281_167)]
     source = Collection(
         layout="tars",
         classes=tuple(f"n{n:08d}" for n in range(1000)),

@@ -1,7 +1,6 @@
 """What the preparation refuses, in one line each; headers, label files, the plan, the progress."""
 
 import csv
-import dataclasses
 import io
 import struct
 import subprocess
@@ -15,9 +14,9 @@ from PIL import Image
 
 from tf_largebatch.data.prepare import checks, labels, layouts, preparation, shard
 from tf_largebatch.data.prepare.collection import Picture
-from tf_largebatch.data.prepare.options import Options
 from tf_largebatch.data.prepare.pictures import Header, PictureError, read_header
 from tf_largebatch.data.prepare.progress import Progress
+from tf_largebatch.data.prepare.shard import Options
 from tf_largebatch.data.shards import find_shards
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.progress import format_seconds
@@ -301,23 +300,23 @@ def test_shards_are_kept_only_if_they_were_checked_as_asked(tree, tmp_path):
     skip = Options(skip_broken=True)
     task = shard.Shard(
         name="train-00000-of-00001",
-        split="train",
         pictures=tuple(
-            Picture(p.name, 0, str(p), 0, p.stat().st_size) for p in sorted(path.parent.iterdir())
+            Picture(p.name, "n01440764", str(p), 0, p.stat().st_size)
+            for p in sorted(path.parent.iterdir())
         ),
-        synsets=("n01440764",) * 6,
-        folder=tmp_path,
-        final=tmp_path,
+        classes=("n01440764",),
+        out=tmp_path,
         options=plain,
     )
+    (tmp_path / ".partial").mkdir()
 
     def is_kept(options):
-        return shard.make_shard(dataclasses.replace(task, options=options))[1]
+        return shard.make_shard(task._replace(options=options))[1]
 
     assert [is_kept(o) for o in (plain, plain, skip)] == [False, True, True]
     assert [is_kept(o) for o in (decoded, decoded, plain)] == [False, True, True]
     path.write_bytes(b"\xff\xd8" + path.read_bytes()[2:].replace(b"\xff\xc0", b"\xff\xd9"))
-    (tmp_path / "train-00000-of-00001.json").unlink()
+    (tmp_path / ".partial" / "train-00000-of-00001.json").unlink()
     assert [is_kept(o) for o in (skip, skip)] == [False, True]
     with pytest.raises(InputError, match="n01440764_3.JPEG"):
         is_kept(plain)

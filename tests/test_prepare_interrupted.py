@@ -14,7 +14,7 @@ import pytest
 
 from tf_largebatch.data.prepare import pool, preparation, shard
 from tf_largebatch.data.prepare.collection import Picture
-from tf_largebatch.data.prepare.options import Options
+from tf_largebatch.data.prepare.shard import Options
 from tf_largebatch.data.shards import find_shards
 from tf_largebatch.records.errors import InputError
 
@@ -259,20 +259,20 @@ def test_a_full_disk_is_one_line_and_leaves_no_shard(tmp_path):
     picture = next((source / "train" / fake.CLASSES[0]).iterdir())
     task = shard.Shard(
         name="train-00000-of-00001",
-        split="train",
-        pictures=(Picture(picture.name, 0, str(picture), 0, picture.stat().st_size),),
-        synsets=(fake.CLASSES[0],),
-        folder=tmp_path,
-        final=tmp_path,
+        pictures=(Picture(picture.name, fake.CLASSES[0], str(picture), 0, picture.stat().st_size),),
+        classes=fake.CLASSES,
+        out=tmp_path,
         options=Options(),
     )
+    partial = tmp_path / ".partial"
+    partial.mkdir()
     # Writing to this device always fails for want of space.
-    (tmp_path / f"{task.name}.{os.getpid()}{shard.DRAFT}").symlink_to("/dev/full")
+    (partial / f"{task.name}.{os.getpid()}{shard.DRAFT}").symlink_to("/dev/full")
     with pytest.raises(InputError, match="cannot be written.*(?i:space)") as caught:
         shard.make_shard(task)
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / task.name).exists()
-    assert not (tmp_path / f"{task.name}.json").exists()
+    assert not (partial / task.name).exists()
+    assert not (partial / f"{task.name}.json").exists()
 
 
 def test_the_manifest_says_nothing_about_time_or_place(source, whole):

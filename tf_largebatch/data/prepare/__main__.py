@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tf_largebatch.data.prepare import checks
+from tf_largebatch.data.prepare.collection import SPLITS
 from tf_largebatch.data.prepare.layouts import LAYOUTS, open_collection, recognise
-from tf_largebatch.data.prepare.options import Options
 from tf_largebatch.data.prepare.preparation import LABEL_MAP, MANIFEST, Preparation
 from tf_largebatch.data.prepare.progress import Progress
+from tf_largebatch.data.prepare.shard import Options
 from tf_largebatch.records.console import Parser, number, run_command
 from tf_largebatch.records.errors import InputError, StoppedError
 from tf_largebatch.records.progress import format_seconds
@@ -28,13 +29,10 @@ _ODD = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command and exits.
+    """Runs the command and exits; None for the arguments of the process.
 
     Status 0: the folder is complete. 2: something the user gave is wrong, said in one line.
     128 + n: signal n asked for an end; the same command continues.
-
-    Args:
-        argv: arguments; None for those of the process.
     """
     run_command(make_parser(), _run, argv)
 
@@ -46,102 +44,59 @@ def make_parser() -> Parser:
         description="Makes TFRecord shards of ImageNet (ILSVRC 2012) for --data of the recipes. "
         "An interrupted run leaves nothing that looks complete; the same command continues it.",
     )
-    parser.add_argument(
-        "source",
-        type=Path,
-        metavar="SOURCE",
-        help="folder of the two ILSVRC tars, of train/ and val/, of Kaggle's ILSVRC/, or of "
-        "TensorFlow Datasets' imagenet2012",
+    add = parser.add_argument
+    help = (
+        "folder of the two ILSVRC tars, of train/ and val/, of Kaggle's ILSVRC/, or of "
+        "TensorFlow Datasets' imagenet2012"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
-    parser.add_argument(
-        "--layout",
-        choices=("auto", *LAYOUTS),
-        default="auto",
-        help="what SOURCE is (default: recognised)",
-    )
-    parser.add_argument(
-        "--val-labels",
-        type=Path,
-        metavar="FILE",
-        help="classes of validation pictures without class folders: the development kit, Kaggle's "
+    add("source", type=Path, metavar="SOURCE", help=help)
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    help = "what SOURCE is (default: recognised)"
+    add("--layout", choices=("auto", *LAYOUTS), default="auto", help=help)
+    help = (
+        "classes of validation pictures without class folders: the development kit, Kaggle's "
         "LOC_val_solution.csv, or text with a WordNet id per picture (default: the first two, "
-        "looked for in SOURCE)",
+        "looked for in SOURCE)"
     )
-    parser.add_argument(
-        "--expect",
-        choices=("imagenet", "any"),
-        default="imagenet",
-        help="whether the numbers must be ImageNet's: 1,281,167 and 50,000 pictures, 1,000 classes "
-        "(default: %(default)s)",
+    add("--val-labels", type=Path, metavar="FILE", help=help)
+    help = (
+        "whether the numbers must be ImageNet's: 1,281,167 and 50,000 pictures, 1,000 classes "
+        "(default: %(default)s)"
     )
-    parser.add_argument(
-        "--verify-md5",
-        action="store_true",
-        help="hold both tars against their published checksums first; reads all of them",
+    add("--expect", choices=("imagenet", "any"), default="imagenet", help=help)
+    help = "hold both tars against their published checksums first; reads all of them"
+    add("--verify-md5", action="store_true", help=help)
+    help = "%(default)s"
+    add("--train-shards", type=int, default=Options.train_shards, metavar="N", help=help)
+    add("--validation-shards", type=int, default=Options.validation_shards, metavar="N", help=help)
+    help = (
+        "encode pictures whose shorter side is longer again, reduced to it; changes the data "
+        "of the papers (default: bytes as they are)"
     )
-    _add_output(parser)
-    parser.add_argument(
-        "--processes",
-        type=number(int, 1),
-        default=min(_count_cores(), MOST_PROCESSES),
-        metavar="N",
-        help="worker processes; the bytes do not depend on it (default: one per core here, "
-        "%(default)s)",
+    add("--max-short-side", type=int, metavar="PX", help=help)
+    help = "JPEG quality of pictures encoded again (default: %(default)s)"
+    add("--quality", type=int, default=Options.quality, metavar="Q", help=help)
+    help = (
+        "make RGB JPEGs of the PNG and the CMYK pictures, for readers other than this "
+        "package's (default: bytes as they are)"
     )
-    parser.add_argument(
-        "--plan", action="store_true", help="print what would be done and its size, and stop"
+    add("--reencode-odd", action="store_true", help=help)
+    add("--check-decode", action="store_true", help="decode every picture once; slow")
+    help = (
+        f"leave out pictures that cannot be read, and list them in {MANIFEST} (default: stop "
+        "at the first)"
     )
+    add("--skip-broken", action="store_true", help=help)
+    help = (
+        "worker processes; the bytes do not depend on it (default: one per core here, %(default)s)"
+    )
+    # Not every system tells which cores this process may use.
+    cores = len(getattr(os, "sched_getaffinity", lambda _: ())(0)) or os.cpu_count() or 1
+    processes = min(cores, MOST_PROCESSES)
+    add("--processes", type=number(int, 1), default=processes, metavar="N", help=help)
+    help = "print what would be done and its size, and stop"
+    add("--plan", action="store_true", help=help)
     return parser
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that decide about the bytes; their defaults are those of `Options`."""
-    parser.add_argument(
-        "--train-shards", type=int, default=Options.train_shards, metavar="N", help="%(default)s"
-    )
-    parser.add_argument(
-        "--validation-shards",
-        type=int,
-        default=Options.validation_shards,
-        metavar="N",
-        help="%(default)s",
-    )
-    parser.add_argument(
-        "--max-short-side",
-        type=int,
-        metavar="PX",
-        help="encode pictures whose shorter side is longer again, reduced to it; changes the data "
-        "of the papers (default: bytes as they are)",
-    )
-    parser.add_argument(
-        "--quality",
-        type=int,
-        default=Options.quality,
-        metavar="Q",
-        help="JPEG quality of pictures encoded again (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--reencode-odd",
-        action="store_true",
-        help="make RGB JPEGs of the PNG and the CMYK pictures, for readers other than this "
-        "package's (default: bytes as they are)",
-    )
-    parser.add_argument(
-        "--check-decode", action="store_true", help="decode every picture once; slow"
-    )
-    parser.add_argument(
-        "--skip-broken",
-        action="store_true",
-        help=f"leave out pictures that cannot be read, and list them in {MANIFEST} (default: stop "
-        "at the first)",
-    )
-
-
-def _count_cores() -> int:
-    """Returns the cores this process may use, which not every system tells."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _stop(number, frame):
@@ -167,10 +122,9 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _prepare(arguments: argparse.Namespace, progress: Progress) -> None:
-    folder, out = arguments.source, arguments.out
-    layout = recognise(folder) if arguments.layout == "auto" else arguments.layout
-    if not folder.is_dir():
-        recognise(folder)
+    folder, out, layout = arguments.source, arguments.out, arguments.layout
+    if layout == "auto" or not folder.is_dir():
+        layout = recognise(folder)
     print(f"layout      {layout}, {folder}", flush=True)
     if out.exists() and out.samefile(folder):
         raise InputError(f"--out must not be SOURCE. Received: {out}. Pass another folder")
@@ -183,7 +137,7 @@ def _prepare(arguments: argparse.Namespace, progress: Progress) -> None:
         checks.check_counts(collection)
     preparation = Preparation(collection, options, out)
     progress.end()
-    _print_plan(collection, options, preparation, arguments)
+    _print_plan(preparation, arguments.processes)
     if preparation.finished():
         preparation.tidy()
         print(f"complete already: {out}; nothing to do")
@@ -202,26 +156,24 @@ def _prepare(arguments: argparse.Namespace, progress: Progress) -> None:
     _print_summary(manifest, time.monotonic() - start, out)
 
 
-def _print_plan(collection, options: Options, preparation: Preparation, arguments) -> None:
-    train, validation = (len(collection.splits[split]) for split in ("train", "validation"))
-    low, high = ("", "about ") if options.max_short_side is None else ("at most ", "")
-    print(
-        f"pictures    {train:,} training, {validation:,} validation, "
-        f"{len(collection.classes):,} classes"
-    )
+def _print_plan(preparation: Preparation, processes: int) -> None:
+    collection, options = preparation.collection, preparation.options
+    train, validation = (f"{len(collection.splits[split]):,}" for split in SPLITS)
+    classes = f"{len(collection.classes):,}"
+    print(f"pictures    {train} training, {validation} validation, {classes} classes")
     if collection.ignored:
         shown = ", ".join(os.path.basename(name) for name in collection.ignored[:3])
         print(f"ignored     {len(collection.ignored):,} files that are no pictures: {shown}")
-    print(
-        f"shards      {options.train_shards:,} training, {options.validation_shards:,} validation"
-    )
+    train, validation = f"{options.train_shards:,}", f"{options.validation_shards:,}"
+    print(f"shards      {train} training, {validation} validation")
     print(f"content     {_describe(options)}")
+    about = "about" if options.max_short_side is None else "at most"
+    needed, free = checks.needed_bytes(collection), checks.free_bytes(preparation.out)
     print(
-        f"space       {low or high}{checks.needed_bytes(collection) / 1e9:,.3g} GB of "
-        f"{checks.free_bytes(arguments.out) / 1e9:,.3g} GB free; "
+        f"space       {about} {needed / 1e9:,.3g} GB of {free / 1e9:,.3g} GB free; "
         f"{preparation.finished_bytes() / 1e9:,.3g} GB there from an earlier run"
     )
-    print(f"processes   {arguments.processes}", flush=True)
+    print(f"processes   {processes}", flush=True)
 
 
 def _describe(options: Options) -> str:
@@ -241,7 +193,7 @@ def _describe(options: Options) -> str:
 
 def _print_summary(manifest: dict, seconds: float, out: Path) -> None:
     print(f"\n{'':12}{'training':>12}{'validation':>12}")
-    splits = [manifest["splits"][split] for split in ("train", "validation")]
+    splits = [manifest["splits"][split] for split in SPLITS]
     rows = {
         "pictures": [f"{split['pictures']:,}" for split in splits],
         "shards": [f"{len(split['shards']):,}" for split in splits],

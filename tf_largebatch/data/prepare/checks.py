@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tf_largebatch.data.prepare.collection import WNID, Collection
+from tf_largebatch.data.prepare.collection import SPLITS, WNID, Collection
 from tf_largebatch.data.prepare.tars import TRAIN_TAR, VALIDATION_TAR
 from tf_largebatch.records.datasets import DATASETS
 from tf_largebatch.records.errors import InputError
@@ -16,43 +16,28 @@ PUBLISHED_MD5 = {
     TRAIN_TAR: "1d675b47d978889d74fa0da5fadfb00e",
     VALIDATION_TAR: "29b22e2961454d5413ddabcf34fc5622",
 }
-# Keys, label, synset, name and framing around a picture: 220 to 232 bytes.
-_RECORD_BYTES = 240
+_RECORD_BYTES = 240  # keys, label, synset, name and framing around a picture: 220 to 232
 _BLOCK = 1 << 24
 
 
 def check_counts(collection: Collection) -> None:
-    """Holds the collection against ILSVRC 2012: 1,281,167 and 50,000 pictures of 1,000 WordNet ids.
-
-    Raises:
-        InputError: they differ; has the numbers found.
-    """
+    """Holds the numbers of pictures and the classes against those of ILSVRC 2012."""
     facts = DATASETS["imagenet2012"]
     wanted = (facts.train_examples, facts.eval_examples, facts.classes)
-    found = (
-        *(len(collection.splits[split]) for split in ("train", "validation")),
-        len(collection.classes),
-    )
+    found = (*(len(collection.splits[split]) for split in SPLITS), len(collection.classes))
     foreign = [name for name in collection.classes if not WNID.fullmatch(name)]
     if found == wanted and not foreign:
         return
-    received = "{:,} training and {:,} validation pictures of {:,} classes".format(*found)
-    if foreign:
-        received += f", of which {foreign[0]!r} is no WordNet id"
+    form = "{:,} training and {:,} validation pictures of {:,} classes"
+    strange = f", of which {foreign[0]!r} is no WordNet id" if foreign else ""
     raise InputError(
-        "ImageNet must have {:,} training and {:,} validation pictures of {:,} classes. ".format(
-            *wanted
-        )
-        + f"Received: {received}. Complete it, or say --expect any for another data set"
+        f"ImageNet must have {form.format(*wanted)}. Received: {form.format(*found)}{strange}. "
+        f"Complete it, or say --expect any for another data set"
     )
 
 
 def check_md5(folder: Path, note: Callable[[str], None]) -> None:
-    """Holds both tars against their published MD5; reads all of their bytes.
-
-    Raises:
-        InputError: a tar differs.
-    """
+    """Holds both tars against their published MD5; reads all of their bytes."""
     for name, wanted in PUBLISHED_MD5.items():
         digest, done = hashlib.md5(usedforsecurity=False), 0
         size = (folder / name).stat().st_size
@@ -70,16 +55,11 @@ def check_md5(folder: Path, note: Callable[[str], None]) -> None:
 
 def needed_bytes(collection: Collection) -> int:
     """Returns about how many bytes the shards take where no picture is made smaller."""
-    pictures = [picture for split in collection.splits.values() for picture in split]
-    return sum(picture.length + _RECORD_BYTES for picture in pictures)
+    return sum(p.length + _RECORD_BYTES for split in collection.splits.values() for p in split)
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Holds the bytes still to be written against the free space of `folder`'s disk.
-
-    Raises:
-        InputError: it is too small.
-    """
+    """Holds the bytes still to be written against the free space of `folder`'s disk."""
     free = free_bytes(folder)
     if needed > free:
         raise InputError(

@@ -1,6 +1,7 @@
-"""What every layout is read into: pictures by place and label. Standard library only."""
+"""What every layout is read into: pictures by place and class. Standard library only."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -10,51 +11,33 @@ from tf_largebatch.records.errors import InputError
 SPLITS = ("train", "validation")
 WNID = re.compile(r"n\d{8}")
 _NAMED_AFTER_CLASS = re.compile(r"(n\d{8})_\d+\.[A-Za-z]+")
-_SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
 class Picture(NamedTuple):
-    """Where one picture's bytes are.
+    """Where one picture's bytes are."""
 
-    Attributes:
-        name: its file name, without folders.
-        label: rank of its class among the sorted class names, from 0.
-        path: the file that holds it.
-        offset: bytes before it in that file.
-        length: its bytes.
-        record: whether the bytes are a tf.train.Example of TensorFlow Datasets, not the picture.
-    """
-
-    name: str
-    label: int
-    path: str
-    offset: int
+    name: str  # of its file, without folders
+    wnid: str  # its class
+    path: str  # of the file that holds it
+    offset: int  # bytes before it in that file
     length: int
-    record: bool = False
+    record: bool = False  # the bytes are a tf.train.Example of TensorFlow Datasets
 
 
 @dataclass(frozen=True)
 class Collection:
-    """The pictures of a data set, before they are dealt to shards.
-
-    Attributes:
-        layout: "tars", "imagefolder", "kaggle" or "tfds".
-        classes: WordNet ids (or folder names), sorted; a label is a place in it.
-        splits: "train" and "validation" to their pictures.
-        names: class to words for people, where known.
-        ignored: files that are no pictures by their name.
-    """
+    """The pictures of a data set, before they are dealt to shards."""
 
     layout: str
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # WordNet ids or folder names, sorted; a label is a place in it
     splits: dict[str, list[Picture]]
-    names: dict[str, str] = field(default_factory=dict)
-    ignored: tuple[str, ...] = ()
+    names: dict[str, str] = field(default_factory=dict)  # class to words, where known
+    ignored: tuple[str, ...] = ()  # files that are no pictures by their name
 
 
 def is_picture(name: str) -> bool:
-    """Returns whether a file is a picture by its name: .JPEG, .jpg or .png, not hidden."""
-    return name.lower().endswith(_SUFFIXES) and not name.startswith(".")
+    """Returns whether a file is a picture by its name, and not hidden."""
+    return name.lower().endswith((".jpeg", ".jpg", ".png")) and not name.startswith(".")
 
 
 def check_class_of(name: str, wnid: str, place: str | Path) -> None:
@@ -62,9 +45,6 @@ def check_class_of(name: str, wnid: str, place: str | Path) -> None:
 
     A label that is off by one class trains without any error, so where both are said they must
     agree. Other names say nothing and pass.
-
-    Raises:
-        InputError: they differ.
     """
     match = _NAMED_AFTER_CLASS.fullmatch(name)
     if match and match[1] != wnid and WNID.fullmatch(wnid):
@@ -74,12 +54,8 @@ def check_class_of(name: str, wnid: str, place: str | Path) -> None:
         )
 
 
-def rank_classes(found, place: str | Path) -> tuple[str, ...]:
-    """Returns the classes sorted; a class's rank is its label.
-
-    Raises:
-        InputError: fewer than two.
-    """
+def rank_classes(found: Iterable[str], place: str | Path) -> tuple[str, ...]:
+    """Returns the classes sorted, of which there must be two; a class's rank is its label."""
     classes = tuple(sorted(found))
     if len(classes) < 2:
         raise InputError(

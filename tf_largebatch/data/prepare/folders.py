@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from tf_largebatch.data.prepare import labels as label_files
 from tf_largebatch.data.prepare.collection import (
     Collection,
     Picture,
@@ -17,14 +18,8 @@ from tf_largebatch.data.prepare.collection import (
     is_picture,
     rank_classes,
 )
-from tf_largebatch.data.prepare.labels import (
-    KAGGLE_NAMES,
-    find_validation_labels,
-    read_kaggle_names,
-)
 from tf_largebatch.records.errors import InputError
 
-VALIDATION_FOLDERS = ("val", "validation")
 _KAGGLE_PLACES = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
 
 
@@ -35,71 +30,45 @@ def kaggle_folder(folder: Path) -> Path | None:
 
 
 def open_folders(
-    folder: Path, labels: Path | None, note: Callable[[str], None], *, layout: str = "imagefolder"
+    folder: Path, labels: Path | None, note: Callable[[str], None], layout: str
 ) -> Collection:
-    """Returns the pictures of a tree.
-
-    Args:
-        folder: holds train and val, or for "kaggle" the tree that does.
-        labels: of flat validation pictures; None to look for them in `folder`.
-        note: told what is going on, in a few words.
-        layout: "imagefolder" or "kaggle".
-
-    Raises:
-        InputError: a folder is missing or empty, or flat validation pictures have no labels.
-    """
+    """Returns the pictures of a tree, "imagefolder" or "kaggle"; else as `open_collection`."""
     root = kaggle_folder(folder) if layout == "kaggle" else folder
     if root is None:
         raise InputError(
             f"Kaggle's layout must have {_KAGGLE_PLACES[0]}/train. Received: {folder}. Pass the "
             f"folder that the archive was unpacked in"
         )
-    held_out = [root / name for name in VALIDATION_FOLDERS if (root / name).is_dir()]
+    held_out = [root / name for name in ("val", "validation") if (root / name).is_dir()]
     if not (root / "train").is_dir() or len(held_out) != 1:
         raise InputError(
             f"an ImageFolder tree must have train/ and one of val/ and validation/. Received: "
             f"{root}, with {', '.join(_folders(root)) or 'no folder'}"
         )
     ignored: list[str] = []
-    found = _read_classes(root / "train", ignored, note)
-    classes = rank_classes(found, root / "train")
-    ranks = {wnid: rank for rank, wnid in enumerate(classes)}
-    names = read_kaggle_names(folder / KAGGLE_NAMES)
-    flat = _pictures(held_out[0], ignored)
-    if flat and _folders(held_out[0]):
+    train = _read_classes(root / "train", ignored, note)
+    classes = rank_classes(_folders(root / "train"), root / "train")
+    names = label_files.read_kaggle_names(folder)
+    validation, inner = _pictures(held_out[0], "", ignored), _folders(held_out[0])
+    if validation and inner:
         raise InputError(
             f"validation pictures must lie in class folders or beside each other, not both. "
-            f"Received: {held_out[0]}, with {flat[0].name} and {_folders(held_out[0])[0]}/"
+            f"Received: {held_out[0]}, with {validation[0].name} and {inner[0]}/"
         )
-    if flat:
-        known = find_validation_labels(folder, labels, sorted(p.name for p in flat), classes)
-        validation = [picture._replace(label=ranks[known.wnids[picture.name]]) for picture in flat]
-        names = {**known.names, **names}
+    if validation:
+        flat = [picture.name for picture in validation]
+        wnids, words = label_files.find_validation_labels(folder, labels, flat, classes)
+        validation = [picture._replace(wnid=wnids[picture.name]) for picture in validation]
+        names = words | names
     else:
-        validation = _validation_classes(held_out[0], ranks, ignored, note)
-    train = [
-        picture._replace(label=ranks[wnid])
-        for wnid, pictures in found.items()
-        for picture in pictures
-    ]
-    return Collection(
-        layout, classes, {"train": train, "validation": validation}, names, tuple(ignored)
-    )
-
-
-def _validation_classes(folder: Path, ranks, ignored, note) -> list[Picture]:
-    found = _read_classes(folder, ignored, note)
-    strange = sorted(set(found) - set(ranks))
-    if strange:
-        raise InputError(
-            f"the validation classes must be among the training classes. Received: {folder}, with "
-            f"{strange[0]}"
-        )
-    return [
-        picture._replace(label=ranks[wnid])
-        for wnid, pictures in found.items()
-        for picture in pictures
-    ]
+        validation = _read_classes(held_out[0], ignored, note)
+        if strange := sorted(set(inner) - set(classes)):
+            raise InputError(
+                f"the validation classes must be among the training classes. Received: "
+                f"{held_out[0]}, with {strange[0]}"
+            )
+    splits = {"train": train, "validation": validation}
+    return Collection(layout, classes, splits, names, tuple(ignored))
 
 
 def _folders(folder: Path) -> list[str]:
@@ -107,26 +76,25 @@ def _folders(folder: Path) -> list[str]:
         return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
 
-def _read_classes(folder: Path, ignored: list[str], note) -> dict[str, list[Picture]]:
-    found = {}
+def _read_classes(folder: Path, ignored: list[str], note) -> list[Picture]:
+    found = []
     for number, wnid in enumerate(_folders(folder)):
         if number % 50 == 0:
             note(f"listing {folder}, {wnid}")
-        found[wnid] = _pictures(folder / wnid, ignored)
-        for picture in found[wnid]:
+        pictures = _pictures(folder / wnid, wnid, ignored)
+        for picture in pictures:
             check_class_of(picture.name, wnid, folder / wnid)
+        found += pictures
     return found
 
 
-def _pictures(folder: Path, ignored: list[str]) -> list[Picture]:
-    """Returns the pictures of one folder, without label; notes the other files as ignored."""
+def _pictures(folder: Path, wnid: str, ignored: list[str]) -> list[Picture]:
+    """Returns the pictures of one folder by name; notes the other files as ignored."""
     found = []
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda e: e.name):
-            if not entry.is_file():
-                continue
-            if is_picture(entry.name):
-                found.append(Picture(entry.name, -1, entry.path, 0, entry.stat().st_size))
-            else:
+            if entry.is_file() and is_picture(entry.name):
+                found.append(Picture(entry.name, wnid, entry.path, 0, entry.stat().st_size))
+            elif entry.is_file():
                 ignored.append(entry.path)
     return found

@@ -13,7 +13,6 @@ import io
 import re
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from tf_largebatch.records.errors import InputError
@@ -28,33 +27,13 @@ _NEED = (
 )
 
 
-@dataclass(frozen=True)
-class ValidationLabels:
-    """What a label file says.
-
-    Attributes:
-        wnids: picture's file name to its class.
-        names: class to words for people; empty where the file has none.
-    """
-
-    wnids: dict[str, str]
-    names: dict[str, str] = field(default_factory=dict)
-
-
 def find_validation_labels(
     folder: Path, given: Path | None, pictures: Sequence[str], classes: Sequence[str]
-) -> ValidationLabels:
-    """Returns the class of every validation picture.
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the class of every validation picture, and the words of every class where known.
 
-    Args:
-        folder: looked through for the development kit and Kaggle's file unless `given`.
-        given: the file, or None.
-        pictures: file names, sorted.
-        classes: of the training pictures.
-
-    Raises:
-        InputError: no file, one that cannot be read, pictures without a class, or a class that no
-            training picture has.
+    `folder` is looked through for the kit and Kaggle's file unless one is `given`. `pictures` are
+    file names, sorted; `classes` those of the training pictures, among which all must be.
     """
     places = [folder / name for name in (DEVKIT, DEVKIT_FOLDER, KAGGLE_LABELS)]
     path = given or next((place for place in places if place.exists()), None)
@@ -62,12 +41,26 @@ def find_validation_labels(
         raise InputError(f"the validation pictures in {folder} have no labels. {_NEED}")
     if not path.exists():
         raise InputError(f"--val-labels must be an existing file. Received: {path}. {_NEED}")
+    words: dict[str, str] = {}
     try:
-        labels = _read(path, pictures)
+        if path.is_dir() or tarfile.is_tarfile(path):
+            wnids, words = _read_devkit(path, pictures)
+        else:
+            wnids = _read_text(path, pictures)
     except (OSError, UnicodeDecodeError, tarfile.TarError) as error:
         raise InputError(f"the labels {path} cannot be read: {error}. {_NEED}") from error
-    _check(labels, path, pictures, classes)
-    return labels
+    if missing := [name for name in pictures if name not in wnids]:
+        raise InputError(
+            f"{len(missing):,} of {len(pictures):,} validation pictures have no label. Received: "
+            f"{path}, without {missing[0]}. Pass the label file of these pictures"
+        )
+    if strange := {wnids[name] for name in pictures} - set(classes):
+        raise InputError(
+            f"the labels name {len(strange):,} classes without training pictures, such as "
+            f"{re.sub(r'[^ -~]', '?', min(strange))[:40]}. Received: {path}. Training and "
+            f"validation must have the same classes"
+        )
+    return wnids, words
 
 
 def label_map(classes: Sequence[str], names: dict[str, str]) -> str:
@@ -77,21 +70,18 @@ def label_map(classes: Sequence[str], names: dict[str, str]) -> str:
     return head + "".join(rows)
 
 
-def read_kaggle_names(path: Path) -> dict[str, str]:
-    """Returns class to words from LOC_synset_mapping.txt; empty where there is none."""
-    if not path.is_file():
+def read_kaggle_names(folder: Path) -> dict[str, str]:
+    """Returns class to words from Kaggle's file in `folder`; empty where there is none."""
+    if not (folder / KAGGLE_NAMES).is_file():
         return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = (folder / KAGGLE_NAMES).read_text(encoding="utf-8").splitlines()
     return dict(line.split(" ", 1) for line in lines if " " in line)
 
 
-def _read(path: Path, pictures: Sequence[str]) -> ValidationLabels:
-    if path.is_dir() or tarfile.is_tarfile(path):
-        return _read_devkit(path, pictures)
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    lines = [line for line in lines if line]
+def _read_text(path: Path, pictures: Sequence[str]) -> dict[str, str]:
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if lines and lines[0].startswith("ImageId,"):
-        return ValidationLabels(_read_kaggle(lines, path, pictures))
+        return _read_kaggle(lines, path, pictures)
     if lines and all(line.isdecimal() for line in lines):
         raise InputError(
             f"the labels must be WordNet ids, not numbers. Received: {path}. The development kit's "
@@ -99,12 +89,12 @@ def _read(path: Path, pictures: Sequence[str]) -> ValidationLabels:
         )
     pairs = [line.split() for line in lines]
     if pairs and all(len(pair) == 2 for pair in pairs):
-        return ValidationLabels(dict(pairs))
+        return dict(pairs)
     if not all(len(pair) == 1 for pair in pairs):
         raise InputError(
             f"the labels must have one or two words on every line. Received: {path}. {_NEED}"
         )
-    return ValidationLabels(_in_order(pictures, lines, path))
+    return _in_order(pictures, lines, path)
 
 
 def _in_order(pictures: Sequence[str], wnids: Sequence[str], path: Path | str) -> dict[str, str]:
@@ -116,25 +106,27 @@ def _in_order(pictures: Sequence[str], wnids: Sequence[str], path: Path | str) -
     return dict(zip(pictures, wnids, strict=True))
 
 
-def _read_kaggle(lines, path: Path, pictures: Sequence[str]) -> dict[str, str]:
-    """Returns picture to class: a row is the name without suffix, then class and box, repeated."""
-    known = {}
+def _read_kaggle(lines: list[str], path: Path, pictures: Sequence[str]) -> dict[str, str]:
+    """A row is the name without suffix, then class and box, repeated."""
+    by_stem, known = {PurePosixPath(name).stem: name for name in pictures}, {}
     for row in csv.DictReader(lines):
         words = (row.get("PredictionString") or "").split()
         if not words:
             raise InputError(f"the labels {path} have no class for {row['ImageId']}. {_NEED}")
-        known[row["ImageId"]] = words[0]
-    by_stem = {PurePosixPath(name).stem: name for name in pictures}
-    return {by_stem[stem]: wnid for stem, wnid in known.items() if stem in by_stem}
+        if row["ImageId"] in by_stem:
+            known[by_stem[row["ImageId"]]] = words[0]
+    return known
 
 
-def _read_devkit(path: Path, pictures: Sequence[str]) -> ValidationLabels:
+def _read_devkit(path: Path, pictures: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Returns what meta.mat and the ground truth say together.
 
     The ground truth has the kit's own numbers 1 to 1000, which meta.mat leads to WordNet ids: they
     are not in the order of these ids, so never labels as they are.
     """
     files = _devkit_files(path)
+    if missing := [name for name in (_TRUTH, _META) if name not in files]:
+        raise InputError(f"the development kit {path} has no {' and no '.join(missing)}. {_NEED}")
     try:
         # SciPy comes with scikit-learn; imported here because nobody else needs it.
         from scipy.io import loadmat
@@ -146,45 +138,20 @@ def _read_devkit(path: Path, pictures: Sequence[str]) -> ValidationLabels:
     leaves = [row for row in synsets if int(row["num_children"]) == 0]
     by_number = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
     numbers = [int(word) for word in files[_TRUTH].split()]
-    strange = [number for number in numbers if number not in by_number]
-    if strange:
+    if strange := [number for number in numbers if number not in by_number]:
         raise InputError(f"{_TRUTH} of {path} has the number {strange[0]}, which {_META} has not")
     names = {str(row["WNID"]): str(row["words"]) for row in leaves}
-    wnids = [by_number[number] for number in numbers]
-    return ValidationLabels(_in_order(pictures, wnids, path), names)
+    return _in_order(pictures, [by_number[number] for number in numbers], path), names
 
 
 def _devkit_files(path: Path) -> dict[str, bytes]:
     """Returns the two files of the kit, from the archive or from the folder."""
-    found = {}
     if path.is_dir():
-        for name in (_TRUTH, _META):
-            for place in path.rglob(name):
-                found[name] = place.read_bytes()
-    else:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                name = PurePosixPath(member.name).name
-                file = archive.extractfile(member) if name in (_TRUTH, _META) else None
-                if file is not None:
-                    found[name] = file.read()
-    missing = [name for name in (_TRUTH, _META) if name not in found]
-    if missing:
-        raise InputError(f"the development kit {path} has no {' and no '.join(missing)}. {_NEED}")
+        return {name: p.read_bytes() for name in (_TRUTH, _META) for p in path.rglob(name)}
+    found = {}
+    with tarfile.open(path) as archive:
+        for member in archive:
+            name = PurePosixPath(member.name).name
+            if name in (_TRUTH, _META) and (file := archive.extractfile(member)) is not None:
+                found[name] = file.read()
     return found
-
-
-def _check(labels: ValidationLabels, path: Path, pictures, classes) -> None:
-    missing = [name for name in pictures if name not in labels.wnids]
-    if missing:
-        raise InputError(
-            f"{len(missing):,} of {len(pictures):,} validation pictures have no label. Received: "
-            f"{path}, without {missing[0]}. Pass the label file of these pictures"
-        )
-    strange = {labels.wnids[name] for name in pictures} - set(classes)
-    if strange:
-        raise InputError(
-            f"the labels name {len(strange):,} classes without training pictures, such as "
-            f"{re.sub(r'[^ -~]', '?', min(strange))[:40]}. Received: {path}. Training and "
-            f"validation must have the same classes"
-        )

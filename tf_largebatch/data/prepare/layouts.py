@@ -1,5 +1,6 @@
 """Which layout a folder has, and its pictures."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,19 +16,16 @@ _FORMS = (
 
 
 def recognise(folder: Path) -> str:
-    """Returns the layout of `folder`, one of `LAYOUTS`.
-
-    Raises:
-        InputError: no folder, no layout, or more than one.
-    """
+    """Returns the one layout of `folder`, of `LAYOUTS`."""
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise InputError(f"SOURCE {what}. Received: {folder}. Pass the folder that holds {_FORMS}")
+    train = folder / "train"
     marks = {
         "tars": any((folder / name).is_file() for name in (tars.TRAIN_TAR, tars.VALIDATION_TAR)),
-        "imagefolder": _has_class_folders(folder),
+        "imagefolder": train.is_dir() and any(path.is_dir() for path in train.iterdir()),
         "kaggle": folders.kaggle_folder(folder) is not None,
-        "tfds": tfds.holds_tfds(folder),
+        "tfds": any(tfds.SHARD.fullmatch(path.name) for path in folder.iterdir()),
     }
     found = [layout for layout in LAYOUTS if marks[layout]]
     if len(found) == 1:
@@ -43,35 +41,24 @@ def recognise(folder: Path) -> str:
 def open_collection(
     folder: Path, layout: str, labels: Path | None, note: Callable[[str], None]
 ) -> Collection:
-    """Returns the pictures of `folder`.
+    """Returns the pictures of `folder`; `note` is told what is going on, in a few words.
 
-    Args:
-        folder: SOURCE of the command.
-        layout: one of `LAYOUTS`.
-        labels: of validation pictures that lie in no class folders; None to look for them.
-        note: told what is going on, in a few words.
-
-    Raises:
-        InputError: see the module of the layout; or a class or a split without pictures.
+    `labels` are of validation pictures that lie in no class folders; None to look for them.
     """
     if layout == "tars":
         collection = tars.open_tars(folder, labels, note)
     elif layout == "tfds":
         collection = tfds.open_tfds(folder, note)
     else:
-        collection = folders.open_folders(folder, labels, note, layout=layout)
+        collection = folders.open_folders(folder, labels, note, layout)
     for split, pictures in collection.splits.items():
         if not pictures:
             raise InputError(f"SOURCE must have {split} pictures. Received: {folder}, with none")
-    # An empty class would still count as a label and shift all that follow.
-    empty = set(range(len(collection.classes))) - {p.label for p in collection.splits["train"]}
+    # An empty class, or one listed twice, would still count as a label and shift all that follow.
+    empty = Counter(collection.classes) - Counter({p.wnid for p in collection.splits["train"]})
     if empty:
         raise InputError(
             f"every class must have training pictures. Received: {folder}, with none in "
-            f"{collection.classes[min(empty)]}. Remove the class or restore its pictures"
+            f"{min(empty)}. Remove the class or restore its pictures"
         )
     return collection
-
-
-def _has_class_folders(folder: Path) -> bool:
-    return (folder / "train").is_dir() and any(p.is_dir() for p in (folder / "train").iterdir())

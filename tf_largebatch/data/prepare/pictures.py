@@ -1,7 +1,9 @@
-"""What the header of a JPEG or PNG says: size, channels, orientation. Standard library only."""
+"""One picture: what its header says, its pixels, and the same encoded again as RGB JPEG."""
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
+
+from tf_largebatch.records.quiet import import_tensorflow
 
 # Start of frame: every coding process but the four codes that mark tables (ITU-T T.81, table B.1).
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -18,23 +20,14 @@ class PictureError(ValueError):
     """The bytes are no picture that can be used. The message says why, without the name."""
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a picture's first bytes say.
+class Header(NamedTuple):
+    """What a picture's first bytes say."""
 
-    Attributes:
-        format: "JPEG" or "PNG", by the bytes and not by a file's name.
-        width: pixels, as stored.
-        height: pixels, as stored.
-        channels: 1 grey, 3 colour, 4 CMYK in a JPEG; with transparency 2 or 4 in a PNG.
-        orientation: of Exif, 1 to 8; 1 is upright or not said.
-    """
-
-    format: str
-    width: int
+    format: str  # "JPEG" or "PNG", by the bytes and not by a file's name
+    width: int  # pixels, as stored
     height: int
-    channels: int
-    orientation: int = 1
+    channels: int  # 1 grey, 3 colour, 4 CMYK in a JPEG; with transparency 2 or 4 in a PNG
+    orientation: int = 1  # of Exif, 1 to 8; 1 is upright or not said
 
     def oddities(self) -> tuple[str, ...]:
         """Returns what other readers stumble over, of "cmyk", "grey", "png", "rotated"."""
@@ -48,11 +41,7 @@ class Header:
 
 
 def read_header(encoded: bytes) -> Header:
-    """Returns the header of a JPEG or PNG; its pixels are not looked at.
-
-    Raises:
-        PictureError: neither of the two, or cut short within the header.
-    """
+    """Returns the header of a JPEG or PNG; its pixels are not looked at."""
     if encoded.startswith(b"\xff\xd8"):
         return _read_jpeg(encoded)
     if encoded.startswith(_PNG):
@@ -92,11 +81,9 @@ def _read_jpeg(encoded: bytes) -> Header:
             if len(body) < 6:
                 break
             _, height, width, channels = struct.unpack_from(">BHHB", body)
-            if not width or not height or channels not in (1, 3, 4):
-                raise PictureError(
-                    f"is a JPEG of {width} x {height} pixels with {channels} channels"
-                )
-            return Header("JPEG", width, height, channels, orientation)
+            if width and height and channels in (1, 3, 4):
+                return Header("JPEG", width, height, channels, orientation)
+            raise PictureError(f"is a JPEG of {width} x {height} pixels with {channels} channels")
         if marker == _EXIF and body.startswith(b"Exif\0\0"):
             orientation = _read_orientation(body[6:])
         place += 2 + length
@@ -117,3 +104,37 @@ def _read_orientation(tiff: bytes) -> int:
         if tag == _ORIENTATION:
             return value if 1 <= value <= 8 else 1
     return 1
+
+
+def decode(encoded: bytes, header: Header):
+    """Returns the pixels as RGB, uint8 [height, width, 3]; an Exif orientation is not applied."""
+    tf = import_tensorflow()
+    try:
+        if header.format == "JPEG":
+            pixels = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+        else:
+            pixels = tf.io.decode_png(encoded, channels=3)
+    except tf.errors.InvalidArgumentError as error:
+        raise PictureError("does not decode") from error
+    if tuple(pixels.shape) != (header.height, header.width, 3):
+        raise PictureError(
+            f"decodes to {pixels.shape[1]} x {pixels.shape[0]} pixels; its header says "
+            f"{header.width} x {header.height}"
+        )
+    return pixels
+
+
+def reencode(encoded: bytes, header: Header, limit: int | None, quality: int) -> bytes:
+    """Returns the picture as RGB JPEG with its shorter side at most `limit` pixels.
+
+    Reduced with a bicubic filter, antialiased; never enlarged. Exif data is dropped: readers for
+    training ignore the orientation, so the pixels stay as they are stored.
+    """
+    tf = import_tensorflow()
+    pixels = decode(encoded, header)
+    short = min(header.width, header.height)
+    if limit is not None and short > limit:
+        size = [max(1, round(side * limit / short)) for side in (header.height, header.width)]
+        resized = tf.image.resize(pixels, size, method="bicubic", antialias=True)
+        pixels = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+    return tf.io.encode_jpeg(pixels, quality=quality, format="rgb").numpy()

@@ -16,16 +16,10 @@ from tf_largebatch.records.errors import InputError
 
 
 def spread(function: Callable, tasks: Iterable, *, processes: int) -> Iterator:
-    """Yields function(task) of every task, as they are done.
+    """Yields function(task) of every task, as they are done; with 1 process, in this one.
 
-    Args:
-        function: of a module's top level.
-        tasks: handed out one at a time, in order.
-        processes: > 0; with 1 the work is done in this process.
-
-    Raises:
-        InputError: raised by `function`, or a worker was killed.
-        RuntimeError: `function` failed otherwise; has the worker's traceback.
+    Tasks are handed out one at a time, in order. An InputError of `function` is raised here; of
+    another error the worker's traceback.
     """
     if processes == 1:
         yield from map(function, tasks)
@@ -60,7 +54,7 @@ def spread(function: Callable, tasks: Iterable, *, processes: int) -> Iterator:
 
 def _receive(near: Connection, worker):
     try:
-        result, error, trace = near.recv()
+        result, error = near.recv()
     except (EOFError, ConnectionResetError):
         worker.join()
         raise InputError(
@@ -70,7 +64,7 @@ def _receive(near: Connection, worker):
     if isinstance(error, InputError):
         raise error
     if error is not None:
-        raise RuntimeError(f"a worker process failed:\n{trace}")
+        raise RuntimeError(f"a worker process failed:\n{error}")
     return result
 
 
@@ -78,15 +72,13 @@ def _work(function: Callable, far: Connection) -> None:
     # Ctrl-C reaches every process of the terminal; the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
+    with suppress(EOFError, BrokenPipeError):  # the parent is gone
         while (task := far.recv()) is not None:
-            answer: tuple[Any, InputError | str | None, str | None]
+            answer: tuple[Any, InputError | str | None]
             try:
-                answer = function(task), None, None
+                answer = function(task), None
             except InputError as error:
-                answer = None, error, None
-            except Exception as error:
-                answer = None, str(error), traceback.format_exc()
+                answer = None, error
+            except Exception:
+                answer = None, traceback.format_exc()
             far.send(answer)
-    except (EOFError, BrokenPipeError):
-        pass  # the parent is gone

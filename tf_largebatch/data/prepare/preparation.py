@@ -13,72 +13,83 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
-from tf_largebatch.data.prepare.collection import SPLITS, Collection
-from tf_largebatch.data.prepare.dealing import deal
+from tf_largebatch.data.prepare.collection import SPLITS, Collection, Picture
 from tf_largebatch.data.prepare.labels import label_map
-from tf_largebatch.data.prepare.options import Options
 from tf_largebatch.data.prepare.pool import spread
 from tf_largebatch.data.prepare.progress import Progress
-from tf_largebatch.data.prepare.shard import Shard, make_shard
+from tf_largebatch.data.prepare.shard import (
+    PARTIAL,
+    Options,
+    Shard,
+    make_shard,
+    read_json_if_whole,
+)
 from tf_largebatch.records import __version__
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.records.files import DRAFT, read_json, write_text
+from tf_largebatch.records.files import DRAFT, write_text
 
-MANIFEST, LABEL_MAP, PARTIAL = "dataset.json", "labels.txt", ".partial"
+MANIFEST, LABEL_MAP = "dataset.json", "labels.txt"
 _IDENTITY = "identity.json"
 _FORM = 1  # of the records and of the manifest; another number means other bytes
 
 
-class Preparation:
-    """The shards of one collection with one set of options, in one folder.
+def deal(split: str, pictures: Sequence[Picture], shards: int) -> list[tuple[Picture, ...]]:
+    """Returns the pictures of each shard, in order; the shards' sizes differ by at most one.
 
-    Args:
-        collection: the pictures.
-        options: of the output.
-        out: the folder to make; may exist.
-
-    Raises:
-        InputError: more shards than pictures, a picture twice, or `out` holds something else.
+    The order is that of a hash of split, class and file name: a fixed shuffle that mixes the
+    classes in every shard and depends on neither the layout, the machine, nor a generator's code.
     """
+    count = len(pictures)
+    if shards > count:
+        raise InputError(
+            f"`{split}_shards` must be at most the number of {split} pictures, {count:,}. "
+            f"Received: {split}_shards={shards}"
+        )
+
+    def place(picture: Picture) -> tuple[bytes, str]:
+        key = f"{split}/{picture.wnid}/{picture.name}"
+        return hashlib.blake2b(key.encode(), digest_size=8).digest(), key
+
+    keyed = sorted((*place(picture), picture) for picture in pictures)
+    for (_, key, one), (_, other, two) in pairwise(keyed):
+        if key == other:
+            raise InputError(
+                f"a picture must be there once. Received: {key}, at byte {one.offset:,} of "
+                f"{one.path} and at byte {two.offset:,} of {two.path}"
+            )
+    bounds = [number * count // shards for number in range(shards + 1)]
+    return [tuple(row[2] for row in keyed[low:high]) for low, high in pairwise(bounds)]
+
+
+class Preparation:
+    """The shards of one collection with one set of options, in one folder, which may exist."""
 
     def __init__(self, collection: Collection, options: Options, out: Path):
-        self._collection, self._options, self._out = collection, options, out
+        self.collection, self.options, self.out = collection, options, out
         self._partial = out / PARTIAL
-        self.shards = [
-            Shard(
-                name=f"{split}-{number:05d}-of-{count:05d}",
-                split=split,
-                pictures=pictures,
-                synsets=tuple(collection.classes[picture.label] for picture in pictures),
-                folder=self._partial,
-                final=out,
-                options=options,
-            )
-            for split, count in zip(SPLITS, options.shards, strict=True)
-            for number, pictures in enumerate(
-                deal(split, collection.splits[split], collection.classes, count)
-            )
+        counts = (options.train_shards, options.validation_shards)
+        self._shards = [
+            Shard(f"{split}-{n:05d}-of-{count:05d}", pictures, collection.classes, out, options)
+            for split, count in zip(SPLITS, counts, strict=True)
+            for n, pictures in enumerate(deal(split, collection.splits[split], count))
         ]
         self._identity = self._identify()
         self._check_out()
 
     def finished(self) -> dict | None:
-        """Returns the manifest where `out` is complete already, else None.
-
-        Raises:
-            InputError: the manifest is there and a shard is not, or has another size.
-        """
-        manifest = _read_json(self._out / MANIFEST)
-        if not manifest or manifest.get("identity") != self._identity:
-            return None
-        if manifest["options"] != asdict(self._options):
+        """Returns the manifest where `out` is complete already, with every shard, else None."""
+        manifest = read_json_if_whole(self.out / MANIFEST)
+        wanted = (self._identity, asdict(self.options))
+        if not manifest or (manifest.get("identity"), manifest.get("options")) != wanted:
             return None
         for row in _rows(manifest):
-            path = self._out / row["name"]
+            path = self.out / row["name"]
             if not path.is_file() or path.stat().st_size != row["bytes"]:
                 raise InputError(
                     f"{path} must be a file of {row['bytes']:,} bytes, as {MANIFEST} says. Remove "
@@ -92,64 +103,49 @@ class Preparation:
 
     def finished_bytes(self) -> int:
         """Returns the bytes of the shards that an earlier run left, unchecked."""
-        names = {shard.name for shard in self.shards}
         if not self._partial.is_dir():
             return 0
+        names = {shard.name for shard in self._shards}
         return sum(p.stat().st_size for p in self._partial.iterdir() if p.name in names)
 
     def run(self, *, processes: int, progress: Progress) -> dict:
-        """Writes what is missing and completes the folder; returns the manifest.
-
-        Raises:
-            InputError: a broken picture, a full disk, or another run at work in the same folder.
-        """
+        """Writes what is missing and completes the folder; returns the manifest."""
         try:
             self._partial.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"--out must be a folder that can be written to. Received: {self._out} "
+                f"--out must be a folder that can be written to. Received: {self.out} "
                 f"({error.strerror})"
             ) from error
         with self._locked():
-            self._remove_drafts()
             _write_json(self._partial / _IDENTITY, self._identity)
-            try:
-                entries = self._make(processes, progress)
-            except BaseException:
-                self._remove_drafts()
-                raise
+            pictures = sum(len(shard.pictures) for shard in self._shards)
+            progress.begin(pictures=pictures, shards=len(self._shards))
+            entries = {}
+            for entry, kept in spread(make_shard, self._shards, processes=processes):
+                entries[entry["name"]] = entry
+                count = entry["records"] + len(entry["skipped"])
+                progress.advance(pictures=count, size=entry["bytes"], kept=kept)
             manifest = self._manifest(entries)
             self._complete(manifest)
         return manifest
 
-    def _make(self, processes: int, progress: Progress) -> dict[str, dict]:
-        pictures = sum(len(shard.pictures) for shard in self.shards)
-        progress.begin(pictures=pictures, shards=len(self.shards))
-        entries = {}
-        for entry, kept in spread(make_shard, self.shards, processes=processes):
-            entries[entry["name"]] = entry
-            count = entry["records"] + len(entry["skipped"])
-            progress.advance(pictures=count, size=entry["bytes"], kept=kept)
-        return entries
-
     def _identify(self) -> str:
         """Returns a digest of all that decides about the bytes; of neither place nor layout."""
-        digest = hashlib.sha256()
-        facts = {
-            "form": _FORM,
-            # A run that met a broken picture may be continued with --skip-broken.
-            "options": self._options.of_content(),
-            "tensorflow": importlib.metadata.version("tensorflow"),
-        }
-        digest.update(json.dumps(facts, sort_keys=True).encode())
-        for shard in self.shards:
-            for picture, synset in zip(shard.pictures, shard.synsets, strict=True):
-                row = f"{shard.name}/{synset}/{picture.name}/{picture.label}/{picture.length}\n"
-                digest.update(row.encode())
+        options = asdict(self.options)
+        # A run that met a broken picture may be continued with --skip-broken.
+        del options["check_decode"], options["skip_broken"]
+        version = importlib.metadata.version("tensorflow")
+        facts = {"form": _FORM, "options": options, "tensorflow": version}
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+        ranks = {wnid: rank for rank, wnid in enumerate(self.collection.classes)}
+        for shard in self._shards:
+            for name, wnid, _, _, length, _ in shard.pictures:
+                digest.update(f"{shard.name}/{wnid}/{name}/{ranks[wnid]}/{length}\n".encode())
         return digest.hexdigest()
 
     def _check_out(self) -> None:
-        out = self._out
+        out = self.out
         if out.exists() and not out.is_dir():
             raise InputError(f"--out must be a folder. Received: {out}, a file")
         if (out / MANIFEST).exists() and self.finished() is None:
@@ -157,15 +153,14 @@ class Preparation:
                 f"--out must not hold another data set. Received: {out}, prepared from other "
                 f"pictures or with other options. Pass another folder"
             )
-        begun = _read_json(self._partial / _IDENTITY)
+        begun = read_json_if_whole(self._partial / _IDENTITY)
         if begun is not None and begun != self._identity:
             raise InputError(
                 f"--out must not hold another preparation. Received: {out}, begun from other "
                 f"pictures or with other options. Repeat those, or remove {self._partial}"
             )
         if begun is None and not (out / MANIFEST).exists() and out.is_dir():
-            foreign = [p.name for p in out.iterdir() if p.name.startswith(SPLITS)]
-            if foreign:
+            if foreign := [p.name for p in out.iterdir() if p.name.startswith(SPLITS)]:
                 raise InputError(
                     f"--out must not hold files of another data set. Received: {out}, with "
                     f"{min(foreign)}. Pass another folder"
@@ -173,16 +168,20 @@ class Preparation:
 
     @contextmanager
     def _locked(self):
-        """Keeps a second run out of the folder; the lock ends with the process."""
+        """Keeps a second run and drafts out of the folder; the lock ends with the process."""
         with open(self._partial / "lock", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise InputError(
-                    f"another preparation is at work. Received: {self._out}. Wait for it or pass "
+                    f"another preparation is at work. Received: {self.out}. Wait for it or pass "
                     f"another folder"
                 ) from error
-            yield
+            try:
+                self._remove_drafts()
+                yield
+            finally:
+                self._remove_drafts()
 
     def _remove_drafts(self) -> None:
         for draft in self._partial.glob(f"*{DRAFT}"):
@@ -192,29 +191,25 @@ class Preparation:
         """Returns dataset.json: no time and no path, so that equal data have equal manifests."""
         splits = {}
         for split in SPLITS:
-            rows = [entries[shard.name] for shard in self.shards if shard.split == split]
+            rows = [entries[s.name] for s in self._shards if s.name.startswith(split)]
             odd = sum((Counter(row["odd"]) for row in rows), Counter())
+            keys = ("name", "records", "bytes", "sha256")
             splits[split] = {
                 "pictures": sum(row["records"] for row in rows),
                 "bytes": sum(row["bytes"] for row in rows),
                 "odd": dict(sorted(odd.items())),
                 "skipped": [name for row in rows for name in row["skipped"]],
-                "shards": [
-                    {key: row[key] for key in ("name", "records", "bytes", "sha256")}
-                    for row in rows
-                ],
+                "shards": [{key: row[key] for key in keys} for row in rows],
             }
+        tensorflow = importlib.metadata.version("tensorflow")
         return {
             "form": _FORM,
             "identity": self._identity,
-            "layout": self._collection.layout,
-            "classes": len(self._collection.classes),
+            "layout": self.collection.layout,
+            "classes": len(self.collection.classes),
             "first_label": 1,
-            "options": asdict(self._options),
-            "versions": {
-                "tf-largebatch": __version__,
-                "tensorflow": importlib.metadata.version("tensorflow"),
-            },
+            "options": asdict(self.options),
+            "versions": {"tf-largebatch": __version__, "tensorflow": tensorflow},
             "splits": splits,
         }
 
@@ -223,14 +218,14 @@ class Preparation:
         for row in _rows(manifest):
             made = self._partial / row["name"]
             if made.exists():
-                os.replace(made, self._out / row["name"])
-        text = label_map(self._collection.classes, self._collection.names)
+                os.replace(made, self.out / row["name"])
+        text = label_map(self.collection.classes, self.collection.names)
         write_text(self._partial / LABEL_MAP, text, sync=True)
-        os.replace(self._partial / LABEL_MAP, self._out / LABEL_MAP)
+        os.replace(self._partial / LABEL_MAP, self.out / LABEL_MAP)
         _write_json(self._partial / MANIFEST, manifest)
-        _sync_folder(self._out)
-        os.replace(self._partial / MANIFEST, self._out / MANIFEST)
-        _sync_folder(self._out)
+        _sync_folder(self.out)
+        os.replace(self._partial / MANIFEST, self.out / MANIFEST)
+        _sync_folder(self.out)
         self.tidy()
 
 
@@ -238,14 +233,6 @@ def _rows(manifest: dict):
     """Yields the row of every shard."""
     for split in SPLITS:
         yield from manifest["splits"][split]["shards"]
-
-
-def _read_json(path: Path):
-    """Returns the content; None where there is no such file or it is not whole."""
-    try:
-        return read_json(path)
-    except (OSError, ValueError):
-        return None
 
 
 def _write_json(path: Path, content) -> None:

@@ -15,29 +15,19 @@ class Progress(ProgressLine):
         self._done = self._written = self._files = self._bytes = self._kept = 0
 
     def advance(self, *, pictures: int, size: int, kept: bool) -> None:
-        """Counts a shard of so many pictures and bytes.
-
-        One kept from an earlier run says nothing about the rate, and is left out of it.
-        """
+        """Counts a shard of so many pictures and bytes, one `kept` not towards the rate."""
         self._done += pictures
         self._files += 1
         self._kept += kept
         if not kept:
             self._written += pictures
             self._bytes += size
-        self.show(self.line(), at_once=self._files == self._shards)
-
-    def line(self) -> str:
-        """Returns the state in one line."""
         seconds = self._clock() - self._start
-        parts = [
-            f"{self._done:,} of {self._pictures:,} pictures",
-            f"{self._files:,} of {self._shards:,} shards"
-            + (f" ({self._kept:,} from before)" if self._kept else ""),
-        ]
+        before = f" ({self._kept:,} from before)" if self._kept else ""
+        text = f"{self._done:,} of {self._pictures:,} pictures · "
+        text += f"{self._files:,} of {self._shards:,} shards{before}"
         if self._written and seconds > 0:
             rate = self._written / seconds
-            left = (self._pictures - self._done) / rate
-            parts.append(f"{rate:,.0f}/s, {self._bytes / seconds / 1e6:,.0f} MB/s")
-            parts.append(f"{format_seconds(left)} left")
-        return " · ".join(parts)
+            text += f" · {rate:,.0f}/s, {self._bytes / seconds / 1e6:,.0f} MB/s"
+            text += f" · {format_seconds((self._pictures - self._done) / rate)} left"
+        self.show(text, at_once=self._files == self._shards)

@@ -4,207 +4,195 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from tf_largebatch.data.prepare.collection import Picture
-from tf_largebatch.data.prepare.options import Options
-from tf_largebatch.data.prepare.pictures import PictureError, read_header
-from tf_largebatch.data.prepare.reencode import decode, is_wanted, reencode
+from tf_largebatch.data.prepare.pictures import PictureError, decode, read_header, reencode
 from tf_largebatch.data.prepare.tfds import read_record
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import DRAFT, read_json, write_text
 from tf_largebatch.records.quiet import import_tensorflow
 
+PARTIAL = ".partial"  # the folder below --out where everything is written
+
 
 @dataclass(frozen=True, kw_only=True)
-class Shard:
-    """What to write where.
+class Options:
+    """What decides about the bytes written, beside the pictures, and how these are checked.
 
-    Attributes:
-        name: of the file.
-        split: "train" or "validation".
-        pictures: in order.
-        synsets: the class of each picture.
-        folder: where it is written.
-        final: where it may already have been moved.
-        options: the user's.
+    As the flags of the same names.
     """
 
+    train_shards: int = 1024
+    validation_shards: int = 128
+    max_short_side: int | None = None
+    quality: int = 95
+    reencode_odd: bool = False
+    check_decode: bool = False
+    skip_broken: bool = False
+
+    def __post_init__(self):
+        side = self.max_short_side
+        rules = {  # the names of shards have five digits
+            "train_shards": (1 <= self.train_shards <= 99_999, "1 to 99999"),
+            "validation_shards": (1 <= self.validation_shards <= 99_999, "1 to 99999"),
+            "max_short_side": (side is None or side >= 16, "at least 16 pixels"),
+            "quality": (1 <= self.quality <= 100, "1 to 100"),
+        }
+        for name, (holds, rule) in rules.items():
+            if not holds:
+                value = getattr(self, name)
+                raise InputError(f"`{name}` must be {rule}. Received: {name}={value}")
+
+
+class Shard(NamedTuple):
+    """What to write where."""
+
     name: str
-    split: str
-    pictures: tuple[Picture, ...]
-    synsets: tuple[str, ...]
-    folder: Path
-    final: Path
+    pictures: tuple[Picture, ...]  # in order
+    classes: tuple[str, ...]  # of the data set, sorted
+    out: Path  # written below its PARTIAL; may already have been moved to it
     options: Options
 
 
 def make_shard(shard: Shard) -> tuple[dict, bool]:
-    """Writes a shard unless it is there already.
+    """Writes a shard unless it is there already; returns its entry, and whether it was.
 
     The file gets its name when it is whole and on disk, and its entry after that, so an entry
     always speaks of a complete file.
-
-    Returns:
-        Its entry (name, split, records, bytes, sha256, counts of odd pictures, skipped names,
-        whether all were decoded), and whether it was kept from before.
-
-    Raises:
-        InputError: a picture is broken, a file of pictures has changed, or the disk is full.
     """
-    entry = _find(shard)
-    if entry is not None:
+    if (entry := _find(shard)) is not None:
         return entry, True
+    made = shard.out / PARTIAL / shard.name
     # Written record by record and hashed on the disk: too large for `write_bytes`.
-    draft = shard.folder / f"{shard.name}.{os.getpid()}{DRAFT}"
+    draft = made.with_name(f"{shard.name}.{os.getpid()}{DRAFT}")
     tf = import_tensorflow()
     try:
         found = _write(draft, shard)
         size, checksum = _finish(draft)
-        os.replace(draft, shard.folder / shard.name)
-        entry = {"name": shard.name, "split": shard.split, "bytes": size, "sha256": checksum}
-        entry |= found | {"decoded": shard.options.check_decode}
+        os.replace(draft, made)
+        entry = {"name": shard.name, "bytes": size, "sha256": checksum, **found}
         # ASCII: names of pictures need not be valid UTF-8.
-        write_text(entry_path(shard.folder, shard.name), json.dumps(entry))
+        write_text(made.with_name(f"{shard.name}.json"), json.dumps(entry))
     except (tf.errors.OpError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise InputError(
-            f"the shard {shard.folder / shard.name} cannot be written: {reason}. Make room or pass "
-            f"another --out; what is finished stays"
+            f"the shard {made} cannot be written: {reason}. Make room or pass another --out; what "
+            f"is finished stays"
         ) from error
     return entry, False
 
 
-def entry_path(folder: Path, name: str) -> Path:
-    """Returns where the entry of a finished shard is."""
-    return folder / f"{name}.json"
-
-
-def sha256_of(path: Path) -> str:
-    """Returns the file's SHA-256, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def read_json_if_whole(path: Path) -> Any:
+    """Returns the content; None where there is no such file or it is not whole."""
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return None
 
 
 def _find(shard: Shard) -> dict | None:
-    """Returns the entry of a shard that is whole and unchanged; None where it must be written."""
-    try:
-        entry = read_json(entry_path(shard.folder, shard.name))
-    except (OSError, ValueError):
-        return None
-    places = (shard.folder / shard.name, shard.final / shard.name)
+    """Returns the entry of a shard that is whole, unchanged, and checked as these options ask."""
+    partial, options = shard.out / PARTIAL, shard.options
+    entry = read_json_if_whole(partial / f"{shard.name}.json")
+    places = (partial / shard.name, shard.out / shard.name)
     path = next((place for place in places if place.is_file()), None)
-    if path is None or path.stat().st_size != entry["bytes"]:
+    if entry is None or path is None or path.stat().st_size != entry["bytes"]:
         return None
-    if not _is_checked(entry, shard.options):
-        return None
-    return entry if sha256_of(path) == entry["sha256"] else None
-
-
-def _is_checked(entry: dict, options: Options) -> bool:
-    """Returns whether a finished shard is what these options would make of broken pictures."""
     if entry["skipped"]:
-        return options.skip_broken and entry["decoded"] == options.check_decode
-    return entry["decoded"] or not options.check_decode
+        checked = options.skip_broken and entry["decoded"] == options.check_decode
+    else:
+        checked = entry["decoded"] or not options.check_decode
+    return entry if checked and _finish(path) == (entry["bytes"], entry["sha256"]) else None
 
 
 def _write(draft: Path, shard: Shard) -> dict:
     """Writes the records; returns counts of what was found."""
     tf = import_tensorflow()
-    odd: Counter[str] = Counter()
-    skipped = []
-    with _Files() as files, tf.io.TFRecordWriter(os.fspath(draft)) as writer:
-        for picture, synset in zip(shard.pictures, shard.synsets, strict=True):
+    options, odd, skipped = shard.options, Counter[str](), []
+    labels = {wnid: rank + 1 for rank, wnid in enumerate(shard.classes)}  # 0 was once background
+    with tf.io.TFRecordWriter(os.fspath(draft)) as writer:
+        for picture, stored in zip(shard.pictures, _read(shard.pictures), strict=True):
             try:
-                encoded, header, seen = _look_at(files.read(picture), shard.options)
+                encoded = _read_tfrecord(picture) if stored is None else stored
+                header = read_header(encoded)
+                seen = header.oddities()
+                short, limit = min(header.width, header.height), options.max_short_side
+                too_large = limit is not None and short > limit
+                if too_large or (options.reencode_odd and {"cmyk", "png"} & set(seen)):
+                    encoded = reencode(encoded, header, limit, options.quality)
+                    header = read_header(encoded)
+                    seen += ("reencoded",)
+                elif options.check_decode:
+                    decode(encoded, header)
             except PictureError as error:
-                if not shard.options.skip_broken:
+                if not options.skip_broken:
                     raise InputError(
-                        f"the picture {picture.name} of class {synset} {error}. Received: byte "
-                        f"{picture.offset:,} of {picture.path}. Restore it, or leave such pictures "
-                        f"out with --skip-broken"
+                        f"the picture {picture.name} of class {picture.wnid} {error}. Received: "
+                        f"byte {picture.offset:,} of {picture.path}. Restore it, or leave such "
+                        f"pictures out with --skip-broken"
                     ) from error
-                skipped.append(f"{synset}/{picture.name}")
+                skipped.append(f"{picture.wnid}/{picture.name}")
                 continue
             odd.update(seen)
-            writer.write(_record(encoded, header, picture, synset))
+            writer.write(_record(encoded, header, picture, labels[picture.wnid]))
     records = len(shard.pictures) - len(skipped)
     if not records:
         raise InputError(
             f"the shard {shard.name} would be empty: all its pictures are broken, such as "
             f"{skipped[0]}. Use fewer shards or restore the pictures"
         )
-    return {"records": records, "odd": dict(sorted(odd.items())), "skipped": skipped}
+    counts = {"records": records, "odd": dict(sorted(odd.items())), "skipped": skipped}
+    return counts | {"decoded": options.check_decode}
 
 
-def _look_at(encoded: bytes, options: Options):
-    """Returns the bytes to store, their header, and what is odd about the picture as it came."""
-    header = read_header(encoded)
-    seen = list(header.oddities())
-    if is_wanted(header, options):
-        encoded, header = reencode(encoded, header, options)
-        seen.append("reencoded")
-    elif options.check_decode:
-        decode(encoded, header)
-    return encoded, header, seen
-
-
-def _record(encoded: bytes, header, picture: Picture, synset: str) -> bytes:
+def _record(encoded: bytes, header, picture: Picture, label: int) -> bytes:
     tf = import_tensorflow()
 
-    def text(value: bytes):
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-    def number(value: int):
+    def feature(value: bytes | int):
+        if isinstance(value, bytes):
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
         return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
 
-    features = {
-        "image/encoded": text(encoded),
-        "image/class/label": number(picture.label + 1),  # 1 to 1000: 0 was once the background
-        "image/class/synset": text(synset.encode()),
-        "image/filename": text(picture.name.encode()),
-        "image/height": number(header.height),
-        "image/width": number(header.width),
-        "image/format": text(header.format.encode()),
+    values = {
+        "image/encoded": encoded,
+        "image/class/label": label,
+        "image/class/synset": picture.wnid.encode(),
+        "image/filename": picture.name.encode(),
+        "image/height": header.height,
+        "image/width": header.width,
+        "image/format": header.format.encode(),
     }
+    features = {key: feature(value) for key, value in values.items()}
     example = tf.train.Example(features=tf.train.Features(feature=features))
     # The features are a map, whose order in the bytes is open unless asked for.
     return example.SerializeToString(deterministic=True)
 
 
-class _Files:
-    """Reads pictures; the file of the last one stays open, as a tar holds them all."""
-
-    def __init__(self):
-        self._path, self._file = None, None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *reason):
-        self._close()
-
-    def read(self, picture: Picture) -> bytes:
-        if picture.record:
-            return _read_tfrecord(picture)
-        try:
-            if picture.path != self._path:
-                self._close()
-                self._file, self._path = open(picture.path, "rb", buffering=0), picture.path
-            encoded = os.pread(self._file.fileno(), picture.length, picture.offset)
-        except OSError as error:
-            raise InputError(f"{picture.path} cannot be read: {error.strerror}") from error
-        if len(encoded) != picture.length:
-            raise InputError(
-                f"{picture.path} has changed: {picture.name} has no longer {picture.length:,} bytes"
-            )
-        return encoded
-
-    def _close(self):
-        if self._file is not None:
-            self._file.close()
-        self._file, self._path = None, None
+def _read(pictures: tuple[Picture, ...]) -> Iterator[bytes | None]:
+    """Yields the bytes of each picture, None of a record; a tar stays open for all of its own."""
+    path = ""
+    try:
+        for path, group in groupby(pictures, key=attrgetter("path")):
+            with open(path, "rb", buffering=0) as file:
+                for picture in group:
+                    if picture.record:
+                        yield None
+                        continue
+                    encoded = os.pread(file.fileno(), picture.length, picture.offset)
+                    if len(encoded) != picture.length:
+                        raise InputError(
+                            f"{path} has changed: {picture.name} has no longer "
+                            f"{picture.length:,} bytes"
+                        )
+                    yield encoded
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _read_tfrecord(picture: Picture) -> bytes:
@@ -212,20 +200,18 @@ def _read_tfrecord(picture: Picture) -> bytes:
     tf = import_tensorflow()
     from tf_largebatch.data.shards import FOOTER_BYTES, HEADER_BYTES
 
-    place = f"the record at byte {picture.offset:,} of {picture.path}"
     variant = tf.raw_ops.TFRecordDatasetV2(
         filenames=[picture.path],
         compression_type="",
         buffer_size=picture.length + HEADER_BYTES + FOOTER_BYTES,
         byte_offsets=[picture.offset],
     )
-    spec = tf.TensorSpec([], tf.string)
     try:
-        records = tf.data.experimental.from_variant(variant, spec)
+        records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
         payload = records.take(1).get_single_element().numpy()
     except tf.errors.OpError as error:
         raise PictureError("is in a damaged record") from error
-    return read_record(payload, place)[0]
+    return read_record(payload, f"the record at byte {picture.offset:,} of {picture.path}")[0]
 
 
 def _finish(draft: Path) -> tuple[int, str]:

@@ -24,79 +24,52 @@ TRAIN_TAR, VALIDATION_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 
 
 def open_tars(folder: Path, labels: Path | None, note: Callable[[str], None]) -> Collection:
-    """Returns the pictures of the two tars in `folder`, by their headers alone.
-
-    Args:
-        folder: holds both, under the names they are handed out with.
-        labels: of the validation pictures; None to look beside the tars.
-        note: told what is going on, in a few words.
-
-    Raises:
-        InputError: a tar is missing, damaged or of other content, or there are no labels.
-    """
+    """Returns the pictures of the two tars, by their headers alone; else as `open_collection`."""
     for name in (TRAIN_TAR, VALIDATION_TAR):
         if not (folder / name).is_file():
             raise InputError(
                 f"the tar {name} is missing. Received: {folder}. Both {TRAIN_TAR} and "
                 f"{VALIDATION_TAR} are needed; image-net.org hands them out to its members"
             )
-    found, ignored = _index_train(folder / TRAIN_TAR, note)
+    ignored: list[str] = []
+    found = _index_train(folder / TRAIN_TAR, ignored, note)
     classes = rank_classes(found, folder / TRAIN_TAR)
     note(f"reading the headers of {VALIDATION_TAR}")
-    members, other = _members(folder / VALIDATION_TAR)
-    known = find_validation_labels(folder, labels, sorted(m[0] for m in members), classes)
-    ranks = {wnid: rank for rank, wnid in enumerate(classes)}
-    path = os.fspath(folder / VALIDATION_TAR)
-    validation = [
-        Picture(name, ranks[known.wnids[name]], path, offset, length)
-        for name, offset, length in members
-    ]
-    path = os.fspath(folder / TRAIN_TAR)
-    train = [
-        Picture(name, ranks[wnid], path, offset, length)
-        for wnid, pictures in found.items()
-        for name, offset, length in pictures
-    ]
-    return Collection(
-        layout="tars",
-        classes=classes,
-        splits={"train": train, "validation": validation},
-        names=known.names,
-        ignored=(*ignored, *other),
-    )
-
-
-def _index_train(path: Path, note) -> tuple[dict[str, list], list[str]]:
-    """Returns class to its pictures (name, offset, length), and what is no picture."""
-    found: dict[str, list] = {}
-    ignored = []
+    path = folder / VALIDATION_TAR
     with open(path, "rb") as file:
-        for name, offset, length in _walk(path, file, 0, path.stat().st_size):
-            wnid = name.removesuffix(".tar")
-            if not WNID.fullmatch(wnid) or wnid == name:
+        members = list(_walk(path, file, 0, path.stat().st_size))
+    ignored += [name for name, _, _ in members if not is_picture(name)]
+    members = [member for member in members if is_picture(member[0])]
+    flat = sorted(name for name, _, _ in members)
+    wnids, names = find_validation_labels(folder, labels, flat, classes)
+    splits = {
+        "train": [picture for pictures in found.values() for picture in pictures],
+        "validation": [Picture(m[0], wnids[m[0]], os.fspath(path), *m[1:]) for m in members],
+    }
+    return Collection("tars", classes, splits, names, tuple(ignored))
+
+
+def _index_train(path: Path, ignored: list[str], note) -> dict[str, list[Picture]]:
+    """Returns the pictures of each class; notes the other files as ignored."""
+    found: dict[str, list[Picture]] = {}
+    with open(path, "rb") as file:
+        for tar, start, size in _walk(path, file, 0, path.stat().st_size):
+            wnid = tar.removesuffix(".tar")
+            if not WNID.fullmatch(wnid) or wnid == tar:
                 raise InputError(
                     f"the training tar must hold one tar per class, such as n01440764.tar. "
-                    f"Received: {path}, with {name}. Pass the tar as image-net.org has it"
+                    f"Received: {path}, with {tar}. Pass the tar as image-net.org has it"
                 )
             if len(found) % 50 == 0:
                 note(f"reading the headers of {path.name}: {len(found):,} classes")
-            found[wnid] = pictures = []
-            for member in _walk(path, file, offset, offset + length):
-                if is_picture(member[0]):
-                    check_class_of(member[0], wnid, f"{path}, {name}")
-                    pictures.append(member)
+            found[wnid] = []
+            for name, offset, length in _walk(path, file, start, start + size):
+                if is_picture(name):
+                    check_class_of(name, wnid, f"{path}, {tar}")
+                    found[wnid].append(Picture(name, wnid, os.fspath(path), offset, length))
                 else:
-                    ignored.append(f"{name}/{member[0]}")
-    return found, ignored
-
-
-def _members(path: Path) -> tuple[list[tuple[str, int, int]], list[str]]:
-    with open(path, "rb") as file:
-        members = list(_walk(path, file, 0, path.stat().st_size))
-    return (
-        [member for member in members if is_picture(member[0])],
-        [member[0] for member in members if not is_picture(member[0])],
-    )
+                    ignored.append(f"{tar}/{name}")
+    return found
 
 
 def _walk(path: Path, file, start: int, end: int):

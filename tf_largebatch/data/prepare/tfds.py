@@ -13,21 +13,11 @@ from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.quiet import import_tensorflow
 
 LABELS = "label.labels.txt"  # where TensorFlow Datasets notes the class of every number
-_SHARD = re.compile(r".+-train\.tfrecord-\d+-of-\d+")
-
-
-def holds_tfds(folder: Path) -> bool:
-    """Returns whether `folder` has training shards under the names of TensorFlow Datasets."""
-    return any(_SHARD.fullmatch(path.name) for path in folder.iterdir())
+SHARD = re.compile(r".+-train\.tfrecord-\d+-of-\d+")
 
 
 def open_tfds(folder: Path, note: Callable[[str], None]) -> Collection:
-    """Returns the records of a folder of TensorFlow Datasets; reads every one for its label.
-
-    Raises:
-        InputError: shards missing or damaged, records of other keys, a label outside the classes,
-            or one that contradicts the file's name.
-    """
+    """Returns the records of a folder of TensorFlow Datasets; reads every one for its label."""
     if not (folder / LABELS).is_file():
         raise InputError(
             f"the folder of TensorFlow Datasets must have {LABELS}, the classes by number. "
@@ -36,20 +26,29 @@ def open_tfds(folder: Path, note: Callable[[str], None]) -> Collection:
     import_tensorflow()
     from tf_largebatch.data.shards import find_shards, index_shards
 
-    listed = (folder / LABELS).read_text(encoding="utf-8").split()
-    classes = rank_classes(listed, folder / LABELS)
-    splits = {}
+    wnids = (folder / LABELS).read_text(encoding="utf-8").split()
+    classes = rank_classes(wnids, folder / LABELS)
+    splits: dict[str, list[Picture]] = {}
     for split, paths in find_shards(folder).items():
-        splits[split] = _read_records(index_shards(paths), listed, classes, split, note)
-    return Collection(layout="tfds", classes=classes, splits=splits)
+        index, splits[split] = index_shards(paths), []
+        for record in range(len(index)):
+            if record % 5000 == 0:
+                note(f"reading the {split} labels: {record:,} of {len(index):,}")
+            place = index.place(record)
+            _, label, name = read_record(index.payload(record), place)
+            if not 0 <= label < len(wnids):
+                raise InputError(
+                    f"{place} has label {label}, which is not from 0 to {len(wnids) - 1}"
+                )
+            check_class_of(name, wnids[label], place)
+            path = index.paths[index.shards[record]]
+            offset, length = int(index.offsets[record]), int(index.lengths[record])
+            splits[split].append(Picture(name, wnids[label], path, offset, length, record=True))
+    return Collection("tfds", classes, splits)
 
 
 def read_record(record: bytes, place: str) -> tuple[bytes, int, str]:
-    """Returns (picture, label from 0, file name) of one record.
-
-    Raises:
-        InputError: the record has other keys.
-    """
+    """Returns (picture, label from 0, file name) of one record."""
     tf = import_tensorflow()
     from google.protobuf.message import DecodeError
 
@@ -64,28 +63,3 @@ def read_record(record: bytes, place: str) -> tuple[bytes, int, str]:
             f"writes imagenet2012"
         ) from error
     return encoded, label, name.decode("utf-8", "replace")
-
-
-def _read_records(index, listed, classes, split: str, note) -> list[Picture]:
-    ranks = {wnid: rank for rank, wnid in enumerate(classes)}
-    pictures = []
-    for record in range(len(index)):
-        if record % 5000 == 0:
-            note(f"reading the {split} labels: {record:,} of {len(index):,}")
-        place = index.place(record)
-        payload = index.payload(record)
-        _, label, name = read_record(payload, place)
-        if not 0 <= label < len(listed):
-            raise InputError(f"{place} has label {label}, which is not from 0 to {len(listed) - 1}")
-        check_class_of(name, listed[label], place)
-        pictures.append(
-            Picture(
-                name,
-                ranks[listed[label]],
-                index.paths[index.shards[record]],
-                int(index.offsets[record]),
-                int(index.lengths[record]),
-                record=True,
-            )
-        )
-    return pictures
