@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from tf_largebatch.records.checks import check
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -63,8 +65,6 @@ ARCHITECTURES = (
 
 def get(name: str) -> Architecture:
     """Returns the architecture of this name, or raises ValueError."""
-    for architecture in ARCHITECTURES:
-        if architecture.name == name:
-            return architecture
-    known = ", ".join(architecture.name for architecture in ARCHITECTURES)
-    raise ValueError(f"`name` must be one of {known}. Received: name={name!r}")
+    known = {architecture.name: architecture for architecture in ARCHITECTURES}
+    check(name in known, "name", f"one of {', '.join(known)}", name)
+    return known[name]

@@ -1,8 +1,9 @@
 """One folder per run: who owns it, files that are whole or absent, and where it was run.
 
-plan.json  result.json  metrics.csv  report.html  curves.png  rates.png  rows.csv
-model.keras  checkpoints/
-train/  validation/     (TensorBoard)
+    plan.json  result.json  metrics.csv  report.html  curves.png  rates.png  rows.csv
+    model.keras  checkpoints/  train/  validation/
+
+The last two are TensorBoard's.
 """
 
 import csv
