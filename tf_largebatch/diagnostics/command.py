@@ -108,8 +108,9 @@ def _diagnose(arguments: argparse.Namespace) -> None:
             f"--products must be at least --eigenvalues ({arguments.eigenvalues}). Received: "
             f"{arguments.products}"
         )
-    if not arguments.run.is_dir():
-        raise InputError(f"RUN must be the folder of a run. Received: {arguments.run}")
+    for folder in filter(None, (arguments.run, arguments.interpolate)):
+        if not folder.is_dir():
+            raise InputError(f"RUN must be the folder of a run. Received: {folder}")
     wanted = [name for name in INSTRUMENTS if getattr(arguments, name)]
     wanted += ["interpolate"] * (arguments.interpolate is not None)
     import_tensorflow()

@@ -72,8 +72,6 @@ class FinishedRun:
 
 def open_run(folder: Path) -> FinishedRun:
     """Reads a run's folder; an `InputError` says why it is not one finished run's."""
-    if not folder.is_dir():
-        raise InputError(f"RUN must be the folder of a run. Received: {folder}, which is none")
     plan = folder / PLAN
     if not plan.exists():
         below = [*folder.glob(f"*/{PLAN}"), *folder.glob(f"*/*/{PLAN}")]

@@ -155,11 +155,9 @@ def measure_between(objective: Objective, other: tuple, *, points: int, names: t
     along = (objective.value, (objective.vector, objective.state), other, places)
     curves = {"loss": landscape.between(*along)}
     if objective.has_statistics:
-        recomputed = landscape.between(*along, recompute=objective.recomputed_state)
-        curves = {
-            "statistics interpolated": curves["loss"],
-            "statistics recomputed": recomputed,
-        }
+        curves = {"statistics interpolated": curves["loss"]}
+        again = landscape.between(*along, recompute=objective.recomputed_state)
+        curves["statistics recomputed"] = again
     gaps = {label: int(np.isnan(losses).sum()) for label, losses in curves.items()}
     return Finding(
         name="interpolation",
@@ -206,11 +204,10 @@ def measure_drift(first: np.ndarray, later: Mapping[int, np.ndarray]) -> Finding
     updates = sorted(later)
     distances = [float(np.linalg.norm(later[u] - first)) for u in updates]
     growth = fit_log_growth(updates, distances) if len(updates) > 2 else None
-    text = f"{distances[-1]:.4g} after {updates[-1]:,} updates"
-    if growth is None:
-        text += f"; no fit to {len(updates)} checkpoints, three are needed"
-    else:
-        text += f"; {growth.slope:.3g} log t + {growth.intercept:.3g}, R^2 {growth.r_squared:.3f}"
+    fit = f"no fit to {len(updates)} checkpoints, three are needed"
+    if growth is not None:
+        fit = f"{growth.slope:.3g} log t + {growth.intercept:.3g}, R^2 {growth.r_squared:.3f}"
+    text = f"{distances[-1]:.4g} after {updates[-1]:,} updates; {fit}"
     return Finding(
         name="drift",
         title="distance from the first weights (Hoffer et al. 2017)",

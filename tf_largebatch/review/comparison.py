@@ -18,7 +18,7 @@ from tf_largebatch.review.report import find_run, read_plan
 from tf_largebatch.review.tables import MISSING, error_text, is_finite, seeds_text, spread_text
 
 SEED = "seed.json"  # of a run that ended
-HEADER = ("run", "scale", "batch", "peak\nrate", "updates", "error %", "seeds")
+HEADER: tuple[str, ...] = ("run", "scale", "batch", "peak\nrate", "updates", "error %", "seeds")
 HEADER += ("published\nerror %", "departures")
 
 

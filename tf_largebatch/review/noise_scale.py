@@ -54,10 +54,8 @@ def from_two_batches(
         big_batch: examples of the big batch, more than that.
     """
     check(small_batch >= 1, "small_batch", "at least 1", small_batch)
-    fix = "Use two or more replicas or micro-batches an update"
-    check(
-        big_batch > small_batch, "big_batch", f"above `small_batch` {small_batch}", big_batch, fix
-    )
+    rule, fix = f"above {small_batch=}", "Use two or more replicas or micro-batches an update"
+    check(big_batch > small_batch, "big_batch", rule, big_batch, fix)
     for name, value in (("small_sq", small_sq), ("big_sq", big_sq)):
         # NaN passes: a running average leaves it out.
         check(not value < 0, name, "at least 0", value)
@@ -98,7 +96,7 @@ class NoiseScale:
     @property
     def b_simple(self) -> float | None:
         """In examples; None where the averages do not give one."""
-        return self.average and self.average.b_simple
+        return self.average.b_simple if self.average else None
 
 
 def advise(

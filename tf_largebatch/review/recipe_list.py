@@ -10,7 +10,7 @@ from tf_largebatch.records.files import read_json
 from tf_largebatch.records.recipe import Recipe
 from tf_largebatch.records.result import Result
 
-HEADER = ("recipe", "batch", "optimizer", "epochs", "updates", "top-1 %")
+HEADER: tuple[str, ...] = ("recipe", "batch", "optimizer", "epochs", "updates", "top-1 %")
 HEADER += ("hardware and time then", "here")
 # Of the source tree: result records do not travel with the package.
 RECORDS = Path(__file__).parents[2] / "recipes"

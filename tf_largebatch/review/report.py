@@ -158,9 +158,8 @@ def _read_instruments(result: Result, folder: Path) -> list[tuple[str, list[Find
 
 def _run_cells(run: SeedResult) -> tuple[str, ...]:
     """Seed, error, epochs, wall time, folder and its link, as text."""
-    error = number_text(run.top1_error_pct)
-    if run.diverged_at is not None:
-        error = f"diverged at update {run.diverged_at:,}"
+    at = run.diverged_at
+    error = number_text(run.top1_error_pct) if at is None else f"diverged at update {at:,}"
     time = duration_text(run.wall_seconds)
     # Quoted with the colon, so that no folder's name can be read as a scheme.
     return str(run.seed), error, str(len(run.epochs)), time, run.folder, quote(run.folder)
