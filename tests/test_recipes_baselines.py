@@ -121,6 +121,7 @@ def test_the_table_of_rates_has_every_row(name):
     ],
 )
 def test_the_expected_result_is_the_published_one(name, row, result):
+    """Evidence where the row was read; elsewhere two copies of one memory, that cannot part."""
     recipe, record = recipe_of(name, row), published.load()[result]
     assert recipe.expected.top1_error_pct == record.error_pct
     assert (recipe.expected.std, recipe.expected.runs) == (None, None)

@@ -140,4 +140,4 @@ def test_a_plan_says_that_the_result_was_measured_at_the_stop(row):
     ).text()
     assert "at the stop (epoch" in plan
     assert "here the schedule runs to its end" in plan
-    assert "read in code" in plan
+    assert "read (code or log" in plan

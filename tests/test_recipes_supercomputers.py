@@ -64,6 +64,7 @@ def test_batch_length_and_loss_are_the_tables(line):
     ("name", "row", "result"), [(n, row, i) for n, row, *_, i in TABLE if i], ids=lambda x: str(x)
 )
 def test_the_expected_result_is_the_published_one(name, row, result):
+    """Evidence where the row was read; elsewhere two copies of one memory, that cannot part."""
     record, expected = published.load()[result], recipe_of(name, row).expected
     assert expected.top1_error_pct == record.error_pct
     assert expected.std == record.std

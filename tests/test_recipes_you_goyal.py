@@ -160,6 +160,7 @@ EXPECTED = [
 
 @pytest.mark.parametrize(("name", "row", "result", "runs"), EXPECTED)
 def test_the_expected_result_is_the_published_one(name, row, result, runs):
+    """Evidence where the row was read; elsewhere two copies of one memory, that cannot part."""
     recipe, record = recipe_of(name, row), published.load()[result]
     expected = recipe.expected
     assert (expected.top1_error_pct, expected.std) == (record.error_pct, record.std)

@@ -67,9 +67,10 @@ def card(name: str, recipes: list[Recipe]) -> str:
         _reproduced(name),
         f"## Numbers{_of(main)}",
         _numbers_table(main),
-        "A section or table is the paper's; `[code]` was read in a public implementation or log, "
-        "`[seed]` on a slide, `[derived]` is arithmetic, `[recall]` from memory, `[unknown]` not "
-        "published, `taken from` another paper's.",
+        f"{sources.count(sources.read_recipe(main))}. Read: in the paper (`[paper]`: its text, "
+        "abstract, or a digest of it), in a public implementation or log (`[code]`), on a slide "
+        "(`[seed]`). `[recall]` is quoted from memory, `[derived]` arithmetic; ours are choices, "
+        "where the paper does not say (`[unknown]`) or another paper's number is taken.",
     ]
     if main.notes:
         parts += ["## Differs from the paper", "\n".join(f"- {note}" for note in main.notes)]

@@ -18,23 +18,23 @@ from tf_largebatch.records.recipe import (
 from tf_largebatch.training.command import main
 
 RECIPE = replace(
-    goyal_8k.RECIPE,  # the paper: the recipe of Goyal et al., but for what follows
+    goyal_8k.RECIPE,  # [paper: digest] the paper: the recipe of Goyal et al., but for what follows
     name="akiba_32k",
     title="Akiba et al. 2017, ImageNet in 15 minutes: RMSprop warmup at 32,768 images per update",
     paper="arXiv:1711.04325",
     model=replace(
         goyal_8k.RECIPE.model,
-        bn_batch=32,  # the paper: 1,024 GPUs x 32
-        bn_decay=0.0,  # the paper: no moving averages: the last minibatch's, averaged over workers
+        bn_batch=32,  # [paper: digest] the paper: 1,024 GPUs x 32
+        bn_decay=0.0,  # [paper: digest] the last minibatch's, averaged over workers
     ),
-    global_batch=32768,  # the paper: 1,024 GPUs x 32
-    epochs=90,  # the paper
-    reference_rate=0.05,  # the paper: 0.5 x eta_base, and eta_base = 0.1 x B / 256: 6.4 of 12.8
-    reference_batch=256,  # the paper
-    scaling="linear",  # the paper
+    global_batch=32768,  # [paper: digest] the paper: 1,024 GPUs x 32
+    epochs=90,  # [paper: digest] the paper
+    reference_rate=0.05,  # [paper: digest] half of eta_base = 0.1 x B / 256
+    reference_batch=256,  # [paper: digest] the paper
+    scaling="linear",  # [paper: digest] the paper
     optimizer=RMSpropSGDSpec(
-        center_epochs=10,  # the paper: beta_center
-        period_epochs=5,  # the paper: beta_period
+        center_epochs=10,  # [paper: digest] the paper: beta_center
+        period_epochs=5,  # [paper: digest] the paper: beta_period
         rmsprop_learning_rate=3e-4,  # [recall] eta_RMSprop; [code: two ports, RMSpropWarmup]
         momentum=0.9,  # [recall] mu_1; [code: the same]
         rho=0.99,  # [recall] mu_2; [code: the same]
@@ -43,12 +43,14 @@ RECIPE = replace(
         exclude_rank_below=2,  # [unknown] as Goyal et al.
     ),
     schedule=StepsSpec(
-        warmup_epochs=0,  # the paper: "slow start" and RMSprop take its place
-        drop_epochs=(40, 70, 85),  # the paper
-        drop_shares=(0.15, 0.02, 0.002),  # the paper: 0.075, 0.01, 0.001 of eta_base, over the 0.5
+        warmup_epochs=0,  # [paper: digest] the paper: "slow start" and RMSprop take its place
+        drop_epochs=(40, 70, 85),  # [paper: digest] the paper
+        drop_shares=(0.15, 0.02, 0.002),  # [paper: digest] 0.075, 0.01, 0.001, over 0.5
     ),
-    wire="float16",  # the paper: for the all-reduce only; the rest is float32
-    expected=Expected(25.1, source="survey slides, table 2"),  # [seed] 74.9 %; the abstract too
+    wire="float16",  # [paper: digest] the paper: for the all-reduce only; the rest is float32
+    expected=Expected(
+        25.1, source="survey slides, table 2"
+    ),  # [seed] slides 002: 74.9 %; the abstract too
     notes=(
         "the paper's text lets the RMSprop ramp jump from 3/2 to 1; its smooth form is used here",
         "weight decay, zero gamma and augmentation are those of Goyal et al.: the paper does not "
@@ -61,7 +63,7 @@ RECIPE = replace(
 PLAIN = replace(
     goyal_8k.LARGE,
     name="akiba_32k_miniature",
-    reference_rate=0.05,  # the paper: half the usual rate
+    reference_rate=0.05,  # [paper: digest] the paper: half the usual rate
     schedule=RECIPE.schedule.stretched(1 / 3),  # ours: a third of the epochs
 )
 
@@ -75,7 +77,7 @@ MINIATURE = Miniature(
             "the paper's recipe: RMSprop turns into SGD around epoch 10 / 3",
             replace(
                 PLAIN,
-                model=replace(PLAIN.model, bn_decay=0.0),  # the paper
+                model=replace(PLAIN.model, bn_decay=0.0),  # [paper: digest] the paper
                 optimizer=replace(
                     RECIPE.optimizer,
                     center_epochs=10 / 3,  # ours: a third of the paper
@@ -100,7 +102,7 @@ MINIATURE = Miniature(
         Row(
             "no warmup, double rate",
             "the same without the slow start: eta_base from the first update fails",
-            replace(PLAIN, reference_rate=0.1),  # the paper: eta_base
+            replace(PLAIN, reference_rate=0.1),  # [paper: digest] the paper: eta_base
         ),
     ),
 )

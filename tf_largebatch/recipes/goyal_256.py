@@ -15,12 +15,12 @@ RECIPE = replace(
     goyal_8k.RECIPE,
     name="goyal_256",
     title="Goyal et al. 2017, ImageNet in 1 hour: the baseline at 256 images per update",
-    global_batch=256,  # §5.1: kn = 256, k = 8 workers of n = 32
+    global_batch=256,  # [paper: text] §5.1: kn = 256, k = 8 workers of n = 32
     schedule=replace(
         goyal_8k.RECIPE.schedule,
-        warmup_epochs=0,  # §5.2: the baseline has none; its rate is the warmup's start
+        warmup_epochs=0,  # [paper: text] §5.2: none for the baseline
     ),
-    expected=Expected(23.60, std=0.12, runs=5, source="Table 1"),  # baseline; runs: §5.1
+    expected=Expected(23.60, std=0.12, runs=5, source="Table 1"),  # [paper: text] Table 1
 )
 
 MINIATURE = Miniature(contrast=goyal_8k.SET_UP, rows=goyal_8k.rows("small batch"))

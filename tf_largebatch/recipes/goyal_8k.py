@@ -29,7 +29,7 @@ RECIPE = Recipe(
     title="Goyal et al. 2017, ImageNet in 1 hour: ResNet-50 at 8,192 images per update",
     paper="arXiv:1706.02677",
     data=ImageNetSpec(
-        image_size=224,  # §5.1
+        image_size=224,  # [paper: text] §5.1
         min_area=0.08,  # [code: fb.resnet.torch datasets/transforms.lua], by §5.1
         max_area=1.0,  # [code: the same]
         min_aspect=9 / 16,  # [code: the same] U(3/4, 4/3) times the width, over the height
@@ -38,32 +38,32 @@ RECIPE = Recipe(
         eval_short_side=256,  # [recall] §5.1 says "224 x 224 center crop" with the usual resize
     ),
     model=ModelSpec(
-        architecture="resnet50",  # §5.1: stride 2 on the 3x3 convolutions ("v1.5")
-        last_gamma=0.0,  # §5.1: zero in the last batch norm of every residual block
-        bn_batch=32,  # §5.1: n = 32 per worker at every global batch, never synchronised
-        bn_decay=0.9,  # §5.1: momentum of the running average
+        architecture="resnet50",  # [paper: text] §5.1: stride 2 on the 3x3 convolutions ("v1.5")
+        last_gamma=0.0,  # [paper: text] §5.1: zero in the last batch norm of every residual block
+        bn_batch=32,  # [paper: text] §5.1: n = 32 per worker, never synchronised
+        bn_decay=0.9,  # [paper: text] §5.1: momentum of the running average
         bn_epsilon=1e-5,  # [recall] Caffe2's default
-        head_std=0.01,  # §5.1: N(0, 0.01^2)
+        head_std=0.01,  # [paper: text] §5.1: N(0, 0.01^2)
     ),
-    global_batch=8192,  # §5.2: k = 256 workers of n = 32
-    epochs=90,  # §5.1
-    reference_rate=0.1,  # §5.1: eta = 0.1 * kn / 256, so 3.2 at 8,192
-    reference_batch=256,  # §5.1
-    scaling="linear",  # §2.1
+    global_batch=8192,  # [paper: text] §5.2: k = 256 workers of n = 32
+    epochs=90,  # [paper: text] §5.1
+    reference_rate=0.1,  # [paper: text] §5.1: eta = 0.1 * kn / 256, so 3.2 at 8,192
+    reference_batch=256,  # [paper: text] §5.1
+    scaling="linear",  # [paper: text] §2.1
     optimizer=SGDSpec(
-        momentum=0.9,  # §5.1
-        nesterov=True,  # §5.1: plain momentum was "equally effective"
-        weight_decay=1e-4,  # §5.1: inside the gradient, §3
-        exclude_rank_below=2,  # §5.1: not on batch norm; ours: nor on the classifier's bias
+        momentum=0.9,  # [paper: text] §5.1
+        nesterov=True,  # [paper: text] §5.1: plain momentum was "equally effective"
+        weight_decay=1e-4,  # [paper: text] §5.1: inside the gradient, §3
+        exclude_rank_below=2,  # [paper: text] §5.1: not batch norm; ours: nor the head's bias
     ),
     schedule=StepsSpec(
-        warmup_epochs=5,  # §2.2
-        warmup_start_rate=0.1,  # §5.2: from eta = 0.1, not from zero
-        warmup_shape="linear",  # §2.2: a constant amount at each iteration
-        drop_epochs=(30, 60, 80),  # §5.1
-        drop_factor=0.1,  # §5.1
+        warmup_epochs=5,  # [paper: text] §2.2
+        warmup_start_rate=0.1,  # [paper: text] §5.2: from eta = 0.1, not from zero
+        warmup_shape="linear",  # [paper: text] §2.2: a constant amount at each iteration
+        drop_epochs=(30, 60, 80),  # [paper: text] §5.1
+        drop_factor=0.1,  # [paper: text] §5.1
     ),
-    expected=Expected(23.74, std=0.09, runs=5, source="Table 1"),  # gradual warmup; runs: §5.1
+    expected=Expected(23.74, std=0.09, runs=5, source="Table 1"),  # [paper: text] Table 1
     notes=(
         "pictures are decoded and resized by TensorFlow, not Torch: effect not measured",
         "the logarithm of a crop's aspect is uniform; fb.resnet.torch has its root uniform, and "
@@ -91,7 +91,7 @@ SMALL = replace(
     reference_batch=8,  # ours: so that eta is 0.1 at n and 3.2 at 32 n, the paper's two rates
     schedule=StepsSpec(
         drop_epochs=(10, 20, 80 / 3),  # ours: a third of §5.1's 30, 60, 80
-        drop_factor=0.1,  # §5.1
+        drop_factor=0.1,  # [paper: text] §5.1
     ),
     expected=None,
     notes=(),
@@ -99,8 +99,8 @@ SMALL = replace(
 LARGE = replace(SMALL, global_batch=256)  # ours: k = 32
 WARMUP = replace(
     SMALL.schedule,
-    warmup_epochs=5,  # §2.2
-    warmup_start_rate=0.1,  # §5.2: the small batch's rate
+    warmup_epochs=5,  # [paper: text] §2.2
+    warmup_start_rate=0.1,  # [paper: text] §5.2: the small batch's rate
 )
 
 SET_UP = (
@@ -115,19 +115,19 @@ MINIATURE = Miniature(
             "small batch",
             "the baseline",
             SMALL,
-            Expected(23.60, std=0.12, runs=5, source="Table 1"),  # kn = 256; runs: §5.1
+            Expected(23.60, std=0.12, runs=5, source="Table 1"),  # [paper: text] Table 1
         ),
         Row(
             "large, same rate",
             "fewer updates at the small batch's rate lose accuracy",
             replace(LARGE, scaling="none"),
-            Expected(41.67, std=0.10, runs=5, source="Table 2a"),  # kn = 8k, eta = 0.1; runs: §5.1
+            Expected(41.67, std=0.10, runs=5, source="Table 2a, recalled"),  # [recall] Table 2(a)
         ),
         Row(
             "linear, no warmup",
             "the scaled rate from the first update is unstable",
             LARGE,
-            Expected(24.84, std=0.37, runs=5, source="Table 1"),  # no warmup; runs: §5.1
+            Expected(24.84, std=0.37, runs=5, source="Table 1, recalled"),  # [recall] Table 1
         ),
         Row(
             "linear, warmup",
@@ -143,9 +143,9 @@ MINIATURE = Miniature(
                 reference_rate=16.0,  # ours
                 scaling="none",  # ours
                 optimizer=LARSSpec(
-                    momentum=0.9,  # 1708.03888 §6
+                    momentum=0.9,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
                     weight_decay=1e-4,  # ours: as the other rows
-                    trust_coefficient=0.001,  # 1708.03888 §6
+                    trust_coefficient=0.001,  # [paper: digest] 1708.03888
                 ),
                 schedule=WARMUP,
             ),

@@ -17,9 +17,9 @@ RECIPE = replace(
     title="Goyal et al. 2017, ImageNet in 1 hour: 8,192 images per update, constant warmup",
     schedule=replace(
         goyal_8k.RECIPE.schedule,
-        warmup_shape="constant",  # §5.2: eta = 0.1 for 5 epochs, then 3.2 at once
+        warmup_shape="constant",  # [paper: text] §5.2: eta = 0.1 for 5 epochs, then 3.2 at once
     ),
-    expected=Expected(25.88, std=0.56, runs=5, source="Table 1"),  # constant warmup; runs: §5.1
+    expected=Expected(25.88, std=0.56, runs=5, source="Table 1, recalled"),  # [recall] Table 1
 )
 
 MINIATURE = Miniature(

@@ -12,7 +12,7 @@ from tf_largebatch.recipes import goyal_8k, goyal_256
 from tf_largebatch.records.recipe import Expected, Miniature, Row
 from tf_largebatch.training.command import main
 
-MODEL = replace(goyal_8k.RECIPE.model, last_gamma=1.0)  # Table 2(b)
+MODEL = replace(goyal_8k.RECIPE.model, last_gamma=1.0)  # [recall] Table 2(b)
 
 ROWS = {
     "256": replace(
@@ -21,7 +21,7 @@ ROWS = {
         row="256",
         title="Goyal et al. 2017, ImageNet in 1 hour: gamma starts at 1, 256 images per update",
         model=MODEL,
-        expected=Expected(23.84, std=0.18, runs=5, source="Table 2b"),  # runs: §5.1
+        expected=Expected(23.84, std=0.18, runs=5, source="Table 2b, recalled"),  # [recall]
     ),
     "8k": replace(
         goyal_8k.RECIPE,
@@ -29,7 +29,7 @@ ROWS = {
         row="8k",
         title="Goyal et al. 2017, ImageNet in 1 hour: gamma starts at 1, 8,192 images per update",
         model=MODEL,
-        expected=Expected(24.11, std=0.07, runs=5, source="Table 2b"),  # runs: §5.1
+        expected=Expected(24.11, std=0.07, runs=5, source="Table 2b, recalled"),  # [recall]
     ),
 }
 RECIPE = ROWS["8k"]
@@ -41,7 +41,7 @@ def _gamma(recipe, gamma):
     return replace(
         recipe,
         name="goyal_gamma_miniature",
-        model=replace(recipe.model, last_gamma=gamma),  # Table 2(b)
+        model=replace(recipe.model, last_gamma=gamma),  # [recall] Table 2(b)
     )
 
 
@@ -52,13 +52,13 @@ MINIATURE = Miniature(
         Row(
             "gamma 1",
             "the large batch with every block at work from the first update",
-            _gamma(GRADUAL, 1.0),  # Table 2(b)
+            _gamma(GRADUAL, 1.0),  # [recall] Table 2(b)
             ROWS["8k"].expected,
         ),
         Row(
             "gamma 0",
             "every block starts as the identity",
-            _gamma(GRADUAL, 0.0),  # Table 2(b)
+            _gamma(GRADUAL, 0.0),  # [recall] Table 2(b)
             goyal_8k.RECIPE.expected,
         ),
         Row(
@@ -69,7 +69,7 @@ MINIATURE = Miniature(
         Row(
             "gamma 0, no warmup",
             "the same start, with blocks that begin as the identity; beside Table 1",
-            _gamma(goyal_8k.LARGE, 0.0),  # Table 1: no warmup
+            _gamma(goyal_8k.LARGE, 0.0),  # [recall] Table 1: no warmup
         ),
     ),
 )

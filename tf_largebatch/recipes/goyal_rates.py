@@ -19,8 +19,8 @@ def _small_batch(row, rate, error, std):
         name="goyal_rates",
         row=row,
         title=f"Goyal et al. 2017, ImageNet in 1 hour: rate {rate:g} at 256 images per update",
-        reference_rate=rate,  # Table 2(a)
-        expected=Expected(error, std=std, runs=5, source="Table 2a"),  # runs: §5.1
+        reference_rate=rate,  # [recall] Table 2(a)
+        expected=Expected(error, std=std, runs=5, source="Table 2a, recalled"),  # [recall]
     )
 
 
@@ -31,23 +31,23 @@ def _large_batch(row, rate, scaling, error, std):
         row=row,
         title=f"Goyal et al. 2017, ImageNet in 1 hour: rate {rate:g}, scaling {scaling}, at 8,192 "
         "images per update",
-        reference_rate=rate,  # Table 2(a)
-        scaling=scaling,  # Table 2(a)
+        reference_rate=rate,  # [recall] Table 2(a)
+        scaling=scaling,  # [recall] Table 2(a)
         schedule=replace(
             goyal_8k.RECIPE.schedule,
-            warmup_start_rate=rate,  # §2.2: the warmup starts from the small batch's rate
+            warmup_start_rate=rate,  # [paper: text] §2.2: the small batch's
         ),
-        expected=Expected(error, std=std, runs=5, source="Table 2a"),  # runs: §5.1
+        expected=Expected(error, std=std, runs=5, source="Table 2a, recalled"),  # [recall]
     )
 
 
 ROWS = {
-    "256-half": _small_batch("256-half", 0.05, 23.92, 0.10),  # Table 2(a)
-    "256-double": _small_batch("256-double", 0.2, 23.68, 0.09),  # Table 2(a)
-    "8k-half": _large_batch("8k-half", 0.05, "linear", 24.27, 0.08),  # Table 2(a): 0.05 x 32
-    "8k-double": _large_batch("8k-double", 0.2, "linear", 24.05, 0.18),  # Table 2(a): 0.2 x 32
-    "8k-none": _large_batch("8k-none", 0.1, "none", 41.67, 0.10),  # Table 2(a): 0.1
-    "8k-sqrt": _large_batch("8k-sqrt", 0.1, "sqrt", 26.22, 0.03),  # Table 2(a): 0.1 x sqrt 32
+    "256-half": _small_batch("256-half", 0.05, 23.92, 0.10),  # [recall] Table 2(a)
+    "256-double": _small_batch("256-double", 0.2, 23.68, 0.09),  # [recall] Table 2(a)
+    "8k-half": _large_batch("8k-half", 0.05, "linear", 24.27, 0.08),  # [recall] 0.05 x 32
+    "8k-double": _large_batch("8k-double", 0.2, "linear", 24.05, 0.18),  # [recall] 0.2 x 32
+    "8k-none": _large_batch("8k-none", 0.1, "none", 41.67, 0.10),  # [recall] Table 2(a): 0.1
+    "8k-sqrt": _large_batch("8k-sqrt", 0.1, "sqrt", 26.22, 0.03),  # [recall] 0.1 x sqrt 32
 }
 RECIPE = ROWS["8k-sqrt"]
 
@@ -56,9 +56,9 @@ def _large(rate, scaling):
     return replace(
         goyal_8k.LARGE,
         name="goyal_rates_miniature",
-        reference_rate=rate,  # Table 2(a)
+        reference_rate=rate,  # [recall] Table 2(a)
         scaling=scaling,
-        schedule=replace(goyal_8k.WARMUP, warmup_start_rate=rate),  # §2.2: the small batch's rate
+        schedule=replace(goyal_8k.WARMUP, warmup_start_rate=rate),  # [paper: text] §2.2
     )
 
 
@@ -70,25 +70,25 @@ MINIATURE = Miniature(
         Row(
             "not scaled",
             "rate 0.1: far too little progress in so few updates",
-            _large(0.1, "none"),  # Table 2(a)
+            _large(0.1, "none"),  # [recall] Table 2(a)
             ROWS["8k-none"].expected,
         ),
         Row(
             "square root",
             "rate 0.1 x sqrt 32 = 0.57: far better than none",
-            _large(0.1, "sqrt"),  # Table 2(a)
+            _large(0.1, "sqrt"),  # [recall] Table 2(a)
             ROWS["8k-sqrt"].expected,
         ),
         Row(
             "half of linear",
             "rate 0.05 x 32 = 1.6",
-            _large(0.05, "linear"),  # Table 2(a)
+            _large(0.05, "linear"),  # [recall] Table 2(a)
             ROWS["8k-half"].expected,
         ),
         Row(
             "linear",
             "rate 0.1 x 32 = 3.2: the paper's rule",
-            _large(0.1, "linear"),  # Table 2(a)
+            _large(0.1, "linear"),  # [recall] Table 2(a)
             goyal_8k.RECIPE.expected,
         ),
     ),

@@ -12,7 +12,7 @@ from tf_largebatch.recipes import goyal_8k, goyal_256
 from tf_largebatch.records.recipe import Expected, Miniature
 from tf_largebatch.training.command import main
 
-MODEL = replace(goyal_8k.RECIPE.model, architecture="resnet101")  # Table 2(c)
+MODEL = replace(goyal_8k.RECIPE.model, architecture="resnet101")  # [recall] Table 2(c)
 
 ROWS = {
     "256": replace(
@@ -21,7 +21,7 @@ ROWS = {
         row="256",
         title="Goyal et al. 2017, ImageNet in 1 hour: ResNet-101 at 256 images per update",
         model=MODEL,
-        expected=Expected(22.08, std=0.06, runs=5, source="Table 2c"),  # runs: §5.1
+        expected=Expected(22.08, std=0.06, runs=5, source="Table 2c, recalled"),  # [recall]
     ),
     "8k": replace(
         goyal_8k.RECIPE,
@@ -29,7 +29,7 @@ ROWS = {
         row="8k",
         title="Goyal et al. 2017, ImageNet in 1 hour: ResNet-101 at 8,192 images per update",
         model=MODEL,
-        expected=Expected(22.36, std=0.09, runs=5, source="Table 2c"),  # runs: §5.1
+        expected=Expected(22.36, std=0.09, runs=5, source="Table 2c, recalled"),  # [recall]
     ),
 }
 RECIPE = ROWS["8k"]
@@ -41,7 +41,7 @@ MINIATURE = Miniature(
         replace(row, published=published)
         for row, published in (
             (goyal_8k.rows("large, same rate")[0], None),  # ours: no such row of ResNet-101
-            (goyal_8k.rows("linear, warmup")[0], ROWS["8k"].expected),  # Table 2(c)
+            (goyal_8k.rows("linear, warmup")[0], ROWS["8k"].expected),  # [recall] Table 2(c)
         )
     ),
 )

@@ -25,37 +25,37 @@ RECIPE = Recipe(
     title="He et al. 2016, deep residual learning: ResNet-50 at 256 images per update",
     paper="arXiv:1512.03385",
     data=ImageNetSpec(
-        image_size=224,  # the paper
+        image_size=224,  # [recall] the paper
         min_area=0.163,  # [derived] 224^2 of 480 x 640, a picture of 4 : 3
         max_area=0.574,  # [derived] 224^2 of 256 x 341
-        min_aspect=1.0,  # the paper: cut out of the picture, not stretched
-        max_aspect=1.0,  # the paper: as min_aspect
-        lighting_std=0.1,  # the paper: standard colour augmentation, Krizhevsky et al. 2012
+        min_aspect=1.0,  # [recall] the paper: cut out of the picture, not stretched
+        max_aspect=1.0,  # [recall] the paper: as min_aspect
+        lighting_std=0.1,  # [recall] the paper: that of Krizhevsky et al. 2012
         eval_short_side=256,  # [recall] the usual one
     ),
     model=ModelSpec(
-        architecture="resnet50_v1",  # the paper: stride 2 on the first 1x1
+        architecture="resnet50_v1",  # [recall] the paper: stride 2 on the first 1x1
         last_gamma=1.0,  # [recall] zero came later
         bn_batch=32,  # [derived] 256 images on 8 GPUs
         bn_decay=0.9,  # [unknown] as Goyal et al.
         bn_epsilon=1e-5,  # [unknown] as Goyal et al.
         head_std=0.01,  # [unknown] as Goyal et al.
     ),
-    global_batch=256,  # the paper
+    global_batch=256,  # [recall] the paper
     epochs=90,  # [seed] slides 002, approximate: the paper counts updates
-    reference_rate=0.1,  # the paper
-    reference_batch=256,  # the paper
+    reference_rate=0.1,  # [recall] the paper
+    reference_batch=256,  # [recall] the paper
     optimizer=SGDSpec(
-        momentum=0.9,  # the paper
-        nesterov=False,  # the paper
-        weight_decay=1e-4,  # the paper
+        momentum=0.9,  # [recall] the paper
+        nesterov=False,  # [recall] the paper
+        weight_decay=1e-4,  # [recall] the paper
         exclude_rank_below=0,  # [unknown] no exemption is mentioned
     ),
     schedule=StepsSpec(
         drop_epochs=(30, 60),  # [unknown] "when the error plateaus"
-        drop_factor=0.1,  # the paper
+        drop_factor=0.1,  # [recall] the paper
     ),
-    expected=Expected(24.7, source="slides 002"),  # [seed] 75.3 %
+    expected=Expected(24.7, source="slides 002"),  # [seed] slides 002: 75.3 %
     notes=(
         "the rate falls at fixed epochs: the paper waited for plateaus by eye",
         "a shorter side at random in 256 to 480, then 224 pixels of it: here the share of the area "

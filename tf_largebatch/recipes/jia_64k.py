@@ -37,16 +37,16 @@ RECIPE = Recipe(
     paper="arXiv:1807.11205",
     data=CROP,
     model=ModelSpec(
-        architecture="resnet50",  # the paper
+        architecture="resnet50",  # [recall] the paper
         last_gamma=0.0,  # [unknown] as Goyal et al.
         bn_batch=32,  # [recall] 2,048 GPUs x 32, never synchronised
         bn_decay=0.9,  # [unknown] as usual
         bn_epsilon=1e-5,  # [unknown] as usual
         head_std=0.01,  # [unknown] as Goyal et al.
     ),
-    global_batch=65536,  # [seed] 2,048 P40 x 32; the paper's abstract too
+    global_batch=65536,  # [seed] slides 002: 2,048 P40 x 32; the paper's abstract too
     epochs=90,  # [recall]
-    whole_epochs=True,  # [seed] 1,800 updates: 20 in each epoch
+    whole_epochs=True,  # [seed] slides 002: 1,800 updates: 20 in each epoch
     reference_rate=24.699,  # [unknown] that of Google's MLPerf v0.7 run at 65,536
     reference_batch=65536,  # [unknown] the same
     scaling="none",  # [unknown]
@@ -55,7 +55,7 @@ RECIPE = Recipe(
         weight_decay=1e-4,  # [unknown] the same
         trust_coefficient=0.001,  # [unknown] the same
         epsilon=0.0,  # [unknown]
-        exclude_rank_below=2,  # the paper: no decay on biases, beta, gamma; [code: MLPerf] no ratio
+        exclude_rank_below=2,  # [recall] no decay on biases, beta, gamma; [code: MLPerf] no ratio
     ),
     schedule=PolynomialSpec(
         warmup_epochs=31,  # [unknown] the same
@@ -64,9 +64,11 @@ RECIPE = Recipe(
         end_rate=1e-4,  # [unknown] the same
     ),
     loss=LossSpec(label_smoothing=0.0),  # [unknown] the paper names none
-    precision="float16",  # the paper: forward and backward; master weights in float32
-    wire="float16",  # the paper
-    expected=Expected(24.2, source="survey slides, table 2"),  # [seed] 75.8 %; the abstract too
+    precision="float16",  # [recall] the paper: forward and backward; master weights in float32
+    wire="float16",  # [recall] the paper
+    expected=Expected(
+        24.2, source="survey slides, table 2"
+    ),  # [seed] slides 002: 75.8 %; the abstract too
     notes=(
         "rate, warmup, momentum and decay are not published; those of Google's MLPerf v0.7 run "
         "at 65,536 stand in",

@@ -34,14 +34,14 @@ RECIPE = Recipe(
         eval_short_side=256,  # [unknown] as usual
     ),
     model=ModelSpec(
-        architecture="alexnet_bn_pool5",  # the paper: batch norm for LRN, and one more after pool5
+        architecture="alexnet_bn_pool5",  # [recall] the paper: one more after pool5
         bn_batch=64,  # [derived] 65,536 / 1,024 GPUs
         bn_decay=0.9,  # [unknown] as usual
         bn_epsilon=1e-5,  # [unknown] as usual
         head_std=0.01,  # [unknown] AlexNet's own
         dropout=0.5,  # [unknown] AlexNet's own
     ),
-    global_batch=65536,  # the paper: 1,024 P40
+    global_batch=65536,  # [recall] the paper: 1,024 P40
     epochs=95,  # [recall]
     whole_epochs=True,  # [unknown] 20 updates in each epoch, as for ResNet-50
     reference_rate=32.0,  # [unknown] that of the LARS authors' AlexNet-BN at 32K
@@ -51,7 +51,7 @@ RECIPE = Recipe(
         momentum=0.9,  # [unknown] as the LARS authors'
         weight_decay=5e-4,  # [unknown] as the LARS authors'
         trust_coefficient=0.001,  # [unknown] as the LARS authors'
-        exclude_rank_below=2,  # the paper: no decay on biases, beta, gamma; [code: MLPerf] no ratio
+        exclude_rank_below=2,  # [recall] no decay on biases, beta, gamma; [code: MLPerf] no ratio
     ),
     schedule=PolynomialSpec(
         warmup_epochs=10,  # [unknown] as the LARS authors' AlexNet-BN at 32K
@@ -59,9 +59,9 @@ RECIPE = Recipe(
         power=2.0,  # [unknown] as the LARS authors'
         end_rate=0.0,  # [unknown]
     ),
-    precision="float16",  # the paper
-    wire="float16",  # the paper
-    expected=Expected(41.3, source="abstract"),  # 58.7 %
+    precision="float16",  # [recall] the paper
+    wire="float16",  # [recall] the paper
+    expected=Expected(41.3, source="abstract, recalled"),  # [recall] 58.7 %
     notes=(
         "rate, warmup, momentum and decay are not published; those of the LARS authors' "
         "AlexNet-BN at 32K stand in",

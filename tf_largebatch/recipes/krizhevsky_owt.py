@@ -35,7 +35,7 @@ def _row(row, batch, error):
             eval_short_side=256,  # [recall] the usual one
         ),
         model=ModelSpec(
-            architecture="alexnet_owt",  # the paper
+            architecture="alexnet_owt",  # [recall] the paper
             head_std=0.01,  # [unknown] as Krizhevsky et al. 2012, §5
             dropout=0.5,  # [recall] Krizhevsky et al. 2012, §4.2
         ),
@@ -43,7 +43,7 @@ def _row(row, batch, error):
         epochs=90,  # [recall] the paper
         reference_rate=0.01,  # [recall] the paper
         reference_batch=128,  # [recall] the paper
-        scaling="linear",  # the paper
+        scaling="linear",  # [recall] the paper
         optimizer=SGDSpec(
             momentum=0.9,  # [recall] the paper
             nesterov=False,  # [recall] the paper
@@ -54,7 +54,7 @@ def _row(row, batch, error):
             drop_epochs=(22.5, 45, 67.5),  # [recall] the paper: at 25, 50 and 75 % of the run
             drop_factor=250 ** (-1 / 3),  # [recall] the paper
         ),
-        expected=Expected(error, source="slides 003"),  # [seed]
+        expected=Expected(error, source="slides 003"),  # [seed] slides 003
         notes=(
             "the paper's crop, 224 pixels at random from a picture whose shorter side is 256, is a "
             "square of 57 % of a picture of 4 : 3; here it is that share of every picture",

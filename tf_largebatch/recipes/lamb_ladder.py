@@ -29,7 +29,7 @@ def _row(row, batch, error):
         paper="arXiv:1904.00962",
         data=goyal_8k.RECIPE.data,
         model=ModelSpec(
-            architecture="resnet50",  # the paper
+            architecture="resnet50",  # [recall] the paper
             last_gamma=0.0,  # [unknown] as Goyal et al.
             bn_batch=32,  # [unknown] per core of a TPU, of a size not stated
             bn_decay=0.9,  # [unknown] as Goyal et al.
@@ -42,11 +42,11 @@ def _row(row, batch, error):
         reference_batch=LARGEST,  # [recall] the table of untuned LAMB
         scaling="sqrt",  # [recall] the table of untuned LAMB: 4 / (2^x 100), x = 3 ... 0
         optimizer=LAMBSpec(
-            beta_1=0.9,  # the paper, for BERT
-            beta_2=0.999,  # the paper, for BERT
-            epsilon=1e-6,  # the paper, for BERT
+            beta_1=0.9,  # [recall] the paper, for BERT
+            beta_2=0.999,  # [recall] the paper, for BERT
+            epsilon=1e-6,  # [recall] the paper, for BERT
             weight_decay=0.01,  # [unknown] the paper's for BERT; for ResNet-50 it gives none
-            bias_correction=True,  # the paper's Algorithm 2
+            bias_correction=True,  # [recall] the paper's Algorithm 2
             exclude_rank_below=2,  # [unknown] as the large-batch codes since
         ),
         schedule=PolynomialSpec(

@@ -26,14 +26,14 @@ RECIPE = Recipe(
     paper="arXiv:1811.05233",
     data=jia_64k.CROP,
     model=ModelSpec(
-        architecture="resnet50",  # the paper
+        architecture="resnet50",  # [paper: abstract]
         last_gamma=0.0,  # [unknown] as Goyal et al.
         bn_batch=16,  # [derived] 55,296 / 3,456 GPUs
-        bn_decay=0.0,  # the paper: no moving average, as Akiba et al.
+        bn_decay=0.0,  # [recall] the paper: no moving average, as Akiba et al.
         bn_epsilon=1e-5,  # [unknown] as usual
         head_std=0.01,  # [unknown] as Goyal et al.
     ),
-    global_batch=55296,  # [seed] 3,456 V100; the paper's abstract has the GPUs
+    global_batch=55296,  # [seed] slides 002: 3,456 V100; the paper's abstract has the GPUs
     epochs=90,  # [derived] 2,086 updates of 55,296 images
     reference_rate=2.9,  # [unknown] rate x coefficient 0.029, as LARS at 32K
     reference_batch=55296,  # [unknown]
@@ -41,8 +41,8 @@ RECIPE = Recipe(
     optimizer=LARSSpec(
         momentum=0.9,  # [unknown] as usual
         weight_decay=5e-5,  # [unknown] 5e-5 to 1e-4
-        trust_coefficient=0.01,  # the paper
-        epsilon=1e-6,  # the paper
+        trust_coefficient=0.01,  # [recall] the paper
+        epsilon=1e-6,  # [recall] the paper
         exclude_rank_below=2,  # [unknown] as all MLPerf code
     ),
     schedule=PolynomialSpec(
@@ -51,10 +51,12 @@ RECIPE = Recipe(
         power=2.0,  # [unknown]
         end_rate=0.0,  # [unknown]
     ),
-    loss=LossSpec(label_smoothing=0.1),  # the paper
-    precision="float16",  # the paper
+    loss=LossSpec(label_smoothing=0.1),  # [paper: digest]
+    precision="float16",  # [recall] the paper
     wire="float16",  # [recall]
-    expected=Expected(24.71, source="survey slides, table 2"),  # [seed] 75.29 %; the abstract too
+    expected=Expected(
+        24.71, source="survey slides, table 2"
+    ),  # [seed] slides 002: 75.29 %; the abstract too
     notes=(
         "rate, warmup, momentum and decay are not known here: rate x coefficient is that of LARS "
         "at 32K, the warmup that of NVIDIA's MLPerf v0.6 run at 54,080",

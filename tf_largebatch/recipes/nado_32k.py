@@ -74,7 +74,7 @@ ROWS = {
         reference_rate=7.05,  # [recall]
         optimizer=SGDSpec(
             momentum=0.97603,  # [recall] 1 - 0.02397
-            nesterov=True,  # the paper
+            nesterov=True,  # [paper: abstract]
             weight_decay=5.8e-5,  # [recall]
             exclude_rank_below=2,  # [recall]
         ),

@@ -12,13 +12,13 @@ from tf_largebatch.records.recipe import Expected, Miniature, Row, StepsSpec
 from tf_largebatch.training.command import main
 
 RECIPE = replace(
-    goyal_8k.RECIPE,  # the paper: the recipe of Goyal et al., but for what follows
+    goyal_8k.RECIPE,  # [recall] the paper: the recipe of Goyal et al., but for what follows
     name="smith_16k",
     title="Smith et al. 2017, Don't decay the learning rate, increase the batch size: ResNet-50",
     paper="arXiv:1711.00489",
     model=replace(goyal_8k.RECIPE.model, bn_batch=32),  # [recall] ghost batch norm
-    global_batch=8192,  # [seed] 8,192 to 16,384
-    growth=((30, 16384),),  # [recall] at the first drop; [seed] 16,384
+    global_batch=8192,  # [seed] slides 002: 8,192 to 16,384
+    growth=((30, 16384),),  # [recall] at the first drop; [seed] slides 002: 16,384
     optimizer=replace(
         goyal_8k.RECIPE.optimizer,
         momentum=0.9,  # [recall]
@@ -30,7 +30,7 @@ RECIPE = replace(
         drop_epochs=(30, 60, 80),  # [recall]
         drop_shares=(0.2, 0.02, 0.002),  # [recall] / 5 with the batch x 2 for x 0.1, then x 0.1
     ),
-    expected=Expected(23.9, source="survey slides, table 1"),  # [seed] 76.1 %
+    expected=Expected(23.9, source="survey slides, table 1"),  # [seed] slides 002: 76.1 %
     notes=(
         "epochs, drops and ghost batch norm are recalled; 8,192 to 16,384 and 76.1 % are in the "
         "survey slides",
@@ -56,7 +56,7 @@ DECAYING = replace(
     growth=(),
     schedule=replace(
         GROWING.schedule,
-        drop_shares=(0.1, 0.01, 0.001),  # the paper: the usual schedule
+        drop_shares=(0.1, 0.01, 0.001),  # [recall] the paper: the usual schedule
     ),
 )
 
@@ -79,7 +79,7 @@ MINIATURE = Miniature(
                 growth=((10, 640),),  # ours: half the images at once, far beyond the paper's N / 10
                 schedule=replace(
                     GROWING.schedule,
-                    drop_shares=(1.0, 0.1, 0.01),  # the paper: the first drop is the batch's
+                    drop_shares=(1.0, 0.1, 0.01),  # [recall] the first drop is the batch's
                 ),
             ),
         ),

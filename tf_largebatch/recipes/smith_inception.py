@@ -35,7 +35,7 @@ SLOW = Recipe(
         eval_short_side=342,  # [unknown] the central 87.5 %, as usual for this network
     ),
     model=ModelSpec(
-        architecture="inception_resnet_v2",  # the paper
+        architecture="inception_resnet_v2",  # [recall] the paper
         bn_batch=32,  # [recall] ghost batch norm
         bn_decay=0.9,  # [unknown] as Goyal et al.: few updates bear no slower average
         bn_epsilon=1e-3,  # [recall] of the published network
@@ -83,7 +83,7 @@ ROWS = {
             SLOW.schedule,
             drop_shares=(0.2, 0.02, 0.002),  # [derived] batch x 2 and rate x 0.2 for x 0.1
         ),
-        expected=Expected(23.0, source="abstract"),  # 77 % in under 2,500 updates
+        expected=Expected(23.0, source="abstract, recalled"),  # [recall] 77 %
         notes=(
             *SLOW.notes,
             "the first batch is recalled as 16,384 and the result as about 77.5 %; that batch, "
@@ -122,7 +122,7 @@ MINIATURE = Miniature(
                 GROWING,
                 global_batch=128,  # ours: x 4, as B ~ 1 / (1 - m)
                 reference_batch=32,  # ours
-                scaling="none",  # the paper: the momentum takes the factor
+                scaling="none",  # [recall] the paper: the momentum takes the factor
                 reference_rate=goyal_8k.SMALL.reference_rate * 4,  # ours: the first rows' rate
                 optimizer=ROWS["m0.975"].optimizer,
                 schedule=replace(GROWING.schedule, drop_shares=ROWS["m0.975"].schedule.drop_shares),

@@ -27,16 +27,16 @@ RECIPE = Recipe(
     paper="arXiv:1903.12650",
     data=jia_64k.CROP,
     model=ModelSpec(
-        architecture="resnet50",  # the paper
+        architecture="resnet50",  # [paper: digest] the paper
         last_gamma=1.0,  # [unknown] as fujitsu_86k
         bn_batch=40,  # [derived] 81,920 / 2,048 GPUs
         bn_decay=0.9,  # [unknown] as fujitsu_86k; the paper tuned it
         bn_epsilon=1e-5,  # [unknown] as fujitsu_86k
         head_std=0.01,  # [unknown] as Goyal et al.
     ),
-    global_batch=81920,  # [seed] 2,048 V100 x 40; the paper too
+    global_batch=81920,  # [seed] slides 002: 2,048 V100 x 40; the paper too
     epochs=90,  # [derived] 1,440 updates of 16 an epoch
-    whole_epochs=True,  # [seed] 1,440 updates
+    whole_epochs=True,  # [seed] slides 002: 1,440 updates
     reference_rate=13.0,  # [unknown] as fujitsu_86k
     reference_batch=81920,  # [unknown]
     scaling="none",  # [unknown]
@@ -59,7 +59,9 @@ RECIPE = Recipe(
     ),
     precision="float16",  # [recall]
     wire="float16",  # [recall]
-    expected=Expected(24.92, source="survey slides, table 2"),  # [seed] 75.08 %; the paper too
+    expected=Expected(
+        24.92, source="survey slides, table 2"
+    ),  # [seed] slides 002: 75.08 %; the paper too
     notes=(
         "batch, updates and result are published, no hyperparameter is: those of the same team's "
         "MLPerf v0.6 submission at 86,016 (fujitsu_86k) stand in",

@@ -36,15 +36,15 @@ RECIPE = Recipe(
         eval_short_side=256,  # [code: the same] 224 + 32
     ),
     model=ModelSpec(
-        architecture="resnet50",  # the paper: stride 2 on the 3x3 convolutions
+        architecture="resnet50",  # [code: tensorflow/tpu b13e6b6 resnet_model.py]
         last_gamma=0.0,  # [code: tensorflow/tpu b13e6b6 resnet_model.py]
         bn_batch=64,  # [code: v0.6 Google logs] 32, 64 and 128 all pass at 32,768
         bn_decay=0.9,  # [code: the same]
         bn_epsilon=1e-5,  # [code: the same]
         head_std=0.01,  # [code: the same]
     ),
-    global_batch=32768,  # [seed] 1,024 TPU v3 chips; the paper's abstract too
-    epochs=90,  # [seed] 3,519 updates
+    global_batch=32768,  # [seed] slides 002: 1,024 TPU v3 chips; the paper's abstract too
+    epochs=90,  # [seed] slides 002: 3,519 updates
     reference_rate=34.0,  # [code: tensorflow/tpu b13e6b6 lars_util.py] Aug 2018 to Feb 2019
     reference_batch=32768,  # [code: the same]
     scaling="none",  # [code: the same] a rate for each range of batches
@@ -64,7 +64,9 @@ RECIPE = Recipe(
     ),
     loss=LossSpec(label_smoothing=0.1),  # [code: tensorflow/tpu 8055210 v3-2048.yaml]
     precision="bfloat16",  # [recall] convolutions; batch norm and updates in float32
-    expected=Expected(23.7, source="survey slides, table 2"),  # [seed] 76.3 %; the abstract too
+    expected=Expected(
+        23.7, source="survey slides, table 2"
+    ),  # [seed] slides 002: 76.3 %; the abstract too
     notes=(
         "rates and warmup are those of the authors' public code two weeks after the paper "
         "(tensorflow/tpu b13e6b6, 3 December 2018); the paper's own are not known here, and later "

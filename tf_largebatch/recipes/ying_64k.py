@@ -15,12 +15,12 @@ RECIPE = replace(
     ying_32k.RECIPE,
     name="ying_64k",
     title="Ying et al. 2018, Image classification at supercomputer scale: 65,536 images per update",
-    global_batch=65536,  # [seed] also the paper
+    global_batch=65536,  # [seed] slides 002: also the paper
     epochs=90,  # [recall] as at 32,768
     reference_rate=35.0,  # [code: tensorflow/tpu b13e6b6 lars_util.py] at 65,536
     reference_batch=65536,  # [code: the same]
     schedule=replace(ying_32k.RECIPE.schedule, warmup_epochs=34),  # [code: the same]
-    expected=Expected(24.8, source="survey slides, table 1"),  # [seed] 75.2 %
+    expected=Expected(24.8, source="survey slides, table 1"),  # [seed] slides 002: 75.2 %
 )
 
 MINIATURE = Miniature(

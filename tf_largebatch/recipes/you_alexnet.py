@@ -48,7 +48,7 @@ SGD_512 = Recipe(
         eval_short_side=256,  # [unknown] the usual one
     ),
     model=ModelSpec(
-        architecture="alexnet",  # the paper: AlexNet with local response normalisation
+        architecture="alexnet",  # [code: borisgin/nvcaffe models/bvlc_alexnet]
         head_std=0.01,  # [code: borisgin/nvcaffe models/bvlc_alexnet]
         dropout=0.5,  # [code: borisgin/nvcaffe models/bvlc_alexnet/train_val.prototxt]
     ),
@@ -64,12 +64,12 @@ SGD_512 = Recipe(
         exclude_rank_below=0,  # [code: borisgin/nvcaffe models/bvlc_alexnet] no decay_mult
     ),
     schedule=PolynomialSpec(
-        power=2.0,  # the paper: gamma_t = gamma_0 (1 - t / T)^2
-        end_rate=0.0,  # the paper
+        power=2.0,  # [paper: digest] the paper: gamma_t = gamma_0 (1 - t / T)^2
+        end_rate=0.0,  # [paper: digest] the paper
         whole_run=True,  # [code: borisgin/nvcaffe src/caffe/solvers/sgd_solver.cpp]
         warmup_epochs=0,  # [seed] slides 003: none
     ),
-    expected=Expected(41.2, source="slides 003"),  # [seed] 58.8 %
+    expected=Expected(41.2, source="slides 003"),  # [seed] slides 003: 58.8 %
     notes=NOTES,
 )
 
@@ -83,10 +83,10 @@ LARS_8192 = replace(
     optimizer=LARSSpec(
         momentum=0.9,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
         weight_decay=5e-4,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
-        trust_coefficient=0.001,  # the paper: eta in all experiments
-        epsilon=0.0,  # the paper's Algorithm 1
-        momentum_placement="inside",  # the paper's Algorithm 1
-        decay_in_norm="sum",  # the paper's Algorithm 1
+        trust_coefficient=0.001,  # [paper: digest] the paper: eta in all experiments
+        epsilon=0.0,  # [paper: digest] the paper's Algorithm 1
+        momentum_placement="inside",  # [paper: digest] the paper's Algorithm 1
+        decay_in_norm="sum",  # [paper: digest] the paper's Algorithm 1
         exclude_rank_below=0,  # [code: NVCaffe] its solver leaves nothing out
     ),
     schedule=replace(
@@ -95,7 +95,7 @@ LARS_8192 = replace(
         warmup_start_rate=1.0,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
         warmup_shape="quadratic",  # [code: borisgin/nvcaffe src/caffe/solvers/sgd_solver.cpp]
     ),
-    expected=Expected(41.7, source="slides 003"),  # [seed] 58.3 %
+    expected=Expected(41.7, source="slides 003"),  # [seed] slides 003: 58.3 %
     notes=(*NOTES, LARS_NOTE),
 )
 
@@ -107,7 +107,7 @@ ROWS = {
         title="You et al. 2017, LARS: AlexNet with SGD at 1,024 images per update",
         global_batch=1024,  # [seed] slides 003
         reference_batch=1024,  # [seed] slides 003: each batch has its own rate
-        expected=Expected(41.8, source="slides 003"),  # [seed] 58.2 %
+        expected=Expected(41.8, source="slides 003"),  # [seed] slides 003: 58.2 %
     ),
     "sgd-4096": replace(
         SGD_512,
@@ -122,7 +122,7 @@ ROWS = {
             warmup_start_rate=0.0,  # [unknown]
             warmup_shape="linear",  # [unknown]
         ),
-        expected=Expected(46.9, source="slides 003"),  # [seed] 53.1 %
+        expected=Expected(46.9, source="slides 003"),  # [seed] slides 003: 53.1 %
         notes=(
             *NOTES,
             "the length of the warmup is not published; the sweep around this rate gave 0.01 "
@@ -138,7 +138,7 @@ ROWS = {
         reference_rate=10.0,  # [seed] slides 003: 0.10; [derived] times 0.1 / 0.001
         reference_batch=4096,  # [seed] slides 003: each batch has its own rate
         schedule=replace(LARS_8192.schedule, warmup_epochs=13),  # [seed] slides 003
-        expected=Expected(41.6, source="slides 003"),  # [seed] 58.4 %
+        expected=Expected(41.6, source="slides 003"),  # [seed] slides 003: 58.4 %
     ),
     "lars-8192": LARS_8192,
 }

@@ -38,7 +38,7 @@ def _sgd(row, batch, rate, error):
         epochs=128,  # [seed] slides 003
         reference_rate=rate,  # [seed] slides 003
         reference_batch=batch,  # [seed] slides 003: each batch has its own rate
-        expected=Expected(error, source="slides 003"),  # [seed]
+        expected=Expected(error, source="slides 003"),  # [seed] slides 003
         notes=(*NOTES, "no warmup is stated for SGD"),
     )
 
@@ -54,7 +54,7 @@ def _lars(row, batch, rate, error):
         reference_rate=rate,  # [derived] slides 003's 0.05, 0.10 and 0.14, times 0.1 / 0.001
         reference_batch=batch,  # [seed] slides 003: each batch has its own rate
         schedule=replace(you_alexnet.LARS_8192.schedule, warmup_epochs=2),  # [seed] slides 003
-        expected=Expected(error, source="slides 003"),  # [seed]
+        expected=Expected(error, source="slides 003"),  # [seed] slides 003
         notes=(*NOTES, you_alexnet.LARS_NOTE),
     )
 
@@ -65,11 +65,11 @@ LARS_32K = replace(
     row="lars-32k",
     title="You et al. 2017, LARS: AlexNet-BN with LARS at 32,768 images per update",
     model=MODEL,
-    global_batch=32768,  # the paper
+    global_batch=32768,  # [paper: digest] the paper
     reference_rate=22.0,  # [recall] the paper's table
-    reference_batch=32768,  # the paper: each batch has its own rate
+    reference_batch=32768,  # [paper: digest] the paper: each batch has its own rate
     schedule=replace(you_alexnet.LARS_8192.schedule, warmup_epochs=5),  # [recall] the paper's table
-    expected=Expected(42.2, source="the paper's table"),  # 57.8 %
+    expected=Expected(42.2, source="the paper's table"),  # [paper: digest] 57.8 %
     notes=(*NOTES, you_alexnet.LARS_NOTE, "the authors' solver file has rate 32, ramp 10 epochs"),
 )
 
@@ -99,10 +99,10 @@ ROWS = {
         LARS_32K,
         row="lars-32k-200",
         title="You et al. 2017, LARS: AlexNet-BN with LARS at 32,768 images, 200 epochs",
-        epochs=200,  # the paper
+        epochs=200,  # [paper: digest] the paper
         reference_rate=22.0,  # [unknown] as in 100 epochs
         schedule=replace(LARS_32K.schedule, warmup_epochs=5),  # [unknown] as in 100 epochs
-        expected=Expected(40.1, source="the paper"),  # 59.9 %
+        expected=Expected(40.1, source="the paper"),  # [paper: digest] 59.9 %
     ),
 }
 RECIPE = LARS_32K

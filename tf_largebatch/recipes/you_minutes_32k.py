@@ -34,7 +34,7 @@ NINETY = replace(
         warmup_start_rate=1.0,  # [unknown] as the authors' LARS paper
         warmup_shape="quadratic",  # [unknown] as the authors' LARS paper
     ),
-    expected=Expected(24.6, source="slides 002"),  # [seed] 75.4 %
+    expected=Expected(24.6, source="slides 002"),  # [seed] slides 002: 75.4 %
     notes=(
         "the paper gives neither rate nor warmup: both are those of the authors' LARS paper",
         "the augmentation of Goyal et al., to which the gain over that paper is owed (from memory)",
@@ -47,8 +47,8 @@ ROWS = {
         NINETY,
         row="64",
         title="You et al. 2017, ImageNet in minutes: ResNet-50 at 32,768 images, 64 epochs",
-        epochs=64,  # the paper: 2,503 updates
-        expected=Expected(25.1, source="slides 002"),  # the paper: 74.9 %
+        epochs=64,  # [seed] slides 002: 2,503 updates
+        expected=Expected(25.1, source="slides 002"),  # [seed] slides 002: 74.9 %
     ),
     "90": NINETY,
 }

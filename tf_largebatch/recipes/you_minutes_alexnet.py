@@ -18,15 +18,15 @@ RECIPE = replace(
     title="You et al. 2017, ImageNet in minutes: AlexNet-BN at 32,768 images per update",
     paper="arXiv:1709.05011",
     model=replace(you_alexnet_bn.MODEL, bn_batch=32),  # [derived] 32,768 images on 1,024 processors
-    global_batch=32768,  # the paper
-    epochs=100,  # the paper
+    global_batch=32768,  # [paper: digest] the paper
+    epochs=100,  # [recall] the paper
     reference_rate=32.0,  # [code: borisgin/nvcaffe AlexNet-BN solver, 32K] the paper gives none
-    reference_batch=32768,  # the paper
+    reference_batch=32768,  # [paper: digest] the paper
     schedule=replace(
         you_alexnet_bn.LARS_32K.schedule,
         warmup_epochs=10,  # [code: borisgin/nvcaffe AlexNet-BN solver, 32K] 400 of 4,000 updates
     ),
-    expected=Expected(41.4, source="the paper"),  # [recall] 58.6 %
+    expected=Expected(41.4, source="the paper, recalled"),  # [recall] 58.6 %
     notes=(
         you_alexnet.NOTES[0],  # ours: the crop
         you_alexnet.LARS_NOTE,

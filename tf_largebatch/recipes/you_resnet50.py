@@ -61,11 +61,11 @@ SGD_256 = Recipe(
         bn_epsilon=1e-4,  # [code: the same] in all 53
         head_std=0.03125,  # [code: the same] "msra", sqrt(2 / 2048)
     ),
-    global_batch=256,  # the paper's table of ResNet-50
-    epochs=90,  # the paper's table of ResNet-50
+    global_batch=256,  # [paper: digest] the paper's table of ResNet-50
+    epochs=90,  # [paper: digest] the paper's table of ResNet-50
     reference_rate=0.2,  # [code: borisgin/nvcaffe models/resnet50/solver.prototxt] B=256
-    reference_batch=256,  # the paper's table of ResNet-50: each batch has its own rate
-    scaling="none",  # the paper's table of ResNet-50
+    reference_batch=256,  # [paper: digest] each batch has its own rate
+    scaling="none",  # [paper: digest] the paper's table of ResNet-50
     optimizer=SGDSpec(
         momentum=0.9,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
         nesterov=False,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
@@ -73,12 +73,12 @@ SGD_256 = Recipe(
         exclude_rank_below=2,  # ours: as Goyal et al.
     ),
     schedule=PolynomialSpec(
-        power=2.0,  # the paper: poly(2)
-        end_rate=0.0,  # the paper
+        power=2.0,  # [paper: digest] the paper: poly(2)
+        end_rate=0.0,  # [paper: digest] the paper
         whole_run=True,  # [code: borisgin/nvcaffe src/caffe/solvers/sgd_solver.cpp]
-        warmup_epochs=0,  # the paper's table of ResNet-50: none at 256
+        warmup_epochs=0,  # [recall] the paper's table of ResNet-50: none at 256
     ),
-    expected=Expected(27.0, source="table of ResNet-50"),  # 73.0 %
+    expected=Expected(27.0, source="table of ResNet-50"),  # [paper: digest] 73.0 %
     notes=(*NOTES, "an independent run of it (torchlars) reached 73.79 %"),
 )
 
@@ -86,16 +86,16 @@ LARS_32K = replace(
     SGD_256,
     row="32k",
     title="You et al. 2017, LARS: ResNet-50 with LARS at 32,768 images per update",
-    global_batch=32768,  # the paper's table of ResNet-50
+    global_batch=32768,  # [paper: digest] the paper's table of ResNet-50
     reference_rate=29.0,  # [code: kakaobrain/torchlars README] from the authors' logs
-    reference_batch=32768,  # the paper's table of ResNet-50: each batch has its own rate
+    reference_batch=32768,  # [paper: digest] each batch has its own rate
     optimizer=LARSSpec(
         momentum=0.9,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
         weight_decay=1e-4,  # [code: borisgin/nvcaffe ResNet-50 solver, 1,024 images]
-        trust_coefficient=0.001,  # the paper: eta in all experiments
-        epsilon=0.0,  # the paper's Algorithm 1
-        momentum_placement="inside",  # the paper's Algorithm 1
-        decay_in_norm="sum",  # the paper's Algorithm 1
+        trust_coefficient=0.001,  # [paper: digest] the paper: eta in all experiments
+        epsilon=0.0,  # [paper: digest] the paper's Algorithm 1
+        momentum_placement="inside",  # [paper: digest] the paper's Algorithm 1
+        decay_in_norm="sum",  # [paper: digest] the paper's Algorithm 1
         exclude_rank_below=2,  # ours: as all later work
     ),
     schedule=replace(
@@ -104,7 +104,7 @@ LARS_32K = replace(
         warmup_start_rate=1.0,  # [code: borisgin/nvcaffe models/*/solver*.prototxt]
         warmup_shape="quadratic",  # [code: borisgin/nvcaffe src/caffe/solvers/sgd_solver.cpp]
     ),
-    expected=Expected(27.7, source="table of ResNet-50"),  # 72.3 %
+    expected=Expected(27.7, source="table of ResNet-50"),  # [paper: digest] 72.3 %
     notes=(*NOTES, *LARS_NOTES, "an independent run of it (torchlars) reached 72.26 %"),
 )
 
@@ -117,7 +117,7 @@ def _lars(row, batch, rate, error, again):
         global_batch=batch,  # [recall] the paper's table of ResNet-50
         reference_rate=rate,  # [code: kakaobrain/torchlars README] from the authors' logs
         reference_batch=batch,  # [recall] the paper's table of ResNet-50
-        expected=Expected(error, source="table of ResNet-50"),  # [recall]
+        expected=Expected(error, source="table of ResNet-50, recalled"),  # [recall]
         notes=(*NOTES, *LARS_NOTES, f"an independent run of it (torchlars) reached {again} %"),
     )
 

@@ -6,8 +6,11 @@ The rows stand in `published.json` beside this file. Standard library only.
 import functools
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+CONFIDENCES = ("paper: text", "paper: abstract", "paper: digest", "code", "slides", "memory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +36,8 @@ class PublishedResult:
         std: its deviation over runs; a sample's (n - 1) where `notes` lists them.
         metric: what `value` is.
         source: table, figure, abstract or result log.
-        confidence: "paper" read or well known, "code" read in a public implementation or log,
-            "slides" in survey slides, "recall" from memory and unverified.
+        confidence: how it came here, one of `CONFIDENCES`: "paper: ..." was read there, "code" in a
+            public implementation or log, "slides" on survey slides; "memory" is quoted from it.
         notes: anything else.
     """
 
@@ -63,9 +66,10 @@ class PublishedResult:
         # Some rows are losses or batch sizes; only percentages have a range.
         if self.value is not None and "%" in self.metric and not 0 <= self.value <= 100:
             raise ValueError(f"`value` must be in 0..100. Received: value={self.value} ({self.id})")
-        if not self.source or not self.confidence:
+        if not self.source or self.confidence not in CONFIDENCES:
             raise ValueError(
-                f"`source` and `confidence` must be given. Received none for {self.id}"
+                f"`source` must be given and `confidence` one of {', '.join(CONFIDENCES)}. "
+                f"Received: source={self.source!r}, confidence={self.confidence!r} ({self.id})"
             )
 
     @property
@@ -76,20 +80,21 @@ class PublishedResult:
         return round(100 - self.value, 2)
 
 
-def match(paper: str, global_batch: int, error_pct: float) -> PublishedResult | None:
+def match(paper: str, batches: Sequence[int], error_pct: float) -> PublishedResult | None:
     """Returns a row of a paper with this batch and error, one with a time if there is one.
 
     Args:
         paper: text that contains the arXiv number, as `Recipe.paper`.
-        global_batch: images per update.
+        batches: images per update, of each phase of the training.
         error_pct: top-1 error in percent; equal where the table's digits are.
     """
+    batch = "->".join(map(str, batches))
     found = [
         row
         for row in load().values()
         if row.arxiv
         and row.arxiv in paper
-        and row.global_batch == global_batch
+        and str(row.global_batch) == batch
         and row.error_pct is not None
         and abs(row.error_pct - error_pct) < 0.051
         and (row.hardware or row.time)

@@ -1,14 +1,16 @@
 """Where each number of a recipe comes from: the comment on its line, read from the module's text.
 
-A recipe module states every number with its source on the same line. Its confidence is part of it:
+A recipe module states every number with its source on the same line, of one of four kinds:
 
-    # §5.1, # Table 2     the paper
-    # [code: repo file]   read in a public implementation or result log of the authors or MLPerf
-    # [seed]              a slide or poster
-    # [derived] ...       arithmetic from such numbers
-    # [recall] ...        from memory, not verified
-    # [unknown] ...       the paper does not say; the value is a choice
-    # ours ...            our own
+    # [paper: text] §5.1          read, and where: in the paper's text, abstract, or a digest of it;
+    # [code: repo file] ...       in a public implementation or result log, of this name;
+    # [seed] slides 002: ...      on a slide or poster
+    # [recall] Table 2, or bare   quoted from memory: published, but nobody here has read it there
+    # [derived] ...               arithmetic from such numbers
+    # ours ..., [unknown] ...     ours: a choice, in the latter case since the paper does not say
+
+A number counts as read only where its line names what was read; `[unknown]` and what is taken from
+another paper are this project's choice.
 
 The numbers of an `Expected` stand on one line: its comment is theirs, or else its `source`.
 
@@ -19,6 +21,7 @@ states another paper's recipe, its "§5.1" becomes "taken from arXiv:1706.02677:
 import ast
 import functools
 import io
+import re
 import tokenize
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -29,17 +32,13 @@ from tf_largebatch.records.recipe import Recipe
 # Read as files, never imported: this room lies below the recipes.
 FOLDER = Path(__file__).parents[1] / "recipes"
 PACKAGE = "tf_largebatch.recipes"
-# Tag -> kind, from the surest on.
-KINDS = {
-    "": "published",
-    "[code": "read in code",
-    "[seed": "slides",
-    "[derived": "derived",
-    "taken from": "another paper's",
-    "[recall": "recalled",
-    "[unknown": "not published",
-    "ours": "ours",
+# Where a number was read -> the tag that names it.
+PLACES = {
+    "paper": re.compile(r"\[paper: (text|abstract|digest)\]"),
+    "code or log": re.compile(r"\[code: \w"),
+    "slides": re.compile(r"\[seed\] slides \d"),
 }
+KINDS = ("read", "quoted from memory", "derived", "ours")
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,18 @@ class Source:
     value: ast.expr
 
     @property
+    def places(self) -> list[str]:
+        """Where it was read, of `PLACES`; none where the line does not name it."""
+        return [place for place, tag in PLACES.items() if tag.search(self.text)]
+
+    @property
     def kind(self) -> str:
-        """One of `KINDS`: by the weakest of the tags in the comment."""
-        return [kind for tag, kind in KINDS.items() if tag in self.text][-1]
+        """One of `KINDS`: the weakest that the comment speaks of."""
+        if re.search(r"\bours\b|\[unknown\]|^taken from ", self.text):
+            return "ours"
+        if "[recall]" in self.text or not (self.places or "[derived]" in self.text):
+            return "quoted from memory"
+        return "derived" if "[derived]" in self.text else "read"
 
 
 def read(module: str, name: str = "RECIPE", row: str | None = None) -> dict[str, Source]:
@@ -98,9 +106,15 @@ def _cited(source: Source, recipe: Recipe) -> Source:
 
 
 def count(found: dict[str, Source]) -> str:
-    """Returns how many numbers are of which kind, in words."""
+    """Returns how many numbers are of which kind, in words, and where those of the first were read.
+
+    For example "24 read (paper 19, code or log 5), 2 quoted from memory, 1 ours".
+    """
     numbers = Counter(source.kind for source in found.values())
-    return ", ".join(f"{numbers[kind]} {kind}" for kind in KINDS.values() if numbers[kind])
+    places = Counter(source.places[0] for source in found.values() if source.kind == "read")
+    where = ", ".join(f"{place} {places[place]}" for place in PLACES if places[place])
+    read = {"read": f"read ({where})"}
+    return ", ".join(f"{numbers[kind]} {read.get(kind, kind)}" for kind in KINDS if numbers[kind])
 
 
 def _text(node: ast.expr) -> str:

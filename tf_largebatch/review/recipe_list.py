@@ -27,7 +27,8 @@ def describe(recipe: Recipe) -> dict:
     expected = recipe.expected
     record = None
     if expected is not None:
-        record = published.match(recipe.paper, recipe.global_batch, expected.top1_error_pct)
+        batches = [recipe.global_batch, *(batch for _, batch in recipe.growth)]
+        record = published.match(recipe.paper, batches, expected.top1_error_pct)
     rung = ("mini" if miniature_record(recipe.name) else "plan") if RECORDS.is_dir() else None
     return {
         "name": recipe.name,
