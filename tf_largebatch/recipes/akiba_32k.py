@@ -48,9 +48,7 @@ RECIPE = replace(
         drop_shares=(0.15, 0.02, 0.002),  # [paper: digest] 0.075, 0.01, 0.001, over 0.5
     ),
     wire="float16",  # [paper: digest] the paper: for the all-reduce only; the rest is float32
-    expected=Expected(
-        25.1, source="survey slides, table 2"
-    ),  # [seed] slides 002: 74.9 %; the abstract too
+    expected=Expected(25.1, source="slides 002, table 2"),  # [seed] slides 002: 74.9 %
     notes=(
         "the paper's text lets the RMSprop ramp jump from 3/2 to 1; its smooth form is used here",
         "weight decay, zero gamma and augmentation are those of Goyal et al.: the paper does not "

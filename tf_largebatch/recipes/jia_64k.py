@@ -66,9 +66,7 @@ RECIPE = Recipe(
     loss=LossSpec(label_smoothing=0.0),  # [unknown] the paper names none
     precision="float16",  # [recall] the paper: forward and backward; master weights in float32
     wire="float16",  # [recall] the paper
-    expected=Expected(
-        24.2, source="survey slides, table 2"
-    ),  # [seed] slides 002: 75.8 %; the abstract too
+    expected=Expected(24.2, source="slides 002, table 2"),  # [seed] slides 002: 75.8 %
     notes=(
         "rate, warmup, momentum and decay are not published; those of Google's MLPerf v0.7 run "
         "at 65,536 stand in",

@@ -54,9 +54,7 @@ RECIPE = Recipe(
     loss=LossSpec(label_smoothing=0.1),  # [paper: digest]
     precision="float16",  # [recall] the paper
     wire="float16",  # [recall]
-    expected=Expected(
-        24.71, source="survey slides, table 2"
-    ),  # [seed] slides 002: 75.29 %; the abstract too
+    expected=Expected(24.71, source="slides 002, table 2"),  # [seed] slides 002: 75.29 %
     notes=(
         "rate, warmup, momentum and decay are not known here: rate x coefficient is that of LARS "
         "at 32K, the warmup that of NVIDIA's MLPerf v0.6 run at 54,080",

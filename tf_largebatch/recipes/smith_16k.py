@@ -30,7 +30,7 @@ RECIPE = replace(
         drop_epochs=(30, 60, 80),  # [recall]
         drop_shares=(0.2, 0.02, 0.002),  # [recall] / 5 with the batch x 2 for x 0.1, then x 0.1
     ),
-    expected=Expected(23.9, source="survey slides, table 1"),  # [seed] slides 002: 76.1 %
+    expected=Expected(23.9, source="slides 002, table 1"),  # [seed] slides 002: 76.1 %
     notes=(
         "epochs, drops and ghost batch norm are recalled; 8,192 to 16,384 and 76.1 % are in the "
         "survey slides",

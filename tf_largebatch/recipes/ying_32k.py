@@ -64,9 +64,7 @@ RECIPE = Recipe(
     ),
     loss=LossSpec(label_smoothing=0.1),  # [code: tensorflow/tpu 8055210 v3-2048.yaml]
     precision="bfloat16",  # [recall] convolutions; batch norm and updates in float32
-    expected=Expected(
-        23.7, source="survey slides, table 2"
-    ),  # [seed] slides 002: 76.3 %; the abstract too
+    expected=Expected(23.7, source="slides 002, table 2"),  # [seed] slides 002: 76.3 %
     notes=(
         "rates and warmup are those of the authors' public code two weeks after the paper "
         "(tensorflow/tpu b13e6b6, 3 December 2018); the paper's own are not known here, and later "

@@ -20,7 +20,7 @@ RECIPE = replace(
     reference_rate=35.0,  # [code: tensorflow/tpu b13e6b6 lars_util.py] at 65,536
     reference_batch=65536,  # [code: the same]
     schedule=replace(ying_32k.RECIPE.schedule, warmup_epochs=34),  # [code: the same]
-    expected=Expected(24.8, source="survey slides, table 1"),  # [seed] slides 002: 75.2 %
+    expected=Expected(24.8, source="slides 002, table 1"),  # [seed] slides 002: 75.2 %
 )
 
 MINIATURE = Miniature(
@@ -30,7 +30,7 @@ MINIATURE = Miniature(
         Row("batch 256", "the smaller of the two", ying_32k.SMALL, ying_32k.RECIPE.expected),
         Row(
             "batch 512",
-            "half the updates, 75: loses four points, in the paper one",
+            "half the updates, 75: loses three points, in the paper one",
             replace(
                 ying_32k.SMALL,
                 name="ying_64k_miniature",

@@ -8,7 +8,7 @@ Expect 58.6 % top-1 accuracy after 100 epochs (11 minutes on 1,024 processors).
 from dataclasses import replace
 
 from tf_largebatch.recipes import you_alexnet, you_alexnet_bn
-from tf_largebatch.records.recipe import Expected, Miniature
+from tf_largebatch.records.recipe import Expected
 from tf_largebatch.training.command import main
 
 RECIPE = replace(
@@ -34,10 +34,7 @@ RECIPE = replace(
     ),
 )
 
-MINIATURE = Miniature(
-    contrast=you_alexnet_bn.MINIATURE.contrast,
-    rows=you_alexnet_bn.MINIATURE.rows,
-)
+MINIATURE = you_alexnet_bn.MINIATURE
 
 if __name__ == "__main__":
     main(RECIPE, MINIATURE)
