@@ -15,7 +15,7 @@ from PIL import Image
 from tf_largebatch.data.prepare import checks, labels, layouts, preparation, shard
 from tf_largebatch.data.prepare.collection import Picture
 from tf_largebatch.data.prepare.pictures import Header, PictureError, read_header
-from tf_largebatch.data.prepare.progress import Progress
+from tf_largebatch.data.prepare.preparation import Progress
 from tf_largebatch.data.prepare.shard import Options
 from tf_largebatch.data.shards import find_shards
 from tf_largebatch.records.errors import InputError

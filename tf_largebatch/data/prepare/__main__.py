@@ -11,14 +11,12 @@ from pathlib import Path
 from tf_largebatch.data.prepare import checks
 from tf_largebatch.data.prepare.collection import SPLITS
 from tf_largebatch.data.prepare.layouts import LAYOUTS, open_collection, recognise
-from tf_largebatch.data.prepare.preparation import LABEL_MAP, MANIFEST, Preparation
-from tf_largebatch.data.prepare.progress import Progress
+from tf_largebatch.data.prepare.preparation import LABEL_MAP, MANIFEST, Preparation, Progress
 from tf_largebatch.data.prepare.shard import Options
 from tf_largebatch.records.console import Parser, number, run_command
 from tf_largebatch.records.errors import InputError, StoppedError
 from tf_largebatch.records.progress import format_seconds
 
-MOST_PROCESSES = 16  # each holds a TensorFlow
 _ODD = {
     "cmyk": "CMYK",
     "grey": "grey",
@@ -45,55 +43,43 @@ def make_parser() -> Parser:
         "An interrupted run leaves nothing that looks complete; the same command continues it.",
     )
     add = parser.add_argument
-    help = (
-        "folder of the two ILSVRC tars, of train/ and val/, of Kaggle's ILSVRC/, or of "
-        "TensorFlow Datasets' imagenet2012"
-    )
+    # The help folds line ends and the spaces after them.
+    help = """folder of the two ILSVRC tars, of train/ and val/, of Kaggle's ILSVRC/, or of
+        TensorFlow Datasets' imagenet2012"""
     add("source", type=Path, metavar="SOURCE", help=help)
     add("--out", type=Path, required=True, metavar="DIR", help="folder to make")
     help = "what SOURCE is (default: recognised)"
     add("--layout", choices=("auto", *LAYOUTS), default="auto", help=help)
-    help = (
-        "classes of validation pictures without class folders: the development kit, Kaggle's "
-        "LOC_val_solution.csv, or text with a WordNet id per picture (default: the first two, "
-        "looked for in SOURCE)"
-    )
+    help = """classes of validation pictures without class folders: the development kit, Kaggle's
+        LOC_val_solution.csv, or text with a WordNet id per picture (default: the first two,
+        looked for in SOURCE)"""
     add("--val-labels", type=Path, metavar="FILE", help=help)
-    help = (
-        "whether the numbers must be ImageNet's: 1,281,167 and 50,000 pictures, 1,000 classes "
-        "(default: %(default)s)"
-    )
+    help = """whether the numbers must be ImageNet's: 1,281,167 and 50,000 pictures, 1,000 classes
+        (default: %(default)s)"""
     add("--expect", choices=("imagenet", "any"), default="imagenet", help=help)
     help = "hold both tars against their published checksums first; reads all of them"
     add("--verify-md5", action="store_true", help=help)
     help = "%(default)s"
     add("--train-shards", type=int, default=Options.train_shards, metavar="N", help=help)
     add("--validation-shards", type=int, default=Options.validation_shards, metavar="N", help=help)
-    help = (
-        "encode pictures whose shorter side is longer again, reduced to it; changes the data "
-        "of the papers (default: bytes as they are)"
-    )
+    help = """encode pictures whose shorter side is longer again, reduced to it; changes the data
+        of the papers (default: bytes as they are)"""
     add("--max-short-side", type=int, metavar="PX", help=help)
     help = "JPEG quality of pictures encoded again (default: %(default)s)"
     add("--quality", type=int, default=Options.quality, metavar="Q", help=help)
-    help = (
-        "make RGB JPEGs of the PNG and the CMYK pictures, for readers other than this "
-        "package's (default: bytes as they are)"
-    )
+    help = """make RGB JPEGs of the PNG and the CMYK pictures, for readers other than this package's
+        (default: bytes as they are)"""
     add("--reencode-odd", action="store_true", help=help)
     add("--check-decode", action="store_true", help="decode every picture once; slow")
-    help = (
-        f"leave out pictures that cannot be read, and list them in {MANIFEST} (default: stop "
-        "at the first)"
-    )
+    help = f"""leave out pictures that cannot be read, and list them in {MANIFEST} (default: stop at
+        the first)"""
     add("--skip-broken", action="store_true", help=help)
-    help = (
-        "worker processes; the bytes do not depend on it (default: one per core here, %(default)s)"
-    )
+    help = """worker processes; the bytes do not depend on it (default: one per core here,
+        %(default)s)"""
     # Not every system tells which cores this process may use.
     cores = len(getattr(os, "sched_getaffinity", lambda _: ())(0)) or os.cpu_count() or 1
-    processes = min(cores, MOST_PROCESSES)
-    add("--processes", type=number(int, 1), default=processes, metavar="N", help=help)
+    most = min(cores, 16)  # each holds a TensorFlow
+    add("--processes", type=number(int, 1), default=most, metavar="N", help=help)
     help = "print what would be done and its size, and stop"
     add("--plan", action="store_true", help=help)
     return parser

@@ -72,6 +72,4 @@ def check_space(folder: Path, needed: int) -> None:
 def free_bytes(folder: Path) -> int:
     """Returns the free bytes of the disk that `folder`, or what exists of it, is on."""
     place = Path(os.path.abspath(folder))
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    return shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free

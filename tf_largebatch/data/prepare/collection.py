@@ -40,18 +40,19 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith((".jpeg", ".jpg", ".png")) and not name.startswith(".")
 
 
-def check_class_of(name: str, wnid: str, place: str | Path) -> None:
-    """Holds a name such as n01440764_10026.JPEG against the class it was found in.
+def check_class_of(picture: Picture, place: str | Path) -> Picture:
+    """Holds a name such as n01440764_10026.JPEG against the class it was found in; returns it.
 
     A label that is off by one class trains without any error, so where both are said they must
     agree. Other names say nothing and pass.
     """
-    match = _NAMED_AFTER_CLASS.fullmatch(name)
-    if match and match[1] != wnid and WNID.fullmatch(wnid):
+    match = _NAMED_AFTER_CLASS.fullmatch(picture.name)
+    if match and match[1] != picture.wnid and WNID.fullmatch(picture.wnid):
         raise InputError(
-            f"the picture {name} is named after class {match[1]} and lies in {wnid}. Received: "
-            f"{place}. One of the two is wrong: put it where it belongs"
+            f"the picture {picture.name} is named after class {match[1]} and lies in "
+            f"{picture.wnid}. Received: {place}. One of the two is wrong: put it where it belongs"
         )
+    return picture
 
 
 def rank_classes(found: Iterable[str], place: str | Path) -> tuple[str, ...]:

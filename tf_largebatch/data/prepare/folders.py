@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tf_largebatch.data.prepare import labels as label_files
 from tf_largebatch.data.prepare.collection import (
     Collection,
     Picture,
@@ -18,6 +17,7 @@ from tf_largebatch.data.prepare.collection import (
     is_picture,
     rank_classes,
 )
+from tf_largebatch.data.prepare.labels import label_validation, read_kaggle_names
 from tf_largebatch.records.errors import InputError
 
 _KAGGLE_PLACES = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
@@ -48,7 +48,7 @@ def open_folders(
     ignored: list[str] = []
     train = _read_classes(root / "train", ignored, note)
     classes = rank_classes(_folders(root / "train"), root / "train")
-    names = label_files.read_kaggle_names(folder)
+    names = read_kaggle_names(folder)
     validation, inner = _pictures(held_out[0], "", ignored), _folders(held_out[0])
     if validation and inner:
         raise InputError(
@@ -56,9 +56,7 @@ def open_folders(
             f"Received: {held_out[0]}, with {validation[0].name} and {inner[0]}/"
         )
     if validation:
-        flat = [picture.name for picture in validation]
-        wnids, words = label_files.find_validation_labels(folder, labels, flat, classes)
-        validation = [picture._replace(wnid=wnids[picture.name]) for picture in validation]
+        validation, words = label_validation(folder, labels, validation, classes)
         names = words | names
     else:
         validation = _read_classes(held_out[0], ignored, note)
@@ -81,10 +79,8 @@ def _read_classes(folder: Path, ignored: list[str], note) -> list[Picture]:
     for number, wnid in enumerate(_folders(folder)):
         if number % 50 == 0:
             note(f"listing {folder}, {wnid}")
-        pictures = _pictures(folder / wnid, wnid, ignored)
-        for picture in pictures:
-            check_class_of(picture.name, wnid, folder / wnid)
-        found += pictures
+        place = folder / wnid
+        found += [check_class_of(picture, place) for picture in _pictures(place, wnid, ignored)]
     return found
 
 

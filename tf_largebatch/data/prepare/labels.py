@@ -15,6 +15,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from tf_largebatch.data.prepare.collection import Picture
 from tf_largebatch.records.errors import InputError
 
 DEVKIT, DEVKIT_FOLDER = "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12"
@@ -27,14 +28,15 @@ _NEED = (
 )
 
 
-def find_validation_labels(
-    folder: Path, given: Path | None, pictures: Sequence[str], classes: Sequence[str]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns the class of every validation picture, and the words of every class where known.
+def label_validation(
+    folder: Path, given: Path | None, flat: Sequence[Picture], classes: Sequence[str]
+) -> tuple[list[Picture], dict[str, str]]:
+    """Returns the validation pictures with their class, and the words of a class where known.
 
-    `folder` is looked through for the kit and Kaggle's file unless one is `given`. `pictures` are
-    file names, sorted; `classes` those of the training pictures, among which all must be.
+    `folder` is looked through for the kit and Kaggle's file unless one is `given`. `classes` are
+    those of the training pictures, among which all must be.
     """
+    pictures = sorted(picture.name for picture in flat)
     places = [folder / name for name in (DEVKIT, DEVKIT_FOLDER, KAGGLE_LABELS)]
     path = given or next((place for place in places if place.exists()), None)
     if path is None:
@@ -60,7 +62,7 @@ def find_validation_labels(
             f"{re.sub(r'[^ -~]', '?', min(strange))[:40]}. Received: {path}. Training and "
             f"validation must have the same classes"
         )
-    return wnids, words
+    return [picture._replace(wnid=wnids[picture.name]) for picture in flat], words
 
 
 def label_map(classes: Sequence[str], names: dict[str, str]) -> str:

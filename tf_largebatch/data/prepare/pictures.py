@@ -8,8 +8,7 @@ from tf_largebatch.records.quiet import import_tensorflow
 # Start of frame: every coding process but the four codes that mark tables (ITU-T T.81, table B.1).
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
-_EXIF = 0xE1
-_SCAN, _END = 0xDA, 0xD9
+_EXIF, _SCAN, _END = 0xE1, 0xDA, 0xD9
 _ORIENTATION = 0x0112  # Exif 2.3, table 4
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Channels by colour type (PNG specification, 11.2.2); a palette is of RGB.
@@ -67,11 +66,8 @@ def _read_jpeg(encoded: bytes) -> Header:
         if encoded[place] != 0xFF:
             raise PictureError(f"is a JPEG with a damaged header (byte {place:,})")
         marker = encoded[place + 1]
-        if marker == 0xFF:  # any number of them may fill the space before a marker
-            place += 1
-            continue
-        if marker in _ALONE:
-            place += 2
+        if marker == 0xFF or marker in _ALONE:  # 0xFF: any number may fill the space before one
+            place += 1 if marker == 0xFF else 2
             continue
         if marker in (_SCAN, _END):
             raise PictureError("is a JPEG without a frame")

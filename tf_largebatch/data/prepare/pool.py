@@ -9,6 +9,7 @@ import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
@@ -28,15 +29,13 @@ def spread(function: Callable, tasks: Iterable, *, processes: int) -> Iterator:
     context = multiprocessing.get_context("spawn")
     waiting, workers = iter(tasks), {}
     try:
-        for task in waiting:
+        for task in islice(waiting, processes):
             near, far = context.Pipe()
             worker = context.Process(target=_work, args=(function, far), daemon=True)
             worker.start()
             far.close()  # so that a worker's end is the end of the pipe
             workers[near] = worker
             near.send(task)
-            if len(workers) == processes:
-                break
         while workers:
             for near in cast(list[Connection], wait(list(workers))):
                 yield _receive(near, workers[near])

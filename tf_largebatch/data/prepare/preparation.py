@@ -22,21 +22,45 @@ from pathlib import Path
 from tf_largebatch.data.prepare.collection import SPLITS, Collection, Picture
 from tf_largebatch.data.prepare.labels import label_map
 from tf_largebatch.data.prepare.pool import spread
-from tf_largebatch.data.prepare.progress import Progress
-from tf_largebatch.data.prepare.shard import (
-    PARTIAL,
-    Options,
-    Shard,
-    make_shard,
-    read_json_if_whole,
-)
+from tf_largebatch.data.prepare.shard import PARTIAL, Options, Shard, make_shard, read_if_whole
 from tf_largebatch.records import __version__
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import DRAFT, write_text
+from tf_largebatch.records.progress import ProgressLine, format_seconds
 
 MANIFEST, LABEL_MAP = "dataset.json", "labels.txt"
 _IDENTITY = "identity.json"
 _FORM = 1  # of the records and of the manifest; another number means other bytes
+
+
+class Progress(ProgressLine):
+    """Tells pictures, bytes, rate and time left; before they are counted, what is going on."""
+
+    def begin(self, *, pictures: int, shards: int) -> None:
+        """Starts the clock of `advance`."""
+        self._start = self._clock()
+        # The first shard's time has the start of the workers in it: a log waits for more.
+        self._shown = None if self.live else self._start
+        self._pictures, self._shards = pictures, shards
+        self._done = self._written = self._files = self._bytes = self._kept = 0
+
+    def advance(self, *, pictures: int, size: int, kept: bool) -> None:
+        """Counts a shard of so many pictures and bytes, one `kept` not towards the rate."""
+        self._done += pictures
+        self._files += 1
+        self._kept += kept
+        if not kept:
+            self._written += pictures
+            self._bytes += size
+        seconds = self._clock() - self._start
+        before = f" ({self._kept:,} from before)" if self._kept else ""
+        text = f"{self._done:,} of {self._pictures:,} pictures · "
+        text += f"{self._files:,} of {self._shards:,} shards{before}"
+        if self._written and seconds > 0:
+            rate = self._written / seconds
+            text += f" · {rate:,.0f}/s, {self._bytes / seconds / 1e6:,.0f} MB/s"
+            text += f" · {format_seconds((self._pictures - self._done) / rate)} left"
+        self.show(text, at_once=self._files == self._shards)
 
 
 def deal(split: str, pictures: Sequence[Picture], shards: int) -> list[tuple[Picture, ...]]:
@@ -84,7 +108,7 @@ class Preparation:
 
     def finished(self) -> dict | None:
         """Returns the manifest where `out` is complete already, with every shard, else None."""
-        manifest = read_json_if_whole(self.out / MANIFEST)
+        manifest = read_if_whole(self.out / MANIFEST)
         wanted = (self._identity, asdict(self.options))
         if not manifest or (manifest.get("identity"), manifest.get("options")) != wanted:
             return None
@@ -103,10 +127,8 @@ class Preparation:
 
     def finished_bytes(self) -> int:
         """Returns the bytes of the shards that an earlier run left, unchecked."""
-        if not self._partial.is_dir():
-            return 0
-        names = {shard.name for shard in self._shards}
-        return sum(p.stat().st_size for p in self._partial.iterdir() if p.name in names)
+        paths = (self._partial / shard.name for shard in self._shards)
+        return sum(path.stat().st_size for path in paths if path.exists())
 
     def run(self, *, processes: int, progress: Progress) -> dict:
         """Writes what is missing and completes the folder; returns the manifest."""
@@ -153,18 +175,19 @@ class Preparation:
                 f"--out must not hold another data set. Received: {out}, prepared from other "
                 f"pictures or with other options. Pass another folder"
             )
-        begun = read_json_if_whole(self._partial / _IDENTITY)
+        begun = read_if_whole(self._partial / _IDENTITY)
         if begun is not None and begun != self._identity:
             raise InputError(
                 f"--out must not hold another preparation. Received: {out}, begun from other "
                 f"pictures or with other options. Repeat those, or remove {self._partial}"
             )
-        if begun is None and not (out / MANIFEST).exists() and out.is_dir():
-            if foreign := [p.name for p in out.iterdir() if p.name.startswith(SPLITS)]:
-                raise InputError(
-                    f"--out must not hold files of another data set. Received: {out}, with "
-                    f"{min(foreign)}. Pass another folder"
-                )
+        if begun is not None or (out / MANIFEST).exists():
+            return
+        if foreign := [shard.name for split in SPLITS for shard in out.glob(f"{split}*")]:
+            raise InputError(
+                f"--out must not hold files of another data set. Received: {out}, with "
+                f"{min(foreign)}. Pass another folder"
+            )
 
     @contextmanager
     def _locked(self):

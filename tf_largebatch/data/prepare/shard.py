@@ -23,10 +23,7 @@ PARTIAL = ".partial"  # the folder below --out where everything is written
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What decides about the bytes written, beside the pictures, and how these are checked.
-
-    As the flags of the same names.
-    """
+    """The flags that decide about the bytes beside the pictures, or how these are checked."""
 
     train_shards: int = 1024
     validation_shards: int = 128
@@ -88,7 +85,7 @@ def make_shard(shard: Shard) -> tuple[dict, bool]:
     return entry, False
 
 
-def read_json_if_whole(path: Path) -> Any:
+def read_if_whole(path: Path) -> Any:
     """Returns the content; None where there is no such file or it is not whole."""
     try:
         return read_json(path)
@@ -99,7 +96,7 @@ def read_json_if_whole(path: Path) -> Any:
 def _find(shard: Shard) -> dict | None:
     """Returns the entry of a shard that is whole, unchanged, and checked as these options ask."""
     partial, options = shard.out / PARTIAL, shard.options
-    entry = read_json_if_whole(partial / f"{shard.name}.json")
+    entry = read_if_whole(partial / f"{shard.name}.json")
     places = (partial / shard.name, shard.out / shard.name)
     path = next((place for place in places if place.is_file()), None)
     if entry is None or path is None or path.stat().st_size != entry["bytes"]:

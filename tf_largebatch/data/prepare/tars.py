@@ -4,7 +4,6 @@ The training tar holds one tar per class, named by its WordNet id. A picture's b
 the outer file, at the offset that the headers of both levels add up to.
 """
 
-import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from tf_largebatch.data.prepare.collection import (
     is_picture,
     rank_classes,
 )
-from tf_largebatch.data.prepare.labels import find_validation_labels
+from tf_largebatch.data.prepare.labels import label_validation
 from tf_largebatch.records.errors import InputError
 
 TRAIN_TAR, VALIDATION_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
@@ -37,15 +36,12 @@ def open_tars(folder: Path, labels: Path | None, note: Callable[[str], None]) ->
     note(f"reading the headers of {VALIDATION_TAR}")
     path = folder / VALIDATION_TAR
     with open(path, "rb") as file:
-        members = list(_walk(path, file, 0, path.stat().st_size))
-    ignored += [name for name, _, _ in members if not is_picture(name)]
-    members = [member for member in members if is_picture(member[0])]
-    flat = sorted(name for name, _, _ in members)
-    wnids, names = find_validation_labels(folder, labels, flat, classes)
-    splits = {
-        "train": [picture for pictures in found.values() for picture in pictures],
-        "validation": [Picture(m[0], wnids[m[0]], os.fspath(path), *m[1:]) for m in members],
-    }
+        files = [Picture(m[0], "", str(path), *m[1:]) for m in _walk(path, file, 0)]
+    ignored += [file.name for file in files if not is_picture(file.name)]
+    flat = [file for file in files if is_picture(file.name)]
+    validation, names = label_validation(folder, labels, flat, classes)
+    train = [picture for pictures in found.values() for picture in pictures]
+    splits = {"train": train, "validation": validation}
     return Collection("tars", classes, splits, names, tuple(ignored))
 
 
@@ -53,7 +49,7 @@ def _index_train(path: Path, ignored: list[str], note) -> dict[str, list[Picture
     """Returns the pictures of each class; notes the other files as ignored."""
     found: dict[str, list[Picture]] = {}
     with open(path, "rb") as file:
-        for tar, start, size in _walk(path, file, 0, path.stat().st_size):
+        for tar, start, size in _walk(path, file, 0):
             wnid = tar.removesuffix(".tar")
             if not WNID.fullmatch(wnid) or wnid == tar:
                 raise InputError(
@@ -63,19 +59,19 @@ def _index_train(path: Path, ignored: list[str], note) -> dict[str, list[Picture
             if len(found) % 50 == 0:
                 note(f"reading the headers of {path.name}: {len(found):,} classes")
             found[wnid] = []
-            for name, offset, length in _walk(path, file, start, start + size):
+            for name, offset, length in _walk(path, file, start, size):
                 if is_picture(name):
-                    check_class_of(name, wnid, f"{path}, {tar}")
-                    found[wnid].append(Picture(name, wnid, os.fspath(path), offset, length))
+                    picture = Picture(name, wnid, str(path), offset, length)
+                    found[wnid].append(check_class_of(picture, f"{path}, {tar}"))
                 else:
                     ignored.append(f"{tar}/{name}")
     return found
 
 
-def _walk(path: Path, file, start: int, end: int):
+def _walk(path: Path, file, start: int, size: int | None = None):
     """Yields (name without folders, offset in `file`, length) of the tar at `start`."""
-    file.seek(start)
-    place = start
+    end = path.stat().st_size if size is None else start + size
+    place = file.seek(start)
     try:
         # An archive opened at a place within a file counts its offsets from the file's start.
         with tarfile.TarFile(fileobj=file, mode="r") as archive:

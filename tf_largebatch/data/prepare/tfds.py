@@ -40,10 +40,10 @@ def open_tfds(folder: Path, note: Callable[[str], None]) -> Collection:
                 raise InputError(
                     f"{place} has label {label}, which is not from 0 to {len(wnids) - 1}"
                 )
-            check_class_of(name, wnids[label], place)
             path = index.paths[index.shards[record]]
             offset, length = int(index.offsets[record]), int(index.lengths[record])
-            splits[split].append(Picture(name, wnids[label], path, offset, length, record=True))
+            picture = Picture(name, wnids[label], path, offset, length, record=True)
+            splits[split].append(check_class_of(picture, place))
     return Collection("tfds", classes, splits)
 
 
