@@ -12,12 +12,11 @@ _MIXING = ("mixup_alpha", "cutmix_alpha")
 
 class _Mixing:
     mixup_alpha: float
-    cutmix_alpha: float = 0.0
 
     @property
     def mixes(self) -> bool:
         """Whether training images are mixed, so that labels are probabilities."""
-        return self.mixup_alpha > 0 or self.cutmix_alpha > 0
+        return self.mixup_alpha > 0 or getattr(self, "cutmix_alpha", 0.0) > 0
 
 
 @dataclass(frozen=True, kw_only=True)
