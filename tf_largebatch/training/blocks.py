@@ -1,8 +1,12 @@
-"""A block of updates, which run without a visit to the host: what is told of it, and its end."""
+"""Blocks of updates, which run without a visit to the host: what they take, and what is told."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
 
+from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.errors import NonFiniteError
 from tf_largebatch.training.step import COLUMNS, TrainingStep
 
@@ -24,16 +28,8 @@ def tell(
 
     `on_train_batch_end(update, logs)` has `loss`, `accuracy`, `learning_rate`, `grad_norm`,
     `micro_grad_norm`, `loss_scale`, `micro_batch`, `global_batch`, `images_seen`, `images_per_sec`,
-    `step_ms` and `input_wait_pct`.
-
-    Args:
-        watchers: callbacks.
-        step: of this block.
-        first: number of its first update.
-        rows: what `TrainingStep.run` gave, one row an update.
-        last: told of the last update besides: `weight_norm` and what `LayerChanges.compare` saw.
-        seconds: wall time of the block.
-        waited: seconds of it without data.
+    `step_ms` and `input_wait_pct`; that of the last update also what `last` has: `weight_norm` and
+    what `LayerChanges.compare` saw. `waited` are those of the block's `seconds` without data.
     """
     size, plan = len(rows), step.plan
     common = {
@@ -66,3 +62,36 @@ def stop_if_not_finite(step: TrainingStep, rows: np.ndarray, first: int) -> None
         f"rate {rate:.6g}. Lower the rate or lengthen the warmup; the last checkpoint is unharmed",
         first + i,
     )
+
+
+class Phases:
+    """The step and the data of each update, made anew where the batch changes."""
+
+    def __init__(
+        self,
+        step: TrainingStep,
+        later: Sequence[BatchPlan],
+        batches: Callable[[BatchPlan, int], Iterator],
+    ):
+        self._plans = [step.plan, *later]
+        self._step, self._batches = step, batches
+        self._iterator: Iterator | None = None
+
+    def updates_at(self, epoch: float) -> int:
+        """The first update at or after `epoch`."""
+        return [p for p in self._plans if p.start_epoch <= epoch][-1].updates_at(epoch)
+
+    def position_at(self, update: int) -> int:
+        """The examples used before `update`."""
+        return [p for p in self._plans if p.start_update <= update][-1].position_at(update)
+
+    def at(self, update: int) -> tuple[TrainingStep, Iterator, int]:
+        """The step, the data, and the update at which they end."""
+        number = max(i for i, p in enumerate(self._plans) if p.start_update <= update)
+        plan = self._plans[number]
+        if self._iterator is None or plan is not self._step.plan:
+            if plan is not self._step.plan:
+                self._step = self._step.for_plan(plan)
+            self._iterator = self._batches(plan, update)
+        later = self._plans[number + 1 :]
+        return self._step, self._iterator, later[0].start_update if later else sys.maxsize

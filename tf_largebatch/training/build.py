@@ -1,5 +1,6 @@
 """What a recipe's records mean in TensorFlow: data, network, schedule, update rule, loss."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,11 +43,9 @@ def open_dataset(
 ) -> DataSet:
     """Opens the recipe's data.
 
-    Args:
-        spec: which, and how images are augmented.
-        folder: of its files: needed for ImageNet; without one, small images are downloaded.
-        epochs: length of the training: the last ones may be without augmentation.
-        skip_unreadable: mark pictures of ImageNet that cannot be read instead of stopping.
+    The folder is needed for ImageNet; without one, small images are downloaded. The last of so many
+    `epochs` may be without augmentation. `skip_unreadable` marks pictures of ImageNet that cannot
+    be read instead of stopping.
     """
     plain_from = math.ceil(epochs - spec.plain_last_epochs) if spec.plain_last_epochs else None
     dataset: DataSet
@@ -213,3 +212,19 @@ def make_step(run: Run) -> TrainingStep:
         wire_dtype=None if settings.wire == "float32" else settings.wire,
         pack_bytes=settings.pack_mb << 20,
     )
+
+
+def export(model: keras.Model, run: Run) -> None:
+    """Saves the network, whole or not at all: raw pixels in, logits out, float32.
+
+    Its batch norms are Keras's own, which infer the same, so that `keras.saving.load_model` needs
+    nothing of this package; the optimizer's state is in the checkpoints.
+    """
+    recipe = run.plan.recipe
+    plain = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, bn_batch=None))
+    exported = make_model(plain, run.dataset, run.seed)
+    exported.set_weights(model.get_weights())
+    # Keras decides the format by the suffix, so the unfinished file needs the same one.
+    part = run.folder / "part-model.keras"
+    exported.save(part)
+    part.replace(run.folder / "model.keras")

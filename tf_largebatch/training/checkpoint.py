@@ -20,21 +20,20 @@ from tf_largebatch.training.step import COLUMNS, TrainingStep
 
 # What writing to a full disk raises: TensorFlow reports it under several names.
 _WRITE_ERRORS = (tf.errors.OpError, OSError)
+# A truncated file shows as IndexError or as an error of TensorFlow.
+_READ_ERRORS = (tf.errors.OpError, AssertionError, IndexError, RuntimeError, ValueError)
 
 
 @dataclass
 class Progress:
     """How far a run has come.
 
-    Attributes:
-        update: updates done.
-        records: the epochs that are complete, with their evaluation.
-        rows: what `TrainingStep.run` gave for the updates since then, float32 [n, columns].
-        seconds: wall time of those updates.
+    `rows` are what `TrainingStep.run` gave for the updates since the last epoch that is complete,
+    float32 [n, columns], and `seconds` their wall time.
     """
 
-    update: int = 0
-    records: list[EpochRecord] = field(default_factory=list)
+    update: int = 0  # updates done
+    records: list[EpochRecord] = field(default_factory=list)  # of the complete epochs
     rows: np.ndarray = field(default_factory=lambda: np.zeros((0, len(COLUMNS)), np.float32))
     seconds: float = 0.0
 
@@ -79,12 +78,8 @@ class Checkpoints:
     number of updates is all that it needs. `tf.train.CheckpointManager` writes the files first and
     the index that names them last: a checkpoint is whole or is not listed.
 
-    Args:
-        folder: holds only these checkpoints.
-        model: built.
-        optimizer: built on the model's variables.
-        others: further variables, as `TrainingStep.variables`.
-        keep: how many of the newest stay.
+    Model and optimizer are built; `others` are further variables, as `TrainingStep.variables`. The
+    newest `keep` checkpoints stay in the folder, which holds nothing else.
     """
 
     def __init__(
@@ -95,7 +90,7 @@ class Checkpoints:
         others: list[tf.Variable] | None = None,
         keep: int = Settings.keep,
     ):
-        self._folder = Path(folder)
+        self._folder = folder
         self._update = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         shape = tf.TensorShape([None, len(COLUMNS)])
@@ -141,72 +136,42 @@ class Checkpoints:
     def restore(self, records: list[EpochRecord]) -> Progress:
         """Restores the newest checkpoint that is whole; `damaged` then names those that are not.
 
-        Args:
-            records: epochs that were recorded, perhaps beyond the checkpoint.
-
-        Returns:
-            Where it stands; at the start where there is no checkpoint.
-
-        Raises:
-            InputError: there are checkpoints, but none can be restored.
+        Returns where it stands, at the start where there is none; the records may go beyond it.
+        InputError: there are checkpoints, but none can be restored.
         """
         self.damaged = []
         for path in reversed(self._manager.checkpoints):
             try:
-                status = self._manager.checkpoint.restore(path)
-                status.assert_existing_objects_matched()
-            # A truncated file shows as IndexError or as an error of TensorFlow.
-            except (
-                tf.errors.OpError,
-                AssertionError,
-                IndexError,
-                RuntimeError,
-                ValueError,
-            ) as error:
+                self._manager.checkpoint.restore(path).assert_existing_objects_matched()
+            except _READ_ERRORS as error:
                 reason = str(error).strip().splitlines()[0][:120]
                 self.damaged.append(f"checkpoint {path} cannot be restored ({reason})")
                 continue
-            return self._progress(records)
+            update, rows = int(self._update.numpy()), self._rows.numpy()
+            done = [record for record in records if record.update <= update - len(rows)]
+            return Progress(update, done, rows, float(self._seconds.numpy()))
         if self.damaged:
             raise InputError(f"{self.damaged[0]}. Choose another --run-dir")
         return Progress()
-
-    def _progress(self, records: list[EpochRecord]) -> Progress:
-        update, rows = int(self._update.numpy()), self._rows.numpy()
-        return Progress(
-            update=update,
-            records=[record for record in records if record.update <= update - len(rows)],
-            rows=rows,
-            seconds=float(self._seconds.numpy()),
-        )
 
 
 class Saver:
     """Restores a run, and writes its checkpoints: after every epoch and as the settings say.
 
     Only the chief writes. State is the same on all workers, so none has anything to add.
-
-    Args:
-        run: what trains.
-        step: its update.
     """
 
     def __init__(self, run: Run, step: TrainingStep):
         self._run = run
         self._metrics = run.folder / METRICS
-        self._checkpoints = Checkpoints(
-            run.folder / "checkpoints",
-            step.model,
-            step.optimizer,
-            others=step.variables,
-            keep=run.plan.settings.keep,
-        )
+        folder, keep = run.folder / "checkpoints", run.plan.settings.keep
+        self._checkpoints = Checkpoints(folder, step.model, step.optimizer, step.variables, keep)
         self._saved = time.monotonic()
 
     def restore(self) -> Progress:
         """Returns where the newest whole checkpoint stands, the same on all workers."""
         progress = self._checkpoints.restore(read_metrics(self._metrics))
-        self._run.team.agree("the checkpoint that --run-dir shows", f"update {progress.update}")
+        self._run.team.agree({"the checkpoint that --run-dir shows": f"update {progress.update}"})
         for damage in self._checkpoints.damaged if self._run.team.chief else ():
             print(f"{damage}: continues from update {progress.update}", file=sys.stderr)
         return progress
@@ -229,6 +194,4 @@ class Saver:
         if by_count or time.monotonic() - self._saved > 60.0 * settings.checkpoint_minutes:
             self.save(progress)
 
-    def after_epoch(self, progress: Progress) -> None:
-        """Saves."""
-        self.save(progress)
+    after_epoch = save

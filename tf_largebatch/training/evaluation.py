@@ -11,15 +11,11 @@ import tensorflow as tf
 class Scores:
     """Means over the whole evaluation set.
 
-    Attributes:
-        loss: nats per example.
-        top1_error_pct: share of examples whose first answer is wrong, 0 to 100.
-        top5_error_pct: share whose first five are all wrong.
-        examples: how many were counted.
-        unread: how many of them could not be read (label -1): they count as wrong, without a loss.
+    Of `examples` that were counted, `unread` could not be read (label -1): they count as wrong,
+    without a loss. Errors are 0 to 100.
     """
 
-    loss: float
+    loss: float  # nats per example
     top1_error_pct: float
     top5_error_pct: float
     examples: int
@@ -29,9 +25,7 @@ class Scores:
 class EvaluationStep:
     """Scores a model over padded batches of (images, labels, weights 0 or 1).
 
-    Args:
-        model: its output are logits, shape [batch, classes].
-        strategy: the strategy in whose scope it was made.
+    The model's output are logits, shape [batch, classes]; it was made in the strategy's scope.
     """
 
     def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy):
@@ -39,16 +33,9 @@ class EvaluationStep:
         self._run = tf.function(self._total)
 
     def __call__(self, iterator: Iterator, *, batches: int, examples: int) -> Scores:
-        """Scores `batches` batches per replica.
+        """Scores `batches` batches per replica, whose weights must add up to `examples`.
 
-        Args:
-            iterator: over a distributed data set.
-            batches: batches for each replica.
-            examples: what the weights must add up to.
-
-        Raises:
-            RuntimeError: another number of examples was counted. Published results count every
-                image once; a lost or doubled one would go unnoticed otherwise.
+        Published results count every image once: RuntimeError where one was lost or doubled.
         """
         loss, wrong1, wrong5, counted, unread = self._run(iterator, tf.constant(batches)).numpy()
         if round(counted) != examples:
@@ -97,10 +84,8 @@ class EvaluationStep:
 def pad_to_multiple(dataset: tf.data.Dataset, batches: int, multiple: int) -> tf.data.Dataset:
     """Adds batches of weight 0 until their number is a multiple, so that no replica runs dry.
 
-    Args:
-        dataset: of (images, labels, weights), `batches` elements of static shape.
-        batches: its length.
-        multiple: replicas that read from it in turn.
+    `batches` is the length of the data set, whose elements (images, labels, weights) are of static
+    shape; `multiple` replicas read from it in turn.
     """
     missing = -batches % multiple
     empty = tuple(tf.zeros(s.shape, s.dtype) for s in dataset.element_spec)

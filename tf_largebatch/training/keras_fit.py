@@ -19,7 +19,6 @@ import tensorflow as tf
 from tf_largebatch.training.keras_fit_checks import (
     check_batches,
     check_compiled,
-    check_iterator,
     check_scope,
     check_seed,
     check_steps,
@@ -80,7 +79,12 @@ class DistributedFit:
             check_batches(strategy, x, batch_size, options.get("validation_split", 0.0))
             if not is_dataset(x) and options.get("shuffle", True):
                 check_seed(strategy)
-            callbacks = [_AverageStatistics(), *_as_list(callbacks)]
+            if isinstance(callbacks, keras.callbacks.CallbackList):
+                raise ValueError(
+                    f"`callbacks` must be a list. Received: callbacks={callbacks!r}. "
+                    "Give the callbacks themselves."
+                )
+            callbacks = [_AverageStatistics(), *keras.tree.flatten(callbacks or [])]
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **options)
 
     def evaluate(self, x=None, y=None, batch_size=None, verbose="auto", **options):
@@ -102,7 +106,13 @@ class DistributedFit:
         call it, for instance before the chief saves in the middle of an epoch.
         """
         strategy = self.distribute_strategy  # type: ignore[attr-defined]  # the model's own
-        statistics = _moving_statistics(self)
+        norms = (
+            layer
+            for layer in self._flatten_layers()  # type: ignore[attr-defined]
+            if isinstance(layer, keras.layers.BatchNormalization)
+        )
+        moving = (norm for norm in norms if norm.trainable and norm.built)
+        statistics = [v.value for norm in moving for v in norm.non_trainable_variables]
         if strategy.num_replicas_in_sync == 1 or not statistics:
             return
 
@@ -138,7 +148,11 @@ class DistributedFit:
         if strategy.num_replicas_in_sync == 1:
             return super()._make_function(step_function)
         logs = _PackedLogs()
-        _give_replicas_their_own_numbers(self)
+        # Dropout and random augmentation: Keras's seed generators return one seed on all replicas.
+        for layer in self._flatten_layers():
+            for generator in layer._seed_generators:
+                if not isinstance(generator.next, _ReplicaSeed):
+                    generator.next = _ReplicaSeed(generator.next)
 
         # Keras does not put the user's `train_step` through autograph either.
         @tf.autograph.experimental.do_not_convert
@@ -165,7 +179,11 @@ class DistributedFit:
             return strategy.reduce("MEAN", last, axis=None)
 
         def function(iterator):
-            check_iterator(iterator)
+            if not isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
+                raise ValueError(
+                    "`train_on_batch` and `test_on_batch` must not be used on several replicas, "
+                    "each of which would take the whole batch. Use `fit` and `evaluate`."
+                )
             packed = run_steps(iterator)
             if packed.shape[0] == 0:
                 raise StopIteration
@@ -174,20 +192,11 @@ class DistributedFit:
         return function
 
 
-def _give_replicas_their_own_numbers(model: keras.Model) -> None:
-    """Lets dropout and random augmentation layers draw other numbers on every replica.
-
-    Keras's seed generators return the same seed on all of them. What is returned is changed, not
-    the state that is kept, which stays equal. Replica 0 draws what one device would.
-    """
-    for layer in model._flatten_layers():
-        for generator in layer._seed_generators:
-            if not isinstance(generator.next, _ReplicaSeed):
-                generator.next = _ReplicaSeed(generator.next)
-
-
 class _ReplicaSeed:
-    """`SeedGenerator.next` with the replica mixed in."""
+    """`SeedGenerator.next` with the replica mixed in; replica 0 draws what one device would.
+
+    What is returned is changed, not the state that is kept, which stays equal.
+    """
 
     def __init__(self, plain):
         self._plain = plain
@@ -221,22 +230,3 @@ class _PackedLogs:
         parts = tf.split(packed, [shape.num_elements() for shape in self._shapes])
         values = [tf.reshape(p, s) for p, s in zip(parts, self._shapes, strict=True)]
         return tf.nest.pack_sequence_as(self._structure, values)
-
-
-def _moving_statistics(model: keras.Model) -> list[tf.Variable]:
-    """The moving statistics of the model's batch normalisations that are not frozen."""
-    layers = [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable and layer.built
-    ]
-    return [v.value for layer in layers for v in layer.non_trainable_variables]
-
-
-def _as_list(callbacks) -> list:
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        raise ValueError(
-            f"`callbacks` must be a list. Received: callbacks={callbacks!r}. "
-            "Give the callbacks themselves."
-        )
-    return list(keras.tree.flatten(callbacks)) if callbacks else []

@@ -1,7 +1,6 @@
 """What `keras_fit` refuses before training: it would fail, hang or be wrong on several replicas."""
 
 import math
-from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
@@ -77,7 +76,16 @@ def check_compiled(model: keras.Model) -> None:
             f"{optimizer.gradient_accumulation_steps}. Train with "
             "tf_largebatch.training.step, which has micro-batches."
         )
-    _check_clipping(optimizer)
+    # An optimizer with a method of its own knows where it clips; those of this package clip after
+    # the sum. They are not imported here: neither part should need the other.
+    theirs = type(optimizer)._clip_gradients is keras.optimizers.Optimizer._clip_gradients
+    for name in ("clipnorm", "global_clipnorm", "clipvalue") if theirs else ():
+        if (limit := getattr(optimizer, name)) is not None:
+            raise ValueError(
+                f"`{name}` must be None on several replicas, where {type(optimizer).__name__} "
+                f"clips each replica's part before the sum. Received: {name}={limit}. Use an "
+                "optimizer of tf_largebatch, which clips the whole gradient."
+            )
     for loss in keras.tree.flatten(model.loss):
         reduction = loss.reduction if isinstance(loss, keras.losses.Loss) else "mean"
         if reduction not in EXACT_REDUCTIONS:
@@ -85,21 +93,6 @@ def check_compiled(model: keras.Model) -> None:
                 f"`reduction` of a loss must be one of {list(EXACT_REDUCTIONS)} on several "
                 "replicas, or the split of the batch changes the loss. Received: "
                 f"reduction={reduction!r} of {loss.name}. Scale the learning rate instead."
-            )
-
-
-def _check_clipping(optimizer: keras.optimizers.Optimizer) -> None:
-    # An optimizer with a method of its own knows where it clips; those of this package clip after
-    # the sum. They are not imported here: neither part should need the other.
-    if type(optimizer)._clip_gradients is not keras.optimizers.Optimizer._clip_gradients:
-        return
-    for name in ("clipnorm", "global_clipnorm", "clipvalue"):
-        limit = getattr(optimizer, name)
-        if limit is not None:
-            raise ValueError(
-                f"`{name}` must be None on several replicas, where {type(optimizer).__name__} "
-                f"clips each replica's part before the sum. Received: {name}={limit}. Use an "
-                "optimizer of tf_largebatch, which clips the whole gradient."
             )
 
 
@@ -155,13 +148,4 @@ def check_seed(strategy) -> None:
             "the seed must be the same on every worker when arrays are shuffled, or examples are "
             f"drawn twice and left out. Received: seeds {seeds}, -1 for none. Call "
             "keras.utils.set_random_seed with one number, or fit with shuffle=False."
-        )
-
-
-def check_iterator(iterator: Iterator) -> None:
-    """Refuses what is not distributed data."""
-    if not isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
-        raise ValueError(
-            "`train_on_batch` and `test_on_batch` must not be used on several replicas, each of "
-            "which would take the whole batch. Use `fit` and `evaluate`."
         )

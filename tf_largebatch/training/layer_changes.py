@@ -13,19 +13,12 @@ import tensorflow as tf
 
 
 class LayerChanges:
-    """Looks at single updates of a model. Every worker may, and sees the same.
-
-    Args:
-        model: built.
-        optimizer: its optimizer; with `trust_ratios()` if it has any.
-        every: updates from one look to the next; None for no look.
-    """
+    """Looks at one of `every` updates of a built model. Every worker may, and sees the same."""
 
     def __init__(
         self, model: keras.Model, optimizer: keras.optimizers.Optimizer, *, every: int | None = None
     ):
-        self._variables, self._optimizer = model.trainable_variables, optimizer
-        self._every = every
+        self._variables, self._optimizer, self._every = model.trainable_variables, optimizer, every
         self._compiled_norms = tf.function(self._norms)
         self._before: list[tf.Tensor] = []
         self._updates = 0
@@ -49,10 +42,8 @@ class LayerChanges:
     def compare(self) -> dict[str, Mapping[str, float]]:
         """Returns, after the update, what it did; nothing if float16 skipped it or none was kept.
 
-        Returns:
-            `update_ratio`, |w' - w| / |w| of every tensor by path, without those of zeros; and
-            `trust_ratio`, what the optimizer applied to each tensor that it adapts, where the rule
-            has one.
+        `update_ratio`: |w' - w| / |w| of every tensor by path, without those of zeros.
+        `trust_ratio`: what the optimizer applied to each tensor that it adapts, where it has one.
         """
         if not self._before:
             return {}
@@ -60,13 +51,8 @@ class LayerChanges:
         self._before = []
         if int(self._optimizer.iterations.numpy()) == self._updates:
             return {}
-        seen = {
-            "update_ratio": {
-                v.path: change / norm
-                for v, (norm, change) in zip(self._variables, norms.tolist(), strict=True)
-                if norm > 0
-            }
-        }
+        pairs = zip(self._variables, norms.tolist(), strict=True)
+        seen = {"update_ratio": {v.path: new / norm for v, (norm, new) in pairs if norm > 0}}
         if getattr(self._optimizer, "record_trust_ratio", False):
             seen["trust_ratio"] = self._optimizer.trust_ratios()
         # Keras merges a plain dictionary in the logs into the logs themselves.

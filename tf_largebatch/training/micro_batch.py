@@ -1,5 +1,7 @@
 """The largest micro-batch that fits a device, found by trying (`--micro-batch auto`)."""
 
+import bisect
+import contextlib
 import gc
 from collections.abc import Callable, Sequence
 
@@ -15,12 +17,10 @@ from tf_largebatch.training.workers.team import Team
 
 
 def find(recipe: Recipe, source, team: Team, *, precision: str) -> int | None:
-    """Returns the largest micro-batch that fits the GPU of every worker.
+    """Returns the largest micro-batch that fits the GPU of every worker; all must ask.
 
     None without a GPU: main memory is not what limits there, and the default of
-    `Recipe.batch_plan` holds.
-
-    All workers must ask. InputError: not even the smallest fits.
+    `Recipe.batch_plan` holds. InputError: not even the smallest fits.
     """
     if not tf.config.list_logical_devices("GPU"):
         return None
@@ -40,28 +40,19 @@ def find(recipe: Recipe, source, team: Team, *, precision: str) -> int | None:
 
 def candidates(recipe: Recipe, replicas: int, train_examples: int) -> list[int]:
     """Returns the micro-batches that the recipe allows on so many replicas, rising."""
-    allowed = []
-    for size in range(1, recipe.global_batch // replicas + 1):
-        if recipe.global_batch // replicas % size:
-            continue
-        try:
+    allowed, replica_batch = [], recipe.global_batch // replicas
+    for size in (n for n in range(1, replica_batch + 1) if replica_batch % n == 0):
+        with contextlib.suppress(ValueError):  # it would change the batch-norm batch
             recipe.batch_plan(replicas=replicas, micro_batch=size, train_examples=train_examples)
-        except ValueError:  # it would change the batch-norm batch
-            continue
-        allowed.append(size)
+            allowed.append(size)
     return allowed
 
 
 def largest(sizes: Sequence[int], fits: Callable[[int], bool]) -> int | None:
     """Returns the largest of rising sizes that fits, by bisection; None if none does."""
-    low, high = 0, len(sizes)  # below low all fit, from high on none
-    while low < high:
-        middle = (low + high) // 2
-        if fits(sizes[middle]):
-            low = middle + 1
-        else:
-            high = middle
-    return sizes[low - 1] if low else None
+    # `bisect` looks for the first size of which "does not fit" is true.
+    count = bisect.bisect_left(sizes, True, key=lambda size: not fits(size))
+    return sizes[count - 1] if count else None
 
 
 def _fits(recipe: Recipe, source, micro_batch: int, precision: str) -> bool:
@@ -75,9 +66,8 @@ def _fits(recipe: Recipe, source, micro_batch: int, precision: str) -> bool:
     images = tf.zeros([2 * micro_batch, *source.image_shape], tf.uint8)
     labels = tf.zeros([2 * micro_batch], tf.int32)
     try:
-        model = make_model(recipe, source, 0, precision=precision)
         step = TrainingStep(
-            model,
+            make_model(recipe, source, 0, precision=precision),
             make_optimizer(recipe, (plan,)),
             loss=make_loss(recipe.loss),
             plan=plan,
@@ -90,6 +80,6 @@ def _fits(recipe: Recipe, source, micro_batch: int, precision: str) -> bool:
     except tf.errors.ResourceExhaustedError:
         return False
     finally:
-        model = step = None  # type: ignore[assignment]
+        step = None  # type: ignore[assignment]
         keras.backend.clear_session()
         gc.collect()

@@ -1,6 +1,5 @@
 """The flags of a recipe, and what they say as one frozen record. Standard library only."""
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -22,14 +21,26 @@ NOT_COMPARED = {
     "row": "in the recipe, which is compared",
     "set": "in the recipe, which is compared",
 }
-TYPES = "of the forward and backward pass; weights and updates stay float32"
 
 
-def _flag(group: str, metavar: str | None, help: str, default: Any = None, **options: Any) -> Any:
-    """A field of `Options` that is a flag: its group in `--help`, and what argparse needs."""
-    if metavar is not None:
-        options["metavar"] = metavar
-    return field(default=default, metadata={"group": group, "help": help, **options})
+# The titles in `--help`, each with the first flag under it.
+GROUPS = {
+    "data": "data",
+    "replicas": "machine",
+    "join_timeout": "several workers",
+    "run_dir": "output",
+    "plan": "check and change",
+}
+
+
+def _flag(help: str, metavar: str | None = None, default: Any = None, **options: Any) -> Any:
+    """A field of `Options` that is a flag, with what argparse needs."""
+    options |= {} if metavar is None else {"metavar": metavar}
+    return field(default=default, metadata={"help": help, **options})
+
+
+def _count(help: str, metavar: str = "N", default: int | None = None, least: int = 1) -> Any:
+    return _flag(help, metavar, default, type=number(int, least))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,119 +48,85 @@ class Options:
     """One command line of a recipe: every field is a flag. They describe the machine, no paper."""
 
     data: Path | None = _flag(
-        "data", "DIR", "folder of ImageNet TFRecord shards: runs the recipe as published", type=Path
+        "folder of ImageNet TFRecord shards: runs the recipe as published", "DIR", type=Path
     )
-    skip_unreadable: int = _flag(
-        "data",
-        "N",
+    skip_unreadable: int = _count(
         "skip and name up to N images an epoch that cannot be read or decoded (default: 0, stop at "
         "the first)",
-        Settings.skip_unreadable,
-        type=number(int, 0),
+        default=Settings.skip_unreadable,
+        least=0,
     )
-    replicas: int | None = _flag(
-        "machine",
-        "N",
-        "devices that train in step (default: with --data every GPU, else one device)",
-        type=number(int, 1),
+    replicas: int | None = _count(
+        "devices that train in step (default: with --data every GPU, else one device)"
     )
     micro_batch: int | str | None = _flag(
-        "machine",
-        "N",
         "images per device per forward pass; smaller needs less memory and gives the same result; "
         "auto tries on a GPU which is the largest that fits (default, and auto without a GPU: the "
         "batch-norm batch on ImageNet, else the whole replica batch)",
+        "N",
         type=number(int, 1, word=AUTO),
     )
     precision: str | None = _flag(
-        "machine", None, f"{TYPES} (default: the recipe's)", choices=PRECISIONS
+        "of the forward and backward pass; weights and updates stay float32 (default: the "
+        "recipe's)",
+        choices=PRECISIONS,
     )
     wire: str | None = _flag(
-        "machine",
-        None,
         "type in which gradients travel between devices; half the bytes, fewer digits (default: "
         "the recipe's)",
         choices=PRECISIONS,
     )
-    pack_mb: int = _flag(
-        "machine",
-        "M",
-        "MiB of gradients sent at a time (default: %(default)s)",
-        Settings.pack_mb,
-        type=number(int, 1),
+    pack_mb: int = _count(
+        "MiB of gradients sent at a time (default: %(default)s)", "M", Settings.pack_mb
     )
     tpu: str | None = _flag(
-        "machine",
-        "NAME",
         'train on the TPU of this name, "local" on a TPU machine (never run: see the README)',
+        "NAME",
     )
-    join_timeout: int = _flag(
-        "several workers",
-        "S",
-        "seconds for all workers to be there (default: %(default)s)",
-        JOIN_TIMEOUT,
-        type=number(int, 1),
+    join_timeout: int = _count(
+        "seconds for all workers to be there (default: %(default)s)", "S", JOIN_TIMEOUT
     )
-    worker_timeout: int = _flag(
-        "several workers",
-        "S",
+    worker_timeout: int = _count(
         "seconds without a sign of life after which a worker counts as gone (default: %(default)s)",
+        "S",
         WORKER_TIMEOUT,
-        type=number(int, 1),
     )
     run_dir: Path | None = _flag(
-        "output",
-        "DIR",
         "where everything is written; a folder of this same run is continued (default: a new "
         "folder runs/RECIPE-...)",
+        "DIR",
         type=Path,
     )
-    checkpoint_updates: int | None = _flag(
-        "output",
-        "N",
-        "write a checkpoint after every N updates (default: only by time and epoch)",
-        type=number(int, 1),
+    checkpoint_updates: int | None = _count(
+        "write a checkpoint after every N updates (default: only by time and epoch)"
     )
     checkpoint_minutes: float = _flag(
-        "output",
-        "M",
         "write a checkpoint after M minutes without one (default: %(default)g)",
+        "M",
         Settings.checkpoint_minutes,
         type=number(float, 0, above=True),
     )
-    keep_checkpoints: int = _flag(
-        "output",
-        "K",
-        "how many of the newest stay (default: %(default)s)",
-        Settings.keep,
-        type=number(int, 1),
+    keep_checkpoints: int = _count(
+        "how many of the newest stay (default: %(default)s)", "K", Settings.keep
     )
-    seed: int = _flag(
-        "output", "N", "the first seed (default: 0)", 0, type=number(int, 0, LARGEST_SEED)
-    )
-    seeds: int = _flag("output", "N", "runs per row (default: 1)", 1, type=number(int, 1))
+    seed: int = _flag("the first seed (default: 0)", "N", 0, type=number(int, 0, LARGEST_SEED))
+    seeds: int = _count("runs per row (default: 1)", default=1)
     profile: tuple[int, int] | None = _flag(
-        "output",
-        "A:B",
         "trace updates A to B - 1, counted from 0, of the first row and seed, for TensorBoard's "
         "profiler",
+        "A:B",
         type=span,
     )
-    plan: bool = _flag(
-        "check and change", None, "print what would run, and stop", False, action="store_true"
-    )
+    plan: bool = _flag("print what would run, and stop", default=False, action="store_true")
     smoke: bool = _flag(
-        "check and change",
-        None,
         "walk the whole path in a few updates on generated images, and stop",
-        False,
+        default=False,
         action="store_true",
     )
     set: Sequence[str] | None = _flag(
-        "check and change",
-        "FIELD=VALUE",
         "change a number of the recipe, for example --set optimizer.momentum=0.95; marks the run "
         "as modified wherever it is shown (repeatable)",
+        "FIELD=VALUE",
         action="append",
     )
     row: str | None = None
@@ -195,15 +172,12 @@ def make_parser(recipe: Recipe, rows: Mapping[str, Recipe] | None = None) -> Par
             help="which of the paper's rows to run with --data, or to --plan (default: "
             "%(default)s)",
         )
-    groups: dict[str, argparse._ArgumentGroup] = {}
     for one in fields(Options):
-        options = dict(one.metadata)
-        if options:
-            title = options.pop("group")
-            if title not in groups:
-                groups[title] = parser.add_argument_group(title)
+        if one.name in GROUPS:
+            group = parser.add_argument_group(GROUPS[one.name])
+        if one.metadata:
             flag = f"--{one.name.replace('_', '-')}"
-            groups[title].add_argument(flag, default=one.default, **options)
+            group.add_argument(flag, default=one.default, **one.metadata)
     return parser
 
 

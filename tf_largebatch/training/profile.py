@@ -11,13 +11,8 @@ class Profile:
     """Traces the updates `first`, ..., `end` - 1, which the loop runs in blocks of one.
 
     The trace is in `folder/plugins/profile`, where TensorBoard's profile plugin looks for it. A
-    training that goes on in between traces what is left.
-
-    Args:
-        first: update, counted from 0.
-        end: above `first`; the default traces nothing.
-        folder: the run's folder; None runs the same blocks and traces nothing, for a worker that
-            does not write.
+    training that goes on in between traces what is left. Updates count from 0, and the default
+    traces nothing; without a folder, for a worker that does not write, the same blocks run.
     """
 
     def __init__(self, first: int = 0, end: int = 0, folder: Path | None = None):

@@ -20,10 +20,14 @@ from tf_largebatch.training.session import Session
 
 def conclude(session: Session, runs: list[tuple[Row, Run, SeedResult]], started: float) -> Result:
     """Writes result, table, figures and reports, and prints the table; the chief alone."""
-    rows = tuple(
-        _row_result(row, plan, [_placed(run, done, session) for r, run, done in runs if r is row])
-        for row, plan in zip(session.rows, session.plans, strict=True)
-    )
+    rows = []
+    for row, plan in zip(session.rows, session.plans, strict=True):
+        of_row = [
+            dataclasses.replace(done, folder=str(run.folder.relative_to(session.folder)))
+            for r, run, done in runs
+            if r is row
+        ]
+        rows.append(_row_result(row, plan, of_row))
     recipe, scale = session.recipe, session.options.scale
     result = Result(
         recipe=recipe.name,
@@ -33,7 +37,7 @@ def conclude(session: Session, runs: list[tuple[Row, Run, SeedResult]], started:
         departures=session.departures,
         notes=recipe.notes if scale == "full" else (session.miniature.contrast,),
         environment=run_folder.environment(),
-        rows=rows,
+        rows=tuple(rows),
         wall_seconds=time.perf_counter() - started,
     )
     if session.team.chief:
@@ -45,10 +49,6 @@ def conclude(session: Session, runs: list[tuple[Row, Run, SeedResult]], started:
         if result.diverged:
             print(f"every run ended early; see {session.folder}/**/diverged.txt", file=sys.stderr)
     return result
-
-
-def _placed(run: Run, done: SeedResult, session: Session) -> SeedResult:
-    return dataclasses.replace(done, folder=str(run.folder.relative_to(session.folder)))
 
 
 def _row_result(row: Row, plan: Plan, runs: list[SeedResult]) -> RowResult:
@@ -67,10 +67,12 @@ def _row_result(row: Row, plan: Plan, runs: list[SeedResult]) -> RowResult:
 
 def _write(session: Session, result: Result) -> None:
     folder = session.folder
-    figures.draw_rates(
-        [(row.label, *_rates(plan)) for row, plan in zip(session.rows, session.plans, strict=True)],
-        folder / report.RATES,
-    )
+    rates = []
+    for row, plan in zip(session.rows, session.plans, strict=True):
+        updates = np.arange(plan.updates)
+        of_update = trace(make_schedule(plan.recipe, plan.phases), updates)
+        rates.append((row.label, [plan.epoch_at(int(u)) for u in updates], of_update.tolist()))
+    figures.draw_rates(rates, folder / report.RATES)
     tables.write_rows_csv(result, folder / report.ROWS)
     report.write_runs_csv(result, folder / report.RUNS)
     plans = [plan.to_json() for plan in session.plans]
@@ -78,10 +80,3 @@ def _write(session: Session, result: Result) -> None:
     report.write_report(result, plans, folder)
     # Last, so that a result is there only when everything else is.
     write_json(folder / run_folder.RESULT, result.to_json())
-
-
-def _rates(plan: Plan) -> tuple[list[float], list[float]]:
-    """The epoch and the rate of every update."""
-    updates = np.arange(plan.updates)
-    rates = trace(make_schedule(plan.recipe, plan.phases), updates)
-    return [plan.epoch_at(int(u)) for u in updates], rates.tolist()

@@ -17,15 +17,13 @@ SMOKE_TRAIN_IMAGES, SMOKE_EVAL_IMAGES = 32, 20
 
 def choose_rows(recipe: Recipe, miniature: Miniature, options: Options) -> list[Row]:
     """Returns the rows that this command runs, as published."""
-    match options.scale:
-        case "miniature":
-            return list(miniature.rows)
-        case "full":
-            label, shows, published = recipe.label, recipe.title, recipe.expected
-        case _:
-            label, shows, published = "smoke", "the path works; the numbers mean nothing", None
-            recipe = make_smoke(recipe)
-    return [Row(label=label, shows=shows, recipe=recipe, published=published)]
+    if options.scale == "miniature":
+        return list(miniature.rows)
+    if options.scale == "full":
+        shows, published = recipe.title, recipe.expected
+        return [Row(label=recipe.label, shows=shows, recipe=recipe, published=published)]
+    shows = "the path works; the numbers mean nothing"
+    return [Row(label="smoke", shows=shows, recipe=make_smoke(recipe), published=None)]
 
 
 def make_smoke(recipe: Recipe) -> Recipe:

@@ -14,27 +14,16 @@ from tf_largebatch.training.workers.team import Team
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One recipe with one seed.
+    """One recipe with one seed."""
 
-    Attributes:
-        label: shown while it runs.
-        plan: the resolved recipe and batch.
-        dataset: where the pictures come from.
-        seed: of weights, order and augmentation.
-        folder: the run's own folder; all workers see the same one, and the chief writes it.
-        team: the workers that train it.
-        stop_epoch: end here instead of at the recipe's end, to be continued later.
-        profile: (first, end) updates to trace; none where they are equal.
-    """
-
-    label: str
+    label: str  # shown while it runs
     plan: Plan
     dataset: DataSet
-    seed: int
-    folder: Path
+    seed: int  # of weights, order and augmentation
+    folder: Path  # its own; all workers see the same one, and the chief writes it
     team: Team
-    stop_epoch: float | None = None
-    profile: tuple[int, int] = (0, 0)
+    stop_epoch: float | None = None  # end here, to be continued later
+    profile: tuple[int, int] = (0, 0)  # (first, end) updates to trace; none where they are equal
 
     def batches(self, plan: BatchPlan, update: int) -> Iterator:
         """Returns endless (images, labels) from `update` on, one replica batch per replica."""

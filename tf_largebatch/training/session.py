@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 FINISHED = "seed.json"  # of a run: its result, written last
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Session:
     """What one command runs, and who runs it; one plan and one data set for each row."""
 
@@ -69,18 +69,16 @@ class Session:
             for seed in range(self.options.seed, self.options.seed + count):
                 place = self.folder / slug(row.label) / f"seed-{seed}"
                 first = row is self.rows[0] and seed == self.options.seed
-                yield (
-                    row,
-                    Run(
-                        label=row.label if count == 1 else f"{row.label}, seed {seed}",
-                        plan=plan,
-                        dataset=dataset,
-                        seed=seed,
-                        folder=self.folder if single else place,
-                        team=self.team,
-                        profile=(first and self.options.profile) or (0, 0),
-                    ),
+                run = Run(
+                    label=row.label if count == 1 else f"{row.label}, seed {seed}",
+                    plan=plan,
+                    dataset=dataset,
+                    seed=seed,
+                    folder=self.folder if single else place,
+                    team=self.team,
+                    profile=(first and self.options.profile) or (0, 0),
                 )
+                yield row, run
 
     def finished(self, run: "Run") -> SeedResult | None:
         """Returns the result of a run that ended before; None where it must be trained."""
@@ -89,7 +87,7 @@ class Session:
             run.folder.mkdir(parents=True, exist_ok=True)
         # All workers read the folder before the chief may write to it again.
         there = mark.exists()
-        self.team.agree("the run folder", f"{mark} {'is' if there else 'is not'} there")
+        self.team.agree({"the run folder": f"{mark} {'is' if there else 'is not'} there"})
         return SeedResult.from_json(read_json(mark)) if there else None
 
     def keep(self, run: "Run", done: SeedResult) -> None:
@@ -105,35 +103,32 @@ class Session:
 def open_session(recipe: Recipe, miniature: Miniature, options: Options) -> Iterator[Session]:
     """Gathers the workers around one folder and opens the data; the chief says what will run.
 
-    Alone, a process is a team of one, and agrees with itself. InputError: something does not fit,
-    on any worker; nothing is left behind, and only the chief says it.
+    InputError: something does not fit, on any worker; nothing is left behind, and only the chief
+    says it.
     """
     rows = choose_rows(recipe, miniature, options)
     plans = [resolve(row.recipe, options) for row in rows]
     workers = cluster.resolve()
     if workers is not None and workers.size == 1:
         workers = None
-    _check_tpu(options, workers)
+    if options.tpu and workers is not None:
+        raise InputError(
+            f"--tpu must be given to a single process, which drives the whole TPU. Received: "
+            f"--tpu {options.tpu} on worker {workers.rank} of {workers.size}"
+        )
+    if options.tpu and options.precision == "float16":
+        raise InputError("--precision must be float32 or bfloat16 on a TPU. Received: float16")
     chief = workers is None or workers.is_chief
     folder = claim(recipe, plans, options) if chief else None
     team = None
     try:
         team = _gather(options, workers)
         mine = run_folder.fingerprint([dataclasses.asdict(plan.recipe) for plan in plans])
-        team.agree_on({"version": __version__, "the recipe": mine, **options.compared()})
+        team.agree({"version": __version__, "the recipe": mine, **options.compared()})
         folder = Path(team.exchange(str(folder))[0])
         datasets = _agree_on_data(plans, options, folder, team)
         plans = _agree_on_plans(rows, datasets, options, team)
-        session = Session(
-            recipe=recipe,
-            miniature=miniature,
-            options=options,
-            rows=rows,
-            plans=plans,
-            datasets=datasets,
-            folder=folder,
-            team=team,
-        )
+        session = Session(recipe, miniature, options, rows, plans, datasets, folder, team)
         if team.chief:
             _announce(session)
         yield session
@@ -175,16 +170,6 @@ def slug(label: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
 
 
-def _check_tpu(options: Options, workers: cluster.Cluster | None) -> None:
-    if options.tpu and workers is not None:
-        raise InputError(
-            f"--tpu must be given to a single process, which drives the whole TPU. Received: "
-            f"--tpu {options.tpu} on worker {workers.rank} of {workers.size}"
-        )
-    if options.tpu and options.precision == "float16":
-        raise InputError("--precision must be float32 or bfloat16 on a TPU. Received: float16")
-
-
 def _gather(options: Options, workers: cluster.Cluster | None) -> "Team":
     """Starts TensorFlow on this worker's devices, and waits for the others."""
     assigned = None if workers is None else gpus.gpu_for_local_rank(workers)
@@ -222,18 +207,16 @@ def _agree_on_data(
             problem = error
         team.exchange("")  # the others wait until the pictures are there
     try:
-        for plan in plans if problem is None else ():
-            if plan.recipe.data not in opened:
-                opened[plan.recipe.data] = open_dataset(
-                    plan.recipe.data,
-                    data,
-                    epochs=plan.recipe.epochs,
-                    skip_unreadable=options.skip_unreadable > 0,
+        for recipe in [plan.recipe for plan in plans] if problem is None else ():
+            if recipe.data not in opened:
+                skip = options.skip_unreadable > 0
+                opened[recipe.data] = open_dataset(
+                    recipe.data, data, epochs=recipe.epochs, skip_unreadable=skip
                 )
     except InputError as error:
         problem = error
     described = " ".join(dataset.describe() for dataset in opened.values())
-    team.agree("the data", described, problem=problem)
+    team.agree({"the data": described}, problem=problem)
     return [opened[plan.recipe.data] for plan in plans]
 
 
@@ -248,9 +231,9 @@ def _agree_on_plans(
         for row, dataset in zip(rows, datasets, strict=True):
             fits = None
             if options.micro_batch == AUTO:
-                recipe = resolve(row.recipe, options).recipe
-                precision = options.settings(recipe).precision
-                fits = micro_batch.find(recipe, dataset, team, precision=precision)
+                plan = resolve(row.recipe, options)
+                precision = plan.settings.precision
+                fits = micro_batch.find(plan.recipe, dataset, team, precision=precision)
             plans.append(
                 resolve(
                     row.recipe, options, dataset=dataset, replicas=team.replicas, micro_batch=fits
@@ -260,7 +243,7 @@ def _agree_on_plans(
     except InputError as error:
         problem = error
     phases = " ".join(str(phase) for plan in plans for phase in plan.phases)
-    team.agree("the plan", phases, problem=problem)
+    team.agree({"the plan": phases}, problem=problem)
     return plans
 
 
@@ -269,9 +252,8 @@ def _announce(session: Session) -> None:
         print(session.plans[0].text())
     else:
         print(f"{session.recipe.title} · miniature\n{session.miniature.contrast}")
-        labels = [row.label for row in session.rows]
-        recipes = [plan.recipe for plan in session.plans]
-        print(describe_rows(list(zip(labels, recipes, strict=True))))
+        rows = zip(session.rows, session.plans, strict=True)
+        print(describe_rows([(row.label, plan.recipe) for row, plan in rows]))
         for change in session.departures:
             print(f"modified: {change}")
     sys.stdout.flush()

@@ -26,13 +26,8 @@ class StatisticsStep:
     tend to when the weights stand still. The variance between group means is in neither. What they
     were before has no influence, and nothing else of the model changes.
 
-    Args:
-        model: built inside the strategy's scope; calls each layer once.
-        plan: how a batch is split; its `micro_batch` examples go through the model at once.
-        strategy: the strategy in whose scope the model was made.
-
-    Raises:
-        ValueError: no batch normalisation of the model has moving statistics that training moves.
+    The model, made in the strategy's scope, calls each layer once; `plan.micro_batch` examples go
+    through it at once. ValueError where training moves the statistics of no batch normalisation.
     """
 
     def __init__(self, model: keras.Model, *, plan: BatchPlan, strategy: tf.distribute.Strategy):
@@ -53,21 +48,12 @@ class StatisticsStep:
         places = {id(v): i for i, v in enumerate(model.non_trainable_variables)}
         self._moving, self._shares = [], []  # (place in the model's state, 1 - momentum)
         for layer in norms:
-            for variable in (layer.moving_mean, layer.moving_variance):
-                self._moving.append(places[id(variable)])
-                self._shares.append(1.0 - layer.momentum)
+            self._moving += [places[id(v)] for v in (layer.moving_mean, layer.moving_variance)]
+            self._shares += 2 * [1.0 - layer.momentum]
         self._run = tf.function(self._recompute)
 
     def __call__(self, batches: Iterator, *, number: int) -> None:
-        """Takes `number` global batches.
-
-        Args:
-            batches: over a distributed data set of tuples, images first, one replica batch each.
-            number: int >= 1.
-
-        Raises:
-            ValueError: `number` below 1.
-        """
+        """Takes `number` >= 1 global batches: tuples of a distributed data set, images first."""
         if number < 1:
             raise ValueError(f"`number` must be at least 1. Received: number={number}")
         self._run(batches, tf.constant(number))
@@ -79,16 +65,14 @@ class StatisticsStep:
         # An explicit loop: AutoGraph does not convert a Python one on Python 3.13.
         def body(i, totals):
             sums = self.strategy.run(self._sum_of_batch, args=next(iterator))
-            return i + 1, [total + self._local(s) for total, s in zip(totals, sums, strict=True)]
+            # Those of any replica of this worker: all are equal.
+            sums = [self.strategy.experimental_local_results(s)[0] for s in sums]
+            return i + 1, [total + s for total, s in zip(totals, sums, strict=True)]
 
         _, totals = tf.while_loop(lambda i, _: i < number, body, (tf.constant(0), totals))
         groups = number * self.plan.accumulation * self.plan.replicas
         for variable, total, share in zip(variables, totals, self._shares, strict=True):
             variable.assign(total / (share * tf.cast(groups, total.dtype)))
-
-    def _local(self, value):
-        """The value of a replica of this worker: all are equal."""
-        return self.strategy.experimental_local_results(value)[0]
 
     def _sum_of_batch(self, images: tf.Tensor, *rest: tf.Tensor) -> list[tf.Tensor]:
         """Sums what one batch moves the statistics to from 0, over micro-steps and replicas."""

@@ -111,11 +111,8 @@ class TrainingStep:
         self.wire_dtype, self.pack_bytes = wire_dtype, pack_bytes
         self.variables = []
         self._seed = seed
-        self._generators = [
-            i
-            for i, variable in enumerate(model.non_trainable_variables)
-            if variable.path.endswith("seed_generator_state")
-        ]
+        paths = [variable.path for variable in model.non_trainable_variables]
+        self._generators = [i for i, p in enumerate(paths) if p.endswith("seed_generator_state")]
         with strategy.scope():
             optimizer.build(model.trainable_variables)
             if scale_loss:
@@ -154,7 +151,9 @@ class TrainingStep:
         return rows.stack(), waited
 
     def _weight_norm(self) -> tf.Tensor:
-        return _norm([tf.cast(v.value, tf.float32) for v in self.model.trainable_variables])
+        # `l2_loss` makes no temporary, and is half the sum of squares.
+        weights = (tf.cast(v.value, tf.float32) for v in self.model.trainable_variables)
+        return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(w) for w in weights]))
 
     def _update(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """One replica's part of an update: micro-steps, all-reduce, weights; returns the row."""
@@ -173,12 +172,9 @@ class TrainingStep:
                 return step + 1, tf.nest.map_structure(_add_or_take, sums, micro_step(step, x, y))
 
             zeros = [tf.zeros_like(w) for w in weights], [tf.zeros_like(s) for s in state]
-            _, sums = tf.while_loop(
-                lambda step, _: step < steps,
-                body,
-                (tf.constant(0), (*zeros, tf.zeros([4]))),
-                parallel_iterations=1,  # micro-batches are there to save memory
-            )
+            start = tf.constant(0), (*zeros, tf.zeros([4]))
+            # One turn at a time: micro-batches are there to save memory.
+            _, sums = tf.while_loop(lambda i, _: i < steps, body, start, parallel_iterations=1)
         gradients, state, totals = self._reduce(*sums)
         if self.variables:
             gradients = [g / tf.cast(scale, g.dtype) for g in gradients]
@@ -206,9 +202,8 @@ class TrainingStep:
             logits = tf.cast(logits, tf.float32)
             loss = tf.reduce_sum(self.loss(labels, logits)) / self.plan.global_batch
             scaled = loss * scale
-        gradients = tape.gradient(
-            scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
+        zero = tf.UnconnectedGradients.ZERO
+        gradients = tape.gradient(scaled, weights, unconnected_gradients=zero)
         new_state = [tf.convert_to_tensor(s) for s in new_state]
         for i in self._generators:  # the seed as it was, the count as it is now
             new_state[i] = tf.stack([state[i][0], new_state[i][1]])
@@ -259,11 +254,8 @@ class TrainingStep:
         finite = first_bad < 0
         # Everything is updated and then put back: the optimizer merges replicas, which TensorFlow
         # forbids inside a condition.
-        variables = [
-            *self.model.trainable_variables,
-            *self.model.non_trainable_variables,
-            *self.optimizer.variables,
-        ]
+        of_model = [*self.model.trainable_variables, *self.model.non_trainable_variables]
+        variables = [*of_model, *self.optimizer.variables]
         before = [tf.identity(v.value) for v in variables]
         self._apply(gradients, state)
         for variable, old in zip(variables, before, strict=True):
@@ -305,9 +297,8 @@ class TrainingStep:
         """
         spread = list(state)
         for i in self._generators:
-            seed = state[i][0] + tf.cast(piece, state[i].dtype) * tf.constant(
-                GOLDEN, state[i].dtype
-            )
+            golden = tf.constant(GOLDEN, state[i].dtype)
+            seed = state[i][0] + tf.cast(piece, state[i].dtype) * golden
             spread[i] = tf.stack([seed, state[i][1]])
         return spread
 
@@ -362,8 +353,3 @@ def take_rows(tensor: tf.Tensor, first: tf.Tensor, size: int) -> tf.Tensor:
 def _add_or_take(total: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
     """Adds floating state; takes the newest of the rest (counters, generator states)."""
     return total + new if new.dtype.is_floating else new
-
-
-def _norm(tensors: list[tf.Tensor]) -> tf.Tensor:
-    """2-norm over all elements; `l2_loss` makes no temporary, and is half the sum of squares."""
-    return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(t) for t in tensors]))

@@ -15,13 +15,11 @@ from tf_largebatch.records.errors import NonFiniteError, StoppedError
 from tf_largebatch.records.files import write_json, write_text
 from tf_largebatch.records.result import SeedResult
 from tf_largebatch.records.run_folder import PLAN
-from tf_largebatch.training.blocks import BLOCK, LOOKS, stop_if_not_finite, tell
-from tf_largebatch.training.build import make_step
+from tf_largebatch.training.blocks import BLOCK, LOOKS, Phases, stop_if_not_finite, tell
+from tf_largebatch.training.build import export, make_step
 from tf_largebatch.training.checkpoint import Progress, Saver
 from tf_largebatch.training.evaluation import Scores
-from tf_largebatch.training.export import export
 from tf_largebatch.training.layer_changes import LayerChanges
-from tf_largebatch.training.phases import Phases
 from tf_largebatch.training.profile import Profile
 from tf_largebatch.training.run import Run
 from tf_largebatch.training.step import TrainingStep
@@ -35,11 +33,8 @@ def train(run: Run) -> SeedResult:
     """Trains one recipe with one seed and reports the error as the paper does.
 
     A run that was stopped continues from its newest checkpoint. One whose loss stops being finite
-    ends there, with what it had reached.
-
-    Raises:
-        InputError: the data cannot be read, or no checkpoint restored.
-        StoppedError: a signal came; a checkpoint was written.
+    ends there, with what it had reached. InputError: the data cannot be read, or no checkpoint
+    restored. StoppedError: a signal came; a checkpoint was written.
     """
     started, plan, team = time.perf_counter(), run.plan, run.team
     if team.chief:
@@ -116,8 +111,7 @@ def fit(
             this many updates. Like the next, the same on every worker.
         profile: updates to trace, each in a block of its own.
 
-    Raises:
-        NonFiniteError: a gradient is not finite; names the update and the first tensor.
+    NonFiniteError: a gradient is not finite; names the update and the first tensor.
     """
     watchers = keras.callbacks.CallbackList(list(callbacks), model=step.model)
     phases, profile = Phases(step, later, batches), profile or Profile()

@@ -44,9 +44,12 @@ class UnreadLimit:
         """Counts; InputError where they are more in this epoch than the settings allow."""
         unread = progress.rows[:, COLUMNS.index("unread")]
         first = progress.update - len(unread)
-        for i in np.flatnonzero(unread):
-            if self._run.team.chief and first + i >= self._checked:
-                self._name(first + int(i))
+        for update in (first + np.flatnonzero(unread)).tolist() if self._run.team.chief else ():
+            if update >= self._checked and len(self._named) < NAMED:
+                plan = self._run.plan.phase_at(update)
+                # Reads the update's images once more.
+                found = self._run.dataset.unreadable(plan, seed=self._run.seed, update=update)
+                self._named = (self._named + found)[:NAMED]
         self._checked = progress.update
         limit, count = self._run.plan.settings.skip_unreadable, int(unread.sum())
         if count > limit:
@@ -66,10 +69,3 @@ class UnreadLimit:
             + "; ".join(named),
             file=sys.stderr,
         )
-
-    def _name(self, update: int) -> None:
-        """Notes the first few by name, which reads the update's images once more."""
-        if len(self._named) < NAMED:
-            plan = self._run.plan.phase_at(update)
-            found = self._run.dataset.unreadable(plan, seed=self._run.seed, update=update)
-            self._named = (self._named + found)[:NAMED]

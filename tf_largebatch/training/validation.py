@@ -48,9 +48,8 @@ class Validation:
             number = -(-self._run.plan.recipe.model.bn_recompute_images // plan.global_batch)
             first = max(self._progress.update - number, 0)
             self._recompute(self._run.batches(plan, first), number=number)
+        batches, examples = iter(self._dataset), dataset.eval_examples
         try:
-            return self._step(
-                iter(self._dataset), batches=self._batches, examples=dataset.eval_examples
-            )
+            return self._step(batches, batches=self._batches, examples=examples)
         except READ_ERRORS as error:
             raise dataset.explain_eval_failure(error) or error from None

@@ -27,11 +27,8 @@ def make_watchers(run: Run, progress: Progress) -> list[keras.callbacks.Callback
     """
     plan, recipe, done = run.plan, run.plan.recipe, progress.update
     noise = all(phase.accumulation * phase.replicas > 1 for phase in plan.phases)
-    layout = make_layout(
-        adapts=isinstance(recipe.optimizer, LARSSpec | LAMBSpec),
-        noise=noise,
-        grows=len(plan.phases) > 1,
-    )
+    adapts = isinstance(recipe.optimizer, LARSSpec | LAMBSpec)
+    layout = make_layout(adapts=adapts, noise=noise, grows=len(plan.phases) > 1)
     watchers = [
         TrainingProgress(run.label, updates=plan.updates, epochs=recipe.epochs, done=done),
         TensorBoardScalars(

@@ -14,18 +14,11 @@ _LINE_BYTES = 256
 
 
 def meet(workers: Cluster, seconds: float) -> None:
-    """Returns once every worker of the run has called this.
+    """Returns once every worker has called this; InputError names those that did not, on each.
 
     TensorFlow's worker 0 waits for a missing worker without limit, in a call that neither an
     exception nor a signal nor another thread interrupts. So they meet before it: the others greet
     worker 0 on its port, which it answers when the last one has come.
-
-    Args:
-        workers: of this run.
-        seconds: how long to wait.
-
-    Raises:
-        InputError: some did not come; names them, on every worker that did.
     """
     deadline = time.monotonic() + seconds
     missing = _receive(workers, deadline) if workers.is_chief else _greet(workers, deadline)
@@ -88,12 +81,9 @@ def _greet(workers: Cluster, deadline: float) -> list[int]:
 
 
 def describe_loss(error: Exception, workers: Cluster, seconds: float) -> str:
-    """Returns which worker is gone, as far as TensorFlow's error says it.
+    """Which worker is gone, as far as the error of a running step says it.
 
-    Args:
-        error: what a running step raised.
-        workers: of this run.
-        seconds: of silence after which TensorFlow gives a worker up.
+    `seconds` of silence, and TensorFlow gives a worker up.
     """
     text = str(error)
     named = {int(n) for n in re.findall(r"/task:(\d+)", text)} - {workers.rank}

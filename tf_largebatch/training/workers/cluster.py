@@ -44,14 +44,9 @@ _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The workers of one training job, and which of them this process is.
+    """The workers of one training job, and which of them this process is; rank 0 is the chief.
 
-    Args:
-        workers: address of each worker by rank, host:port; an IPv6 host stands in brackets.
-        rank: this process, 0..len(workers) - 1; rank 0 is the chief.
-
-    Raises:
-        InputError: no worker, a malformed or repeated address, or a rank that has no address.
+    `workers` are addresses by rank, host:port; an IPv6 host stands in brackets.
     """
 
     workers: tuple[str, ...]
@@ -116,11 +111,8 @@ def resolve(environ: Mapping[str, str] = os.environ) -> Cluster | None:
     """Returns the cluster that the environment describes, None for a single process.
 
     A SLURM step of one task is a single process. So is an indexed Job without the two
-    TF_LARGEBATCH variables: its pods work alone.
-
-    Raises:
-        InputError: the environment contradicts itself or lacks something; one line that names the
-            variable, its value and a remedy.
+    TF_LARGEBATCH variables: its pods work alone. InputError: the environment contradicts itself or
+    lacks something.
     """
     if environ.get(TF_CONFIG):
         return _from_tf_config(environ[TF_CONFIG])
@@ -138,11 +130,7 @@ def report_ready(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def require_free_port(cluster: Cluster) -> None:
-    """Checks that this worker can listen on its port.
-
-    Raises:
-        InputError: another process listens there.
-    """
+    """Checks that this worker can listen on its port, and that no other process does."""
     port = int(cluster.workers[cluster.rank].rpartition(":")[2])
     with socket.socket() as probe:
         # As TensorFlow's own server does: a port that just closed is free.
@@ -165,7 +153,13 @@ def _from_tf_config(text: str) -> Cluster:
             f"TF_CONFIG must be JSON. Received: TF_CONFIG={_brief(text)} ({error}). "
             f"Write it like {EXAMPLE}"
         ) from None
-    jobs, task = _object(config, "cluster"), _object(config, "task")
+    for key in ("cluster", "task"):
+        if not isinstance(config, dict) or not isinstance(config.get(key), dict):
+            raise InputError(
+                f'TF_CONFIG must hold an object "{key}". Received: TF_CONFIG={_brief(config)}. '
+                f"Write it like {EXAMPLE}"
+            )
+    jobs, task = config["cluster"], config["task"]
     for job, addresses in jobs.items():
         if job not in ("chief", "worker") or not isinstance(addresses, list):
             raise InputError(
@@ -228,10 +222,9 @@ def _from_slurm(environ: Mapping[str, str]) -> Cluster | None:
 def _require_block_layout(environ, places: list[tuple[int, int]], rank: int) -> None:
     """Checks that ranks fill one node after the other: addresses are made on that assumption."""
     layout = environ.get("SLURM_DISTRIBUTION") or "block"
-    nodes = {node for node, _ in places}
     node = _whole(environ, "SLURM_NODEID", default=places[rank][0])
     local = _whole(environ, "SLURM_LOCALID", default=places[rank][1])
-    one_way = len(nodes) in (1, len(places))
+    one_way = len({node for node, _ in places}) in (1, len(places))
     if (node, local) != places[rank] or not (one_way or layout.startswith("block")):
         raise InputError(
             f"tasks must fill one node after the other. Received: task {rank} as number {local} of "
@@ -242,8 +235,7 @@ def _require_block_layout(environ, places: list[tuple[int, int]], rank: int) -> 
 def _base_port(environ: Mapping[str, str]) -> int:
     if environ.get(BASE_PORT):
         return _whole(environ, BASE_PORT, least=1)
-    job = _whole(environ, "SLURM_JOB_ID")
-    return _FIRST_PORT + job % _JOBS * _PORTS_PER_JOB
+    return _FIRST_PORT + _whole(environ, "SLURM_JOB_ID") % _JOBS * _PORTS_PER_JOB
 
 
 def _from_indexed_job(environ: Mapping[str, str]) -> Cluster:
@@ -265,18 +257,8 @@ def _cluster(source: str, workers: Sequence[str], rank: int) -> Cluster:
         raise InputError(f"{source}: {error}") from None
 
 
-def _object(config: object, key: str) -> dict:
-    value = config.get(key) if isinstance(config, dict) else None
-    if not isinstance(value, dict):
-        raise InputError(
-            f'TF_CONFIG must hold an object "{key}". Received: TF_CONFIG={_brief(config)}. '
-            f"Write it like {EXAMPLE}"
-        )
-    return value
-
-
 def _first(environ: Mapping[str, str], *names: str) -> tuple[str, str]:
-    """Returns name and value of the first variable that is set."""
+    """Name and value of the first variable that is set."""
     for name in names:
         if environ.get(name):
             return name, environ[name]

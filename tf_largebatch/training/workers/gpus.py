@@ -1,7 +1,4 @@
-"""The GPUs of each worker: CUDA_VISIBLE_DEVICES by its place on its host.
-
-Standard library only.
-"""
+"""The GPUs of each worker: CUDA_VISIBLE_DEVICES by its place on its host. No framework."""
 
 import itertools
 import os
@@ -21,10 +18,8 @@ def visible_gpus(
 ) -> tuple[str, ...]:
     """Returns what names this process's GPUs in CUDA_VISIBLE_DEVICES, without importing anything.
 
-    Args:
-        environ: where CUDA_VISIBLE_DEVICES, if present, decides. As in CUDA, the list ends at an
-            entry of -1.
-        devices: folder whose files nvidia0, nvidia1, ... are counted otherwise.
+    That variable, if present, decides; as in CUDA, its list ends at an entry of -1. Otherwise the
+    files nvidia0, nvidia1, ... of the folder `devices` are counted.
     """
     if GPUS in environ:
         names = [name.strip() for name in environ[GPUS].split(",")]
@@ -36,13 +31,8 @@ def visible_gpus(
 def share_gpus(gpus: tuple[str, ...], workers: int, per_worker: int | None = None) -> list[str]:
     """Returns CUDA_VISIBLE_DEVICES of each of the workers of one host; "-1" hides every GPU.
 
-    Args:
-        gpus: as `visible_gpus` returns them.
-        workers: on this host.
-        per_worker: 0 and up; None for as many as every worker can have.
-
-    Raises:
-        InputError: fewer GPUs than asked for, or fewer than workers but some.
+    None `per_worker`: as many as every worker can have. InputError: fewer GPUs than asked for, or
+    fewer than workers but some.
     """
     if per_worker is None:
         if 0 < len(gpus) < workers:
@@ -68,10 +58,7 @@ def gpu_for_local_rank(
 
     Workers that share a host share out its GPUs by local rank. Nothing changes on a host of one
     worker, without a GPU, or where the worker sees only its own already: a variable of one entry,
-    srun's --gpus-per-task, or `tf-largebatch launch`.
-
-    Raises:
-        InputError: the host has GPUs, but fewer than workers.
+    srun's --gpus-per-task, or `tf-largebatch launch`. InputError: GPUs, but fewer than workers.
     """
     if cluster.local_size == 1 or environ.get(GPUS_ASSIGNED):
         return None

@@ -28,16 +28,13 @@ class StopNotice:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        self._restore()
+        self.__exit__()
 
     def agreed(self) -> signal.Signals | None:
         """Returns the signal that any worker received; every worker must ask at the same update."""

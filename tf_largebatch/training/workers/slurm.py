@@ -13,13 +13,7 @@ _ITEM = re.compile(r"(?:[^\[\],\s]+|\[[0-9,-]+\])+")
 def expand_hosts(text: str, name: str = "SLURM_STEP_NODELIST") -> list[str]:
     """Expands a SLURM node list: "r[1-2]n[08-09,11],gpu5" names r1n08 r1n09 r1n11 r2n08 ... gpu5.
 
-    Args:
-        text: names separated by commas, each with any number of bracketed lists of numbers and
-            ranges; a range keeps the zeros in front of its first number.
-        name: of the variable, for the message.
-
-    Raises:
-        InputError: malformed.
+    A range keeps the zeros in front of its first number. InputError names the variable `name`.
     """
     hosts, at = [], 0
     while item := _ITEM.match(text, at):
@@ -37,11 +31,7 @@ def expand_hosts(text: str, name: str = "SLURM_STEP_NODELIST") -> list[str]:
 
 
 def expand_tasks(text: str, name: str = "SLURM_STEP_TASKS_PER_NODE") -> list[int]:
-    """Expands SLURM's tasks per node: "2(x3),1" is [2, 2, 2, 1].
-
-    Raises:
-        InputError: malformed.
-    """
+    """Expands SLURM's tasks per node: "2(x3),1" is [2, 2, 2, 1]; InputError if malformed."""
     counts = []
     for item in text.split(","):
         match = re.fullmatch(r"([0-9]{1,6})(?:\(x([0-9]{1,6})\))?", item)

@@ -29,15 +29,12 @@ def make_strategy(
     On a machine without a GPU, more than one replica makes that many virtual CPU devices: they
     share the cores and speed nothing up, but run exactly what several GPUs would.
 
-    Args:
-        replicas: devices to use; None takes every GPU, or one CPU, or the TPU's cores.
-        tpu: name of a TPU, "local" on a TPU machine.
-        worker_timeout: seconds of silence after which a worker counts as gone.
-        join_timeout: seconds for all workers to be there.
+    `replicas`: devices to use; None takes every GPU, or one CPU, or the TPU's cores. `tpu`: its
+    name, "local" on a TPU machine. `worker_timeout`: seconds of silence after which a worker counts
+    as gone; `join_timeout`: seconds for all of them to be there.
 
-    Raises:
-        InputError: fewer devices than asked for, no such TPU, a port in use, a worker missing, or
-            TensorFlow already holds the CPU as one device.
+    InputError: fewer devices than asked for, no such TPU, a port in use, a worker missing, or
+    TensorFlow already holds the CPU as one device.
     """
     if tpu is not None:
         return _connect_tpu(tpu, replicas)
@@ -72,60 +69,51 @@ def _connect_tpu(name: str, replicas: int | None) -> tf.distribute.Strategy:
             f"--tpu must name a TPU that this machine reaches and TensorFlow is built for. "
             f"Received: --tpu {name} ({reason})"
         ) from None
-    found = strategy.num_replicas_in_sync
-    if replicas is not None and replicas != found:
-        raise InputError(
-            f"--replicas must be the TPU's cores ({found}), or be left out. Received: --replicas "
-            f"{replicas}"
-        )
-    return strategy
+    return _all_of(strategy, "the TPU's cores", replicas)
 
 
 def _join(
     workers: cluster.Cluster, replicas: int | None, worker_timeout: int, join_timeout: int
 ) -> tf.distribute.Strategy:
     """Waits for the other workers and returns the strategy over all of them."""
-    cluster.require_free_port(workers)
-    os.environ[cluster.TF_CONFIG] = workers.to_tf_config()
-    _configure_failure_detection(workers, worker_timeout, join_timeout)
-    meet(workers, join_timeout)
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    found = strategy.num_replicas_in_sync
-    if replicas is not None and replicas != found:
-        raise InputError(
-            f"--replicas must be the devices of all workers ({found}), or be left out. "
-            f"Received: --replicas {replicas}"
-        )
-    return strategy
-
-
-def _configure_failure_detection(
-    workers: cluster.Cluster, worker_timeout: int, join_timeout: int
-) -> None:
-    """Says how long to wait for a silent worker, and for one that never registers."""
     from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
     from tensorflow.python.eager import context
 
-    job = coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=workers.size)
+    cluster.require_free_port(workers)
+    os.environ[cluster.TF_CONFIG] = workers.to_tf_config()
+    # How long to wait for a silent worker, and for one that never registers.
     context.context().configure_coordination_service(
         service_type="standalone",
         service_leader="/job:worker/replica:0/task:0",
         heartbeat_timeout_in_ms=1000 * worker_timeout,
         cluster_register_timeout_in_ms=1000 * join_timeout,
-        coordinated_jobs=[job],
+        coordinated_jobs=[
+            coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=workers.size)
+        ],
     )
+    meet(workers, join_timeout)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    return _all_of(strategy, "the devices of all workers", replicas)
+
+
+def _all_of(strategy: tf.distribute.Strategy, what: str, replicas: int | None):
+    """The strategy, if it has as many replicas as were asked for."""
+    found = strategy.num_replicas_in_sync
+    if replicas not in (None, found):
+        raise InputError(
+            f"--replicas must be {what} ({found}), or be left out. Received: --replicas {replicas}"
+        )
+    return strategy
 
 
 def _split_cpu(devices: int) -> None:
     """Makes the CPU look like several devices; possible only before TensorFlow uses it."""
     cpu = tf.config.list_physical_devices("CPU")[0]
-    configuration = tf.config.get_logical_device_configuration(cpu) or []
-    if len(configuration) >= devices:
+    if len(tf.config.get_logical_device_configuration(cpu) or []) >= devices:
         return
+    parts = [tf.config.LogicalDeviceConfiguration()] * devices
     try:
-        tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration()] * devices
-        )
+        tf.config.set_logical_device_configuration(cpu, parts)
     except RuntimeError as error:
         raise InputError(
             f"--replicas {devices} must be set before TensorFlow starts. Received: {error}"

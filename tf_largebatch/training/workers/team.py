@@ -18,15 +18,8 @@ class Team:
     """Every process that trains this run; alone, a team of one that exchanges nothing.
 
     Making it starts the strategy, which waits until all workers are there. Whatever is exchanged
-    must be exchanged by every worker at the same point.
-
-    Args:
-        replicas: devices that train in step; None takes what is there (see `make_strategy`).
-        options: further arguments of `make_strategy`.
-
-    Attributes:
-        strategy: the strategy over all workers.
-        chief: whether this process writes what is written once.
+    must be exchanged by every worker at the same point. The arguments are those of `make_strategy`;
+    the `chief` writes what is written once.
     """
 
     def __init__(self, replicas: int | None = None, **options):
@@ -61,16 +54,8 @@ class Team:
         """Returns the largest number of all workers: 0 where each has 0."""
         return max(int(text) for text in self.exchange(str(number)))
 
-    def agree(self, what: str, value: str, *, problem: Exception | None = None) -> None:
-        """Goes on only if no worker has a problem and all have the same value, a short text."""
-        self.agree_on({what: value}, problem=problem)
-
-    def agree_on(self, values: Mapping[str, str], *, problem: Exception | None = None) -> None:
-        """Goes on only if no worker has a problem and all have the same values, short texts.
-
-        InputError on every worker: the first problem and the worker that has it, or the name of the
-        first value that differs.
-        """
+    def agree(self, values: Mapping[str, str], *, problem: Exception | None = None) -> None:
+        """InputError on every worker if one has a problem, or if a value differs between them."""
         short = {what: _short(value) for what, value in values.items()}
         texts = self.exchange(f"!{problem}" if problem else json.dumps(short))
         for rank, text in enumerate(texts):

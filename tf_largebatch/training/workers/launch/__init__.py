@@ -1,4 +1,1 @@
-"""The launcher: the workers of one training on this machine, started and ended as one.
-
-`tf-largebatch launch`. Standard library only.
-"""
+"""The launcher: the workers of one training on this machine, started and ended as one."""

@@ -31,12 +31,7 @@ from tf_largebatch.records.console import Parser, number, run_command
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.training.workers import cluster
 from tf_largebatch.training.workers.gpus import GPUS, gpu_for_local_rank, share_gpus, visible_gpus
-from tf_largebatch.training.workers.launch.start import (
-    Request,
-    free_ports,
-    start,
-    worker_environment,
-)
+from tf_largebatch.training.workers.launch import start
 
 PROGRAM = "python -m tf_largebatch launch"
 
@@ -67,47 +62,34 @@ def make_parser() -> Parser:
         epilog="Exit status: 0, that of the first worker to fail (128 + n for signal n), 124 when "
         "time ran out, 2 for wrong arguments.",
     )
-    add = parser.add_argument
-    add("--workers", type=number(int, 1), metavar="N", help="processes to start")
-    add(
-        "--gpus-per-worker",
-        type=number(int, 0),
-        metavar="G",
-        help="GPUs of each worker, in order of rank; 0 hides them (default: as many as each can "
-        "have)",
+
+    def add(flag: str, metavar: str, help: str, kind: type = int, default: float | None = None):
+        least = 1 if flag == "--workers" else 0
+        parser.add_argument(
+            flag, metavar=metavar, help=help, type=number(kind, least), default=default
+        )
+
+    add("--workers", "N", "processes to start")
+    text = "GPUs of each worker, in order of rank; 0 hides them (default: as many as each can have)"
+    add("--gpus-per-worker", "G", text)
+    text = (
+        "how often to start all workers again after a failure, with new ports; not after status 2 "
+        "(wrong input) or 3 (not finite), nor after a signal (default: %(default)s)"
     )
-    add(
-        "--restarts",
-        type=number(int, 0),
-        default=0,
-        metavar="R",
-        help="how often to start all workers again after a failure, with new ports; not after "
-        "status 2 (wrong input) or 3 (not finite), nor after a signal (default: %(default)s)",
+    add("--restarts", "R", text, int, 0)
+    text = (
+        "seconds until every worker has reported that its cluster is up, by touching the file that "
+        f"{cluster.READY} names; 0 asks for no report (default: %(default)g)"
     )
-    add(
-        "--start-timeout",
-        type=number(float, 0),
-        default=300.0,
-        metavar="S",
-        help="seconds until every worker has reported that its cluster is up, by touching the file "
-        f"that {cluster.READY} names; 0 asks for no report (default: %(default)g)",
+    add("--start-timeout", "S", text, float, 300.0)
+    text = "seconds for everything, restarts included; 0 sets no limit (default: %(default)g)"
+    add("--run-timeout", "S", text, float, 0.0)
+    text = (
+        "seconds for the others to end after the first failure, again after SIGTERM, and after a "
+        "signal to the launcher; then SIGKILL (default: %(default)g)"
     )
-    add(
-        "--run-timeout",
-        type=number(float, 0),
-        default=0.0,
-        metavar="S",
-        help="seconds for everything, restarts included; 0 sets no limit (default: %(default)g)",
-    )
-    add(
-        "--grace",
-        type=number(float, 0),
-        default=30.0,
-        metavar="S",
-        help="seconds for the others to end after the first failure, again after SIGTERM, and "
-        "after a signal to the launcher; then SIGKILL (default: %(default)g)",
-    )
-    add("--print", action="store_true", help="print what would run, and stop")
+    add("--grace", "S", text, float, 30.0)
+    parser.add_argument("--print", action="store_true", help="print what would run, and stop")
     return parser
 
 
@@ -119,20 +101,14 @@ def _run(arguments: argparse.Namespace, command: list[str] | None) -> int:
         raise InputError("what each worker runs must stand after --. Received: nothing after --")
     if arguments.workers is None:
         raise InputError("--workers must be given. Received: no --workers")
-    gpus = share_gpus(visible_gpus(), arguments.workers, arguments.gpus_per_worker)
-    if arguments.print:
+    limits = dict(vars(arguments))
+    only_print, workers = limits.pop("print"), limits.pop("workers")
+    gpus = share_gpus(visible_gpus(), workers, limits.pop("gpus_per_worker"))
+    if only_print:
         print(_describe_workers(command, gpus))
         return 0
     _require_single_process()
-    request = Request(
-        command=command,
-        gpus=gpus,
-        restarts=arguments.restarts,
-        start_timeout=arguments.start_timeout,
-        run_timeout=arguments.run_timeout,
-        grace=arguments.grace,
-    )
-    return start(request)
+    return start.start(start.Request(command=command, gpus=gpus, **limits))
 
 
 def _require_single_process() -> None:
@@ -162,10 +138,10 @@ def _describe_environment() -> str:
 
 
 def _describe_workers(command: list[str], gpus: list[str]) -> str:
-    ports = free_ports(len(gpus))
+    ports = start.free_ports(len(gpus))
     lines = [f"# {len(gpus)} workers; ports are chosen again at each start"]
     for rank, share in enumerate(gpus):
-        changes = worker_environment(ports, rank, share, f"FOLDER/ready-{rank}")
+        changes = start.worker_environment(ports, rank, share, f"FOLDER/ready-{rank}")
         assignments = [f"{name}={shlex.quote(value)}" for name, value in changes.items()]
         lines.append(" ".join([*assignments, shlex.join([sys.executable, *command])]))
     return "\n".join(lines)

@@ -18,9 +18,8 @@ from tf_largebatch.records.console import NOT_FINITE, WRONG_INPUT
 from tf_largebatch.training.workers import cluster
 from tf_largebatch.training.workers.cluster import Cluster
 from tf_largebatch.training.workers.gpus import GPUS, GPUS_ASSIGNED
-from tf_largebatch.training.workers.launch.guard import Guard, kill_group
+from tf_largebatch.training.workers.launch.guard import Guard, Signals, kill_group
 from tf_largebatch.training.workers.launch.output import Stream
-from tf_largebatch.training.workers.launch.signals import Signals
 
 OUT_OF_TIME = 124  # exit status
 
@@ -43,19 +42,10 @@ class Worker:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is to be launched.
+    """What is to be launched; the numbers are the flags of these names."""
 
-    Attributes:
-        command: arguments of Python, the same for each worker.
-        gpus: CUDA_VISIBLE_DEVICES of each worker.
-        restarts: how often all workers are started again after a failure.
-        start_timeout: seconds until every worker has reported; 0 asks for no report.
-        run_timeout: seconds for everything, restarts included; 0 sets no limit.
-        grace: seconds for the others to end after the first failure.
-    """
-
-    command: Sequence[str]
-    gpus: Sequence[str]
+    command: Sequence[str]  # arguments of Python, the same for each worker
+    gpus: Sequence[str]  # CUDA_VISIBLE_DEVICES of each worker
     restarts: int
     start_timeout: float
     run_timeout: float
@@ -64,13 +54,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Cause:
-    """Why a launch ended other than well.
-
-    Attributes:
-        status: of the launcher.
-        text: what happened, in a few words.
-        asked: the signal that had been passed on before; None where nobody asked for an end.
-    """
+    """Why a launch ended other than well; `asked` is the signal that had been passed on before."""
 
     status: int
     text: str
