@@ -123,7 +123,7 @@ def test_runs_of_different_recipes_stand_in_one_table(tmp_path):
 
 
 def test_the_first_images_are_the_first_of_training_as_the_network_takes_them():
-    source = load(shift=1, noise=0.3)
+    source = load()
     from tf_largebatch.records.batching import BatchPlan
 
     batch = BatchPlan(global_batch=64, train_examples=source.train_examples)

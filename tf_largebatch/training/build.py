@@ -63,11 +63,9 @@ def open_dataset(
     magnitude = getattr(spec, "randaugment_magnitude", 0.0)
     if not (spec.mixes or magnitude):
         return dataset
+    cutmix = getattr(spec, "cutmix_alpha", 0.0)
     return MixedData(
-        dataset,
-        randaugment_magnitude=magnitude,
-        mixup_alpha=spec.mixup_alpha,
-        cutmix_alpha=getattr(spec, "cutmix_alpha", 0.0),
+        dataset, randaugment_magnitude=magnitude, mixup_alpha=spec.mixup_alpha, cutmix_alpha=cutmix
     )
 
 
@@ -75,8 +73,6 @@ def make_model(
     recipe: Recipe, dataset: DataSet, seed: int, *, precision: str = "float32", bn_replicas: int = 1
 ) -> keras.Model:
     """Builds the recipe's network for the data set's images; its output are logits.
-
-    Keras's policy is afterwards what it was before; the network's layers keep theirs.
 
     `precision` is that of the forward and backward pass: "float32", "bfloat16" or "float16";
     `bn_replicas` share batch-norm statistics (see `Recipe.bn_replicas`).
@@ -116,9 +112,8 @@ def _course(recipe: Recipe, plan: BatchPlan) -> Schedule:
     spec, peak = recipe.schedule, recipe.peak_rate
     match spec:
         case StepsSpec():
-            course = Steps.from_epochs(
-                peak, spec.drop_epochs, rates=[peak * share for share in spec.shares], plan=plan
-            )
+            rates = [peak * share for share in spec.shares]
+            course = Steps.from_epochs(peak, spec.drop_epochs, rates=rates, plan=plan)
         case PolynomialSpec():
             course = Polynomial.from_epochs(
                 peak,
@@ -191,13 +186,10 @@ def make_step(run: Run) -> TrainingStep:
     """Makes the network and its update rule, on the devices that train them."""
     recipe, batch, settings = run.plan.recipe, run.plan.batch, run.plan.settings
     keras.utils.set_random_seed(run.seed)
+    bn_replicas = recipe.bn_replicas(batch)
     with run.team.strategy.scope():
         model = make_model(
-            recipe,
-            run.dataset,
-            run.seed,
-            precision=settings.precision,
-            bn_replicas=recipe.bn_replicas(batch),
+            recipe, run.dataset, run.seed, precision=settings.precision, bn_replicas=bn_replicas
         )
         # The step scales the loss; Keras would wrap the optimizer to divide by a scale of its own.
         model.compile(optimizer=make_optimizer(recipe, run.plan.phases), auto_scale_loss=False)

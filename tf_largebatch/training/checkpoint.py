@@ -118,20 +118,17 @@ class Checkpoints:
         try:
             self._manager.save(checkpoint_number=progress.update)
         except _WRITE_ERRORS as error:
-            self._remove_unfinished(progress.update)
+            for path in self._folder.glob(f"ckpt-{progress.update}[._]*"):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
             reason = str(error).strip().splitlines()[0][:160]
             raise StorageError(
                 f"the checkpoint of update {progress.update:,} could not be written to "
                 f"{self._folder} ({reason}). Those before it are unharmed: make room, and the same "
                 "command with this --run-dir continues"
             ) from None
-
-    def _remove_unfinished(self, update: int) -> None:
-        for path in self._folder.glob(f"ckpt-{update}[._]*"):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
 
     def restore(self, records: list[EpochRecord]) -> Progress:
         """Restores the newest checkpoint that is whole; `damaged` then names those that are not.

@@ -148,11 +148,7 @@ class DistributedFit:
         if strategy.num_replicas_in_sync == 1:
             return super()._make_function(step_function)
         logs = _PackedLogs()
-        # Dropout and random augmentation: Keras's seed generators return one seed on all replicas.
-        for layer in self._flatten_layers():
-            for generator in layer._seed_generators:
-                if not isinstance(generator.next, _ReplicaSeed):
-                    generator.next = _ReplicaSeed(generator.next)
+        _give_replicas_their_own_numbers(self)
 
         # Keras does not put the user's `train_step` through autograph either.
         @tf.autograph.experimental.do_not_convert
@@ -190,6 +186,14 @@ class DistributedFit:
             return logs.unpack(packed)
 
         return function
+
+
+def _give_replicas_their_own_numbers(model: keras.Model) -> None:
+    """For dropout and random augmentation: seed generators return one seed on all replicas."""
+    for layer in model._flatten_layers():
+        for generator in layer._seed_generators:
+            if not isinstance(generator.next, _ReplicaSeed):
+                generator.next = _ReplicaSeed(generator.next)
 
 
 class _ReplicaSeed:

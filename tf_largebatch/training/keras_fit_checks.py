@@ -76,6 +76,18 @@ def check_compiled(model: keras.Model) -> None:
             f"{optimizer.gradient_accumulation_steps}. Train with "
             "tf_largebatch.training.step, which has micro-batches."
         )
+    _check_clipping(optimizer)
+    for loss in keras.tree.flatten(model.loss):
+        reduction = loss.reduction if isinstance(loss, keras.losses.Loss) else "mean"
+        if reduction not in EXACT_REDUCTIONS:
+            raise ValueError(
+                f"`reduction` of a loss must be one of {list(EXACT_REDUCTIONS)} on several "
+                "replicas, or the split of the batch changes the loss. Received: "
+                f"reduction={reduction!r} of {loss.name}. Scale the learning rate instead."
+            )
+
+
+def _check_clipping(optimizer: keras.optimizers.Optimizer) -> None:
     # An optimizer with a method of its own knows where it clips; those of this package clip after
     # the sum. They are not imported here: neither part should need the other.
     theirs = type(optimizer)._clip_gradients is keras.optimizers.Optimizer._clip_gradients
@@ -85,14 +97,6 @@ def check_compiled(model: keras.Model) -> None:
                 f"`{name}` must be None on several replicas, where {type(optimizer).__name__} "
                 f"clips each replica's part before the sum. Received: {name}={limit}. Use an "
                 "optimizer of tf_largebatch, which clips the whole gradient."
-            )
-    for loss in keras.tree.flatten(model.loss):
-        reduction = loss.reduction if isinstance(loss, keras.losses.Loss) else "mean"
-        if reduction not in EXACT_REDUCTIONS:
-            raise ValueError(
-                f"`reduction` of a loss must be one of {list(EXACT_REDUCTIONS)} on several "
-                "replicas, or the split of the batch changes the loss. Received: "
-                f"reduction={reduction!r} of {loss.name}. Scale the learning rate instead."
             )
 
 

@@ -10,19 +10,9 @@ from tf_largebatch.records.recipe import Recipe
 from tf_largebatch.records.settings import JOIN_TIMEOUT, PRECISIONS, WORKER_TIMEOUT, Settings
 
 AUTO = "auto"  # --micro-batch: the largest that fits
-# What workers of one run may say differently, and why; all else must be the same.
-NOT_COMPARED = {
-    "data": "a worker may see the folder under another path; what it holds is compared",
-    "run_dir": "the chief's counts",
-    "replicas": "all devices, or their number, which the strategy checks",
-    "tpu": "a single process",
-    "join_timeout": "how long a worker waits is its own",
-    "worker_timeout": "how long a worker waits is its own",
-    "row": "in the recipe, which is compared",
-    "set": "in the recipe, which is compared",
-}
-
-
+# What workers of one run may say differently. Each waits as long as it likes, and may see the data
+# under another path: what that holds is compared, as are the recipes. The chief's folder counts.
+NOT_COMPARED = "data run_dir replicas tpu join_timeout worker_timeout row set".split()
 # The titles in `--help`, each with the first flag under it.
 GROUPS = {
     "data": "data",

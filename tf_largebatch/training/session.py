@@ -111,13 +111,7 @@ def open_session(recipe: Recipe, miniature: Miniature, options: Options) -> Iter
     workers = cluster.resolve()
     if workers is not None and workers.size == 1:
         workers = None
-    if options.tpu and workers is not None:
-        raise InputError(
-            f"--tpu must be given to a single process, which drives the whole TPU. Received: "
-            f"--tpu {options.tpu} on worker {workers.rank} of {workers.size}"
-        )
-    if options.tpu and options.precision == "float16":
-        raise InputError("--precision must be float32 or bfloat16 on a TPU. Received: float16")
+    _check_tpu(options, workers)
     chief = workers is None or workers.is_chief
     folder = claim(recipe, plans, options) if chief else None
     team = None
@@ -168,6 +162,16 @@ def claim(recipe: Recipe, plans: list[Plan], options: Options) -> Path:
 def slug(label: str) -> str:
     """Returns the label as a folder name: `linear, warmup 5` -> `linear-warmup-5`."""
     return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
+
+
+def _check_tpu(options: Options, workers: cluster.Cluster | None) -> None:
+    if options.tpu and workers is not None:
+        raise InputError(
+            f"--tpu must be given to a single process, which drives the whole TPU. Received: "
+            f"--tpu {options.tpu} on worker {workers.rank} of {workers.size}"
+        )
+    if options.tpu and options.precision == "float16":
+        raise InputError("--precision must be float32 or bfloat16 on a TPU. Received: float16")
 
 
 def _gather(options: Options, workers: cluster.Cluster | None) -> "Team":
@@ -265,10 +269,6 @@ def _describe_loss(error: Exception, workers: cluster.Cluster, seconds: int) -> 
 
     from tf_largebatch.training.workers.absence import describe_loss
 
-    gone = (
-        tf.errors.UnavailableError,
-        tf.errors.DeadlineExceededError,
-        tf.errors.AbortedError,
-        tf.errors.CancelledError,
-    )
-    return describe_loss(error, workers, seconds) if isinstance(error, gone) else None
+    silent = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError)
+    ended = (tf.errors.AbortedError, tf.errors.CancelledError)
+    return describe_loss(error, workers, seconds) if isinstance(error, silent + ended) else None

@@ -28,7 +28,8 @@ def make_watchers(run: Run, progress: Progress) -> list[keras.callbacks.Callback
     plan, recipe, done = run.plan, run.plan.recipe, progress.update
     noise = all(phase.accumulation * phase.replicas > 1 for phase in plan.phases)
     adapts = isinstance(recipe.optimizer, LARSSpec | LAMBSpec)
-    layout = make_layout(adapts=adapts, noise=noise, grows=len(plan.phases) > 1)
+    # A miniature is another experiment: its error cannot be held against the paper's.
+    expected = recipe.expected if plan.scale == "full" else None
     watchers = [
         TrainingProgress(run.label, updates=plan.updates, epochs=recipe.epochs, done=done),
         TensorBoardScalars(
@@ -40,11 +41,8 @@ def make_watchers(run: Run, progress: Progress) -> list[keras.callbacks.Callback
             first_epoch=progress.records[-1].epoch if progress.records else 0,
             departures=plan.departures,
             inputs=lambda: first_images(run.dataset, run.seed),  # type: ignore[arg-type]
-            layout=layout,
-            # A miniature is another experiment: its error cannot be held against the paper's.
-            published=(recipe.epochs, recipe.expected.top1_error_pct)
-            if plan.scale == "full" and recipe.expected
-            else None,
+            layout=make_layout(adapts=adapts, noise=noise, grows=len(plan.phases) > 1),
+            published=(recipe.epochs, expected.top1_error_pct) if expected else None,
         ),
     ]
     if noise:

@@ -191,11 +191,10 @@ def _task_rank(jobs: dict, task: dict) -> int:
 
 
 def _from_slurm(environ: Mapping[str, str]) -> Cluster | None:
-    in_step = environ.get("SLURM_STEP_NUM_TASKS") or environ.get("SLURM_STEP_ID")
     size = _whole(environ, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", least=1, default=1)
     if size == 1:
         return None
-    if not in_step:
+    if not (environ.get("SLURM_STEP_NUM_TASKS") or environ.get("SLURM_STEP_ID")):
         # A batch script's own process: rank 0 by its variables, and nobody will be rank 1.
         raise InputError(
             f"this process must be started by srun to be one of {size} tasks. Received: "
@@ -215,21 +214,17 @@ def _from_slurm(environ: Mapping[str, str]) -> Cluster | None:
     places = [(node, local) for node, count in enumerate(counts) for local in range(count)]
     workers = [f"{hosts[node]}:{_base_port(environ) + local}" for node, local in places]
     cluster = _cluster("SLURM", workers, rank)
-    _require_block_layout(environ, places, rank)
-    return cluster
-
-
-def _require_block_layout(environ, places: list[tuple[int, int]], rank: int) -> None:
-    """Checks that ranks fill one node after the other: addresses are made on that assumption."""
+    # The addresses are made on the assumption that ranks fill one node after the other.
     layout = environ.get("SLURM_DISTRIBUTION") or "block"
     node = _whole(environ, "SLURM_NODEID", default=places[rank][0])
     local = _whole(environ, "SLURM_LOCALID", default=places[rank][1])
-    one_way = len({node for node, _ in places}) in (1, len(places))
+    one_way = len({place[0] for place in places}) in (1, len(places))
     if (node, local) != places[rank] or not (one_way or layout.startswith("block")):
         raise InputError(
             f"tasks must fill one node after the other. Received: task {rank} as number {local} of "
             f"node {node}, SLURM_DISTRIBUTION={layout}. Start with srun --distribution=block"
         )
+    return cluster
 
 
 def _base_port(environ: Mapping[str, str]) -> int:

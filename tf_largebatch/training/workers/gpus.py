@@ -64,7 +64,6 @@ def gpu_for_local_rank(
         return None
     gpus = visible_gpus(environ, devices)
     bound = environ.get("SLURM_GPUS_PER_TASK", "").rpartition(":")[2]
-    own_only = str(len(gpus)) == bound or (GPUS in environ and len(gpus) == 1)
-    if not gpus or own_only:
+    if not gpus or str(len(gpus)) == bound or (GPUS in environ and len(gpus) == 1):
         return None
     return share_gpus(gpus, cluster.local_size)[cluster.local_rank]
