@@ -8,22 +8,16 @@ from tf_largebatch.records.checks import check
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFacts:
-    """What a network must know of the images that it is given.
-
-    Attributes:
-        shape: (height, width, channels), each at least 1; height and width None for any.
-        classes: number of labels, at least 2.
-        pixel_mean: one number a channel, in the units of the pixels.
-        pixel_std: the same, above 0. The network computes (pixel - mean) / std.
+    """What a network must know of the images that it is given: it computes (pixel - mean) / std.
 
     Raises:
         ValueError: a value outside its range.
     """
 
-    shape: tuple[int | None, int | None, int]
-    classes: int
-    pixel_mean: tuple[float, ...]
-    pixel_std: tuple[float, ...]
+    shape: tuple[int | None, int | None, int]  # height, width, channels; None for any
+    classes: int  # at least 2
+    pixel_mean: tuple[float, ...]  # one a channel, in the units of the pixels
+    pixel_std: tuple[float, ...]  # the same, above 0
 
     def __post_init__(self) -> None:
         sizes = len(self.shape) == 3 and all(n is None or n >= 1 for n in self.shape)
@@ -39,10 +33,8 @@ class ImageFacts:
     def check_least_side(self, least: int, network: str) -> None:
         """Raises ValueError unless both sides are known and `network` can take them."""
         if any(side is None or side < least for side in self.shape[:2]):
-            raise ValueError(
-                f"{network} needs images of one size with sides of at least {least}. "
-                f"Received: {self.shape}"
-            )
+            rule = f"images of one size with sides of at least {least}"
+            raise ValueError(f"{network} needs {rule}. Received: {self.shape}")
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,7 @@ def fields(record: Any, prefix: str = "") -> dict[str, Any]:
 def apply(recipe: Recipe, settings: list[str]) -> tuple[Recipe, tuple[str, ...]]:
     """Returns the recipe with each `field=value` of `settings`, and the departures in words.
 
-    A setting that repeats the recipe's own value is no departure.
-
-    Raises:
-        InputError: no `=`, an unknown field, a value of the wrong type or out of range.
+    A setting that repeats the recipe's own value is no departure; a wrong one is an InputError.
     """
     known, values = fields(recipe), {}
     for setting in settings:

@@ -53,11 +53,7 @@ class Expected:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One row of one table: everything that decides a result.
-
-    Raises:
-        ValueError: a value out of its range.
-    """
+    """One row of one table: everything that decides a result; ValueError where it cannot be."""
 
     name: str  # the module's
     row: str | None = None  # which one, in a module that states a family of recipes
@@ -157,10 +153,9 @@ class Recipe:
             phases.append(phases[-1].followed_by(epoch, batch, micro))
         groups = {self._checked_bn_replicas(phase) for phase in phases}
         if len(groups) > 1:
-            raise ValueError(
-                f"batch norm must be shared by as many replicas in every phase. Received: {groups} "
-                f"for batches {[p.global_batch for p in phases]}. Use fewer replicas."
-            )
+            rule = "batch norm must be shared by as many replicas in every phase"
+            given = f"{groups} for batches {[phase.global_batch for phase in phases]}"
+            raise ValueError(f"{rule}. Received: {given}. Use fewer replicas.")
         return tuple(phases)
 
     def _micro_batch(self, global_batch: int, replicas: int, wanted: int | None) -> int:

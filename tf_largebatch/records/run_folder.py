@@ -6,6 +6,7 @@
 The last two are TensorBoard's.
 """
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -44,13 +45,9 @@ def default_folder(name: str) -> Path:
 
 
 def claim(folder: Path, identity: dict[str, Any]) -> bool:
-    """Makes the folder this run's own, or recognises it as this run's from before.
+    """Makes the folder this run's own; returns whether it was before, so that it is continued.
 
-    Args:
-        folder: created with its parents where it is missing.
-        identity: what makes two runs the same one (recipe, seeds, precision, ...), plain data.
-
-    Returns whether the folder held this run already, so that it is continued.
+    `identity` is plain data: what makes two runs the same one (recipe, seeds, precision, ...).
 
     Raises:
         InputError: not a folder, not writable, another run's, or holding files of no run.
@@ -129,10 +126,8 @@ def environment() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = {}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
