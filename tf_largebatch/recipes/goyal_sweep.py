@@ -16,7 +16,7 @@ from tf_largebatch.training.command import main
 CURVES = "legends of the training curves, recalled"
 
 
-def _row(row, batch, warmup, error=0.0, std=None, runs=None):
+def _row(row, batch, warmup, error=0.0, std=None, runs=None):  # ours: replaced where 0
     return replace(
         goyal_8k.RECIPE,
         name="goyal_sweep",

@@ -102,7 +102,7 @@ def _batch(row: str) -> int:
 
 def _epochs(updates: float, batch: int) -> float:
     """Exact epochs of so many updates, rounded down: the first update at or after them is that."""
-    return math.floor(1e4 * updates * batch / 1_281_167) / 1e4
+    return math.floor(1e4 * updates * batch / 1_281_167) / 1e4  # [derived] ImageNet has so many
 
 
 def _title(row: str, log: str) -> str:
