@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from tf_largebatch.records.console import NOT_FINITE, ending
 from tf_largebatch.records.recipe import Miniature, Recipe
-from tf_largebatch.training.options import make_parser, read_options
+from tf_largebatch.training.options import Options, make_parser
 from tf_largebatch.training.rows import describe_plan
 from tf_largebatch.training.session import open_session
 
@@ -35,7 +35,7 @@ def main(
     """
     parser = make_parser(recipe, rows)
     with ending(parser) as end:
-        options = read_options(parser, argv)
+        options = Options(**vars(parser.parse_args(argv)))
         if rows is not None and options.row is not None:
             recipe = rows[options.row]
         if options.plan:

@@ -25,11 +25,8 @@ def find(recipe: Recipe, source, team: Team, *, precision: str) -> int | None:
     if not tf.config.list_logical_devices("GPU"):
         return None
 
-    def fits(micro_batch: int) -> bool:
-        return _fits(recipe, source, micro_batch, precision)
-
     sizes = candidates(recipe, team.replicas, source.train_examples)
-    found = team.least(largest(sizes, fits) or 0)
+    found = team.least(largest(sizes, lambda size: _fits(recipe, source, size, precision)) or 0)
     if not found:
         raise InputError(
             f"--micro-batch auto must find a size that fits the GPU. Received: {sizes[0]} does not "

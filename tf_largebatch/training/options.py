@@ -169,8 +169,3 @@ def make_parser(recipe: Recipe, rows: Mapping[str, Recipe] | None = None) -> Par
             flag = f"--{one.name.replace('_', '-')}"
             group.add_argument(flag, default=one.default, **one.metadata)
     return parser
-
-
-def read_options(parser: Parser, argv: Sequence[str] | None) -> Options:
-    """Reads a command line; None for that of the process. A wrong one ends the process."""
-    return Options(**vars(parser.parse_args(argv)))

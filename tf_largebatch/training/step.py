@@ -214,9 +214,7 @@ class TrainingStep:
     def _reduce(self, gradients, state, totals):
         """Sums over replicas, packed; averages the floating state."""
         floats = [i for i, s in enumerate(state) if s.dtype.is_floating]
-        sent = gradients
-        if self.wire_dtype is not None:
-            sent = [tf.cast(g, self.wire_dtype) for g in gradients]
+        sent = [tf.cast(g, self.wire_dtype or g.dtype) for g in gradients]
         totals, *sums = self._sum_over_replicas([totals, *(state[i] for i in floats), *sent])
         share = self.plan.accumulation * self.plan.replicas
         for i, total in zip(floats, sums, strict=False):

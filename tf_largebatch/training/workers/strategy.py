@@ -81,15 +81,14 @@ def _join(
 
     cluster.require_free_port(workers)
     os.environ[cluster.TF_CONFIG] = workers.to_tf_config()
+    job = coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=workers.size)
     # How long to wait for a silent worker, and for one that never registers.
     context.context().configure_coordination_service(
         service_type="standalone",
         service_leader="/job:worker/replica:0/task:0",
         heartbeat_timeout_in_ms=1000 * worker_timeout,
         cluster_register_timeout_in_ms=1000 * join_timeout,
-        coordinated_jobs=[
-            coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=workers.size)
-        ],
+        coordinated_jobs=[job],
     )
     meet(workers, join_timeout)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
