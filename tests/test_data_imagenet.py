@@ -14,7 +14,6 @@ from google.protobuf.message import DecodeError
 
 from tf_largebatch.data import imagenet
 from tf_largebatch.data.crops import evaluation_image
-from tf_largebatch.data.records import FAMILIES
 from tf_largebatch.data.shards import ShardIndex, find_shards, index_shards
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.data_spec import ImageNetSpec
@@ -458,7 +457,8 @@ def test_restart_in_the_middle_of_an_epoch_of_full_size_takes_seconds(folder):
     index = ShardIndex(
         small.paths, small.shards[chosen], small.offsets[chosen], small.lengths[chosen]
     )
-    source = imagenet.ImageNetData(index, small, SPEC, family=FAMILIES[1], classes=20)
+    source = imagenet.open_folder(folder, SPEC, classes=20)
+    source._train, source.train_examples = index, len(index)
     plan = BatchPlan(global_batch=32, train_examples=1_281_167)
     start = time.process_time()
     images, _ = next(iter(source.train_batches(plan, seed=0, first_update=55 * 40_036 + 20_000)))

@@ -204,14 +204,13 @@ def test_magnitudes_are_normal_and_clipped():
 
 def test_probability_one_always_does_something_and_zero_never():
     assert np.all(draw(probability=1.0)[0] < 15)
-    images, keys = make_batch(4)
-    np.testing.assert_array_equal(randaugment(images, keys, magnitude=5.0, probability=0), images)
+    assert np.all(draw(probability=0.0)[0] == 15)
 
 
 def test_each_picture_takes_its_own_operations_in_order():
     images, keys = make_batch(6)
-    done = randaugment(images, keys, magnitude=8.0, layers=2, probability=1.0).numpy()
-    drawn = draw_operations(keys, 2, magnitude=8.0, magnitude_std=0.5, probability=1.0)
+    done = randaugment(images, keys, magnitude=8.0).numpy()
+    drawn = draw_operations(keys, 2, magnitude=8.0, magnitude_std=0.5, probability=0.5)
     for i, image in enumerate(images):
         for layer in range(2):
             image = apply_operation(image, *(x[i, layer] for x in drawn))
@@ -244,25 +243,17 @@ def test_no_number_comes_from_the_global_generator(monkeypatch):
         raise AssertionError("the global generator was asked for")
 
     monkeypatch.setattr(tf.random, "get_global_generator", refuse)
-    images, keys = make_batch(2)
-    randaugment(images, keys, magnitude=9.0, probability=1.0)
+    images, keys = make_batch(8)
+    assert np.any(randaugment(images, keys, magnitude=9.0) != images)
 
 
 # Refusals
 
 
-@pytest.mark.parametrize(
-    ("kwargs", "message"),
-    [
-        ({"magnitude": 10.5}, r"`magnitude` must be in \[0, 10\]. Received: magnitude=10.5"),
-        ({"layers": 0}, "`layers` must be at least 1. Received: layers=0"),
-        ({"magnitude_std": -1.0}, "`magnitude_std` must be 0 or more"),
-        ({"probability": -0.1}, r"`probability` must be in \[0, 1\]"),
-    ],
-)
-def test_arguments_outside_their_range_are_refused(kwargs, message):
+def test_a_magnitude_outside_its_range_is_refused():
+    message = r"`magnitude` must be in \[0, 10\]. Received: magnitude=10.5"
     with pytest.raises(InputError, match=message):
-        randaugment(*make_batch(2), **{"magnitude": 5.0, **kwargs})
+        randaugment(*make_batch(2), magnitude=10.5)
 
 
 @pytest.mark.parametrize("bad", [lambda x: tf.cast(x, tf.float32), lambda x: x[..., :1]])

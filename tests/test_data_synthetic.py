@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tf_largebatch.data import imagenet, synthetic
 from tf_largebatch.records.batching import BatchPlan
@@ -76,13 +75,14 @@ def test_existing_folder_is_left_alone(tmp_path):
 def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
     calls = []
 
-    def interrupted(picture):
-        calls.append(picture)
+    def interrupted(*arguments):
+        calls.append(arguments)
         if len(calls) == 20:
             raise KeyboardInterrupt
-        return tf.io.encode_jpeg(picture).numpy()
+        return draw(*arguments)
 
-    monkeypatch.setattr(synthetic, "encode_jpeg", interrupted)
+    draw = synthetic.draw
+    monkeypatch.setattr(synthetic, "draw", interrupted)
     with pytest.raises(KeyboardInterrupt):
         synthetic.write_shards(tmp_path / "s", **SIZES)
     assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,5 @@
 """A data set whose images are NumPy arrays in memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -9,13 +7,10 @@ import tensorflow as tf
 
 from tf_largebatch.data import order
 from tf_largebatch.data.dataset import DataSet
-from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.errors import InputError
 
 Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
-# Small replica batches are gathered and augmented this many examples at a time.
-_GROUP_EXAMPLES = 512
 _PIXELS_AT_ONCE = 1 << 20
 
 
@@ -25,20 +20,14 @@ class ArrayData(DataSet):
     The order of each epoch is an exact permutation of all training examples.
 
     Args:
-        name: of the data set.
+        name: see `DataSet`, as for the other arguments that are not here.
         classes: number of classes, > 1.
         train: (images [n, H, W, C] uint8 or float32, labels [n] of 0 to classes - 1).
-        evaluation: the same for the evaluation examples; same type and image shape.
-        pixel_mean: one number a channel in the units of the images.
-        pixel_std: the same, > 0.
+        evaluation: the same; same type and image shape.
         augment: images [n, H, W, C] and keys uint64 [n] to images of the same shape and type; None
             delivers the images as they are.
         augmentation: what `augment` does, in words, for `describe`.
-        plain_from_epoch: from this epoch on, counted from 0, `augment` is not used; None for never.
-        eval_batch: examples that an evaluation delivers at a time.
-
-    Raises:
-        InputError: arrays that do not fit each other or the arguments.
+        plain_from_epoch: from this epoch on, counted from 0, `augment` is not used.
     """
 
     def __init__(
@@ -74,8 +63,10 @@ class ArrayData(DataSet):
             raise InputError(f"{name}: {error}") from None
         # On the host, once: a dataset captures tensors by reference, arrays by copy.
         with tf.device("CPU:0"):
-            self._train = _tensors(*train)
-            self._eval = _tensors(*evaluation)
+            self._train, self._eval = (
+                (tf.constant(images), tf.constant(labels.astype(np.int32)))
+                for images, labels in (train, evaluation)
+            )
 
     def describe(self) -> str:
         """Returns one line: sizes, format, classes, augmentation."""
@@ -88,19 +79,8 @@ class ArrayData(DataSet):
             * (self._plain_from_epoch is not None)
         )
 
-    def train_batches(
-        self,
-        plan: BatchPlan,
-        *,
-        seed: int,
-        first_update: int = 0,
-        worker: int = 0,
-        workers: int = 1,
-    ) -> tf.data.Dataset:
-        """Returns the endless training batches of one worker: see `DataSet.train_batches`."""
-        order.check_plan(plan, self)
+    def _batch_training(self, stream, replica_batch, seed):
         images, labels = self._train
-        group = max(1, _GROUP_EXAMPLES // plan.replica_batch)
 
         def deliver(epochs, examples):
             chosen = tf.gather(images, examples)
@@ -111,30 +91,19 @@ class ArrayData(DataSet):
                     changed = tf.where(early, changed, chosen)
                 chosen = changed
             return (
-                tf.reshape(chosen, [group, plan.replica_batch, *self.image_shape]),
-                tf.reshape(tf.gather(labels, examples), [group, plan.replica_batch]),
+                tf.reshape(chosen, [-1, replica_batch, *self.image_shape]),
+                tf.reshape(tf.gather(labels, examples), [-1, replica_batch]),
             )
 
-        stream = order.train_stream(
-            plan,
-            seed=seed,
-            first_update=first_update,
-            worker=worker,
-            workers=workers,
-            group=group,
-        )
-        batches = stream.map(deliver, tf.data.AUTOTUNE).unbatch()
-        return order.ordered(batches.prefetch(tf.data.AUTOTUNE))
+        return stream.map(deliver, tf.data.AUTOTUNE).unbatch()
 
-    def eval_batches(self, batch: int, *, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
-        """Returns the evaluation batches of one worker: see `DataSet.eval_batches`."""
+    def _batch_evaluation(self, stream, batch):
         images, labels = self._eval
-        stream = order.eval_stream(self.eval_examples, batch, worker=worker, workers=workers)
 
         def deliver(examples, weights):
             return tf.gather(images, examples), tf.gather(labels, examples), weights
 
-        return order.ordered(stream.map(deliver, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
+        return stream.map(deliver, tf.data.AUTOTUNE)
 
 
 def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -152,28 +121,24 @@ def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float
 
 def _check_arrays(dataset: ArrayData, part: str, images, labels, *, dtype) -> None:
     """Raises InputError unless the two arrays of one part fit."""
-    if images.ndim != 4 or len(images) == 0 or tuple(images.shape[1:]) != dataset.image_shape:
-        raise InputError(
-            f"the {part} images of {dataset.name} must be [n, height, width, channels], n > 0, all "
-            f"of one size. Received: shape={images.shape}, training images {dataset.image_shape}"
-        )
-    if images.dtype != dtype or images.dtype not in (np.uint8, np.float32):
-        raise InputError(
-            f"the {part} images of {dataset.name} must be uint8 or float32 like the training "
-            f"images. Received: dtype={images.dtype}"
-        )
-    if labels.shape != (len(images),):
-        raise InputError(
-            f"the {part} labels of {dataset.name} must be one per image. Received: "
-            f"{len(images)} images, labels of shape {labels.shape}"
-        )
+
+    def check(ok, what, rule, received):
+        if not ok:
+            raise InputError(
+                f"the {part} {what} of {dataset.name} must be {rule}. Received: {received}"
+            )
+
+    check(
+        images.ndim == 4 and len(images) and images.shape[1:] == dataset.image_shape,
+        "images",
+        "[n, height, width, channels], n > 0, all of one size",
+        f"shape={images.shape}, training images {dataset.image_shape}",
+    )
+    known = images.dtype == dtype and images.dtype in (np.uint8, np.float32)
+    check(known, "images", "uint8 or float32 like the training images", f"dtype={images.dtype}")
+    received = f"{len(images)} images, labels of shape {labels.shape}"
+    check(labels.shape == (len(images),), "labels", "one per image", received)
     wrong = np.flatnonzero((labels < 0) | (labels >= dataset.classes))
     if len(wrong):
-        raise InputError(
-            f"the {part} labels of {dataset.name} must be 0 to {dataset.classes - 1}. Received: "
-            f"label {labels[wrong[0]]} at example {wrong[0]}"
-        )
-
-
-def _tensors(images, labels):
-    return tf.constant(images), tf.constant(labels.astype(np.int32))
+        received = f"label {labels[wrong[0]]} at example {wrong[0]}"
+        check(False, "labels", f"0 to {dataset.classes - 1}", received)

@@ -4,8 +4,6 @@ Each function takes images [n, height, width, channels] and keys uint64 [n] and 
 the same shape and type.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -36,18 +34,13 @@ def random_flip(images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
 
 
 def add_noise(images: tf.Tensor, keys: tf.Tensor, sd: float) -> tf.Tensor:
-    """Adds independent normal noise of standard deviation `sd` to every value; float32 images.
-
-    The result is not clipped.
-    """
+    """Adds normal noise of deviation `sd` to every value of float32 images, not clipped."""
     shape = images.shape[1:]
     noise = normals(fold(keys, _NOISE), shape.num_elements())
     return images + sd * tf.reshape(noise, [-1, *shape])
 
 
-def shift_and_flip(
-    pixels: int, *, flip: bool
-) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None:
+def shift_and_flip(pixels: int, *, flip: bool) -> Callable | None:
     """Returns the two as one function of images and keys; None where neither is asked for."""
     if not pixels and not flip:
         return None

@@ -4,10 +4,8 @@ TensorFlow's errors do not say which record of a batch failed, so the records of
 again one at a time, each step by itself.
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -40,13 +38,8 @@ def deliver_or_mark(
 ) -> tf.data.Dataset:
     """Maps `deliver` over examples, with a picture of zeros and `UNREADABLE` wherever it fails.
 
-    Args:
-        examples: tensors of many examples an element.
-        deliver: tensors of one example to (image uint8, label int32).
-        image_shape: of the image.
-
-    Returns:
-        (image uint8, label int32), one example an element, as many as there are examples.
+    `examples` have many an element; `deliver` makes (image uint8, label int32) of the tensors of
+    one, and such pairs are the result, as many as there are examples.
     """
 
     def some(*parts):
@@ -55,13 +48,8 @@ def deliver_or_mark(
         tried = numbered.map(lambda place, *example: (place, *deliver(*example)))
         # What is left of the group says by its numbers what is missing.
         left = tried.ignore_errors().batch(_TRIED_TOGETHER)
-        none = tf.data.Dataset.from_tensors(
-            (
-                tf.zeros([0], tf.int32),
-                tf.zeros([0, *image_shape], tf.uint8),
-                tf.zeros([0], tf.int32),
-            )
-        )
+        no_numbers, no_images = tf.zeros([0], tf.int32), tf.zeros([0, *image_shape], tf.uint8)
+        none = tf.data.Dataset.from_tensors((no_numbers, no_images, no_numbers))
         places, images, labels = left.concatenate(none).take(1).get_single_element()
 
         def with_marks():
@@ -76,30 +64,14 @@ def deliver_or_mark(
     return examples.rebatch(_TRIED_TOGETHER).map(some, tf.data.AUTOTUNE).unbatch()
 
 
-def find_unreadable(
+def find_unusable(
     index: ShardIndex,
-    records: Iterable[int],
-    decoders: Iterable[Callable[[tf.Tensor], tf.Tensor]],
+    record: int,
+    decode: Callable[[tf.Tensor], tf.Tensor],
     *,
     family: KeyFamily,
     classes: int,
-) -> Iterator[str]:
-    """Yields where each record is that cannot be used, and why, one line each.
-
-    Args:
-        index: of the shards.
-        records: numbers in `index`.
-        decoders: for each record, what makes its picture of the encoded one.
-        family: keys of the records.
-        classes: labels that there are.
-    """
-    for record, decode in zip(records, decoders, strict=False):
-        fault = _find_fault(index, record, decode, family=family, classes=classes)
-        if fault is not None:
-            yield f"{index.place(record)} (byte {int(index.offsets[record]):,}) {fault}"
-
-
-def _find_fault(index, record, decode, *, family, classes) -> str | None:
+) -> str | None:
     """Does one record's work step by step; returns what fails, or None."""
     path, offset = index.paths[index.shards[record]], int(index.offsets[record])
     try:

@@ -20,8 +20,6 @@ Both work on values of 0 to 255; the result is clipped to that range once, where
 uint8 (fb.resnet.torch delivers floating point and does not clip).
 """
 
-from __future__ import annotations
-
 import tensorflow as tf
 
 from tf_largebatch.data.keyed_random import fold, normals, uniforms
@@ -43,10 +41,7 @@ _JITTER, _LIGHTING = 11, 12
 def draw_changes(keys: tf.Tensor, *, jitter: float, lighting_std: float) -> tf.Tensor:
     """Returns float32 [n, NUMBERS], what `change_colors` does to each of n pictures.
 
-    Args:
-        keys: uint64 [n], one a picture.
-        jitter: 0 to 1; fb.resnet.torch has 0.4.
-        lighting_std: >= 0; fb.resnet.torch has 0.1.
+    `jitter` is 0 to 1; fb.resnet.torch has 0.4, and a `lighting_std` of 0.1.
     """
     factors = 1.0 + jitter * (2.0 * uniforms(fold(keys, _JITTER), 3) - 1.0)
     amounts = lighting_std * normals(fold(keys, _LIGHTING), 3)
@@ -57,9 +52,7 @@ def draw_changes(keys: tf.Tensor, *, jitter: float, lighting_std: float) -> tf.T
 def change_colors(picture: tf.Tensor, changes: tf.Tensor) -> tf.Tensor:
     """Returns a picture, float32 [height, width, 3] of 0 to 255, with other colours, not clipped.
 
-    Args:
-        picture: float32 [height, width, 3], of static shape.
-        changes: float32 [NUMBERS], see `draw_changes`.
+    The shape must be static; `changes` are one row of `draw_changes`.
     """
     brightness, contrast, saturation = tf.unstack(changes[:3])
     grey = tf.constant(GREY)[:, tf.newaxis]

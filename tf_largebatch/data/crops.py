@@ -24,8 +24,7 @@ half-pixel centres, as OpenCV does and unlike Pillow, whose filters widen when t
 orientation is ignored, as the published results do.
 """
 
-from __future__ import annotations
-
+import functools
 import math
 
 import tensorflow as tf
@@ -67,15 +66,9 @@ def crop_numbers(draws: tf.Tensor, spec: ImageNetSpec) -> tf.Tensor:
     """Returns what `crop_box` and `training_image` need of many pictures' draws, at once.
 
     Whatever does not depend on the picture's size is computed here, for all pictures together: per
-    picture, an operation costs as much as a row of pixels.
-
-    Args:
-        draws: float32 [n, DRAWS], uniform on [0, 1).
-        spec: gives the ranges.
-
-    Returns:
-        float32 [n, DRAWS]: heights and widths of the attempts in units of sqrt(H * W), the place,
-        the mirror.
+    picture, an operation costs as much as a row of pixels. Draws are float32 [n, DRAWS], uniform on
+    [0, 1); the numbers are heights and widths of the attempts in units of sqrt(H * W), the place,
+    the mirror.
     """
     least, most = spec.min_area, spec.max_area
     areas = least + (most - least) * draws[:, :ATTEMPTS]
@@ -86,12 +79,9 @@ def crop_numbers(draws: tf.Tensor, spec: ImageNetSpec) -> tf.Tensor:
 
 
 def crop_box(shape: tf.Tensor, numbers: tf.Tensor, spec: ImageNetSpec) -> tf.Tensor:
-    """Returns the training crop (top, left, height, width), int32 [4], of a picture.
+    """Returns the training crop (top, left, height, width), int32 [4], of a picture of `shape`.
 
-    Args:
-        shape: integers [height, width, ...] of the picture.
-        numbers: float32 [DRAWS], one row of `crop_numbers`.
-        spec: gives the ranges.
+    `numbers` are one row of `crop_numbers`.
     """
     size = tf.cast(shape[:2], tf.float32)
     attempts = tf.reshape(numbers[: 2 * ATTEMPTS], [2, ATTEMPTS])
@@ -120,9 +110,9 @@ def training_image(
 
     Args:
         encoded: scalar string, a JPEG in any colour space, or a PNG, GIF or BMP.
-        numbers: float32 [DRAWS], one row of `crop_numbers`.
+        numbers: one row of `crop_numbers`.
         spec: gives ranges, size and interpolation.
-        changes: float32 [color.NUMBERS], what happens to the colours; None for nothing.
+        changes: one row of `color.draw_changes`; None for none.
         antialias: widen the filter where a picture shrinks, as Pillow does.
         scaled_decoding: decode a crop whose sides are both at least 2, 4 or 8 times `image_size`
             at 1/2, 1/4 or 1/8: faster, not the same pixels, and the crop's edges move by up to half
@@ -176,8 +166,7 @@ def evaluation_image(
 
 def _decode_central_square(encoded, spec):
     def square(shape):
-        side = tf.reduce_min(shape) * spec.eval_side // spec.eval_short_side
-        side = tf.maximum(side, 1)
+        side = tf.maximum(tf.reduce_min(shape) * spec.eval_side // spec.eval_short_side, 1)
         return (shape - side + 1) // 2, side
 
     def from_jpeg():
@@ -227,11 +216,9 @@ def _decode_other(encoded):
 
 
 def _resize(picture, shape, interpolation, antialias):
-    """Resizes to `shape`, float32."""
-
-    def resized(pixels):
-        return tf.image.resize(pixels, shape, method=interpolation, antialias=antialias)
-
+    resized = functools.partial(
+        tf.image.resize, size=shape, method=interpolation, antialias=antialias
+    )
     if antialias:
         return resized(picture)
     # TensorFlow has vector loads for float32 pixels alone, and interpolates them in half the time

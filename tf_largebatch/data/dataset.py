@@ -1,15 +1,16 @@
 """What the training path asks of a data set."""
 
-from __future__ import annotations
+from typing import Protocol
 
-from typing import TYPE_CHECKING, Protocol
+import tensorflow as tf
 
+from tf_largebatch.data import order
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.datasets import ImageFacts
 from tf_largebatch.records.errors import InputError
 
-if TYPE_CHECKING:
-    import tensorflow as tf
+# Orders and random numbers are computed for about this many examples at a time.
+_GROUP_EXAMPLES = 512
 
 
 class DataSet(Protocol):
@@ -17,15 +18,15 @@ class DataSet(Protocol):
 
     Attributes:
         name: as recipes call it, for example "digits".
-        classes: number of classes; labels are 0 to classes - 1.
+        classes: labels are 0 to classes - 1.
         train_examples: examples per epoch.
         eval_examples: examples of one complete evaluation.
         eval_batch: examples that an evaluation delivers at a time.
         image_shape: (height, width, channels) of a delivered training image.
         eval_image_shape: of an evaluation image, mostly the same.
         pixel_mean: one number a channel, in the units delivered.
-        pixel_std: one number a channel, in the units delivered. The model applies
-            (image - mean) / std on the device, so that uint8 travels where the images allow it.
+        pixel_std: the same. The model applies (image - mean) / std on the device, so that uint8
+            travels where the images allow it.
     """
 
     name: str
@@ -79,7 +80,16 @@ class DataSet(Protocol):
             (images [replica_batch, H, W, C], labels int32 [replica_batch]), static shapes. A label
             of -1 marks an image that could not be read, where the data set skips those.
         """
-        ...
+        if plan.train_examples != self.train_examples:
+            raise ValueError(
+                f"`plan` must be for the {self.train_examples} training examples of {self.name}. "
+                f"Received: plan.train_examples={plan.train_examples}"
+            )
+        share = {"seed": seed, "first_update": first_update, "worker": worker, "workers": workers}
+        group = max(1, _GROUP_EXAMPLES // plan.replica_batch)
+        stream = order.train_stream(plan, **share, group=group)
+        batches = self._batch_training(stream, plan.replica_batch, seed)
+        return order.ordered(batches.prefetch(tf.data.AUTOTUNE))
 
     def eval_batches(self, batch: int, *, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
         """Returns the evaluation batches of one worker, every example once over all workers.
@@ -90,6 +100,17 @@ class DataSet(Protocol):
         Returns:
             (images [batch, H, W, C], labels int32 [batch], weights float32 [batch]).
         """
+        stream = order.eval_stream(self.eval_examples, batch, worker=worker, workers=workers)
+        return order.ordered(self._batch_evaluation(stream, batch).prefetch(tf.data.AUTOTUNE))
+
+    def _batch_training(
+        self, stream: tf.data.Dataset, replica_batch: int, seed: int
+    ) -> tf.data.Dataset:
+        """The batches of `order.train_stream`, whose elements are of several."""
+        ...
+
+    def _batch_evaluation(self, stream: tf.data.Dataset, batch: int) -> tf.data.Dataset:
+        """The batches of `order.eval_stream`."""
         ...
 
     def explain_failure(

@@ -4,8 +4,6 @@ The test set of the UCI "Optical Recognition of Handwritten Digits" data (Alpayd
 as `sklearn.datasets.load_digits` ships it.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from tf_largebatch.data import augment
@@ -21,12 +19,8 @@ def load(spec: DigitsSpec | None = None, *, plain_from_epoch: int | None = None)
 
     The split is fixed: the permutation of `numpy.random.RandomState(0)`, whose stream NumPy keeps
     for ever; its first 1,280 places are the training examples. Scikit-learn's own order groups the
-    writers, so its last 517 would be other people's hands.
-
-    Args:
-        spec: shift and noise of the training images, the latter not clipped; None for the
-            record's defaults.
-        plain_from_epoch: from this epoch on, counted from 0, training images stay as they are.
+    writers, so its last 517 would be other people's hands. From `plain_from_epoch` on, counted from
+    0, training images stay as they are.
     """
     spec = spec or DigitsSpec()
     from sklearn.datasets import load_digits  # takes a second to import

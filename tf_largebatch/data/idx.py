@@ -4,8 +4,6 @@ An IDX file is 0, 0, type (8 is uint8), rank, then rank big-endian sizes, then t
 (Y. LeCun, "The MNIST database of handwritten digits").
 """
 
-from __future__ import annotations
-
 import gzip
 import lzma
 import zlib
@@ -21,11 +19,7 @@ _OPENERS: dict[str, Callable[..., Any]] = {"": open, ".gz": gzip.open, ".xz": lz
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Returns the array of one IDX file of uint8 values; .gz and .xz are decompressed.
-
-    Raises:
-        InputError: the file cannot be read, is damaged, or is no IDX file of uint8.
-    """
+    """Returns the array of one IDX file, plain, .gz or .xz; InputError unless it is a whole one."""
     try:
         with _OPENERS[path.suffix if path.suffix in _OPENERS else ""](path, "rb") as file:
             content = file.read()

@@ -13,15 +13,13 @@ whatever the shards, each worker reads its own records only, and a restart in th
 reads nothing that was used before. Files may be anywhere that `tf.io.gfile` can read.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 
 import tensorflow as tf
 
 from tf_largebatch.data import order
-from tf_largebatch.data.bad_pictures import RECORD_ERRORS, deliver_or_mark, find_unreadable
+from tf_largebatch.data.bad_pictures import RECORD_ERRORS, deliver_or_mark, find_unusable
 from tf_largebatch.data.color import draw_changes
 from tf_largebatch.data.crops import (
     DRAWS,
@@ -32,8 +30,8 @@ from tf_largebatch.data.crops import (
 )
 from tf_largebatch.data.dataset import DataSet
 from tf_largebatch.data.keyed_random import uniforms
-from tf_largebatch.data.records import KeyFamily, find_family, make_locator, parse, read
-from tf_largebatch.data.shards import ShardIndex, find_shards, index_shards
+from tf_largebatch.data.records import find_family, make_locator, parse, read
+from tf_largebatch.data.shards import SPLITS, find_shards, index_shards
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.data_spec import ImageNetSpec
 from tf_largebatch.records.errors import InputError
@@ -43,21 +41,9 @@ CLASSES = 1000
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
-# Orders and random numbers are computed for about this many examples at a time.
-_GROUP_EXAMPLES = 512
 
-
-def open_folder(
-    folder: str | os.PathLike,
-    spec: ImageNetSpec | None = None,
-    *,
-    classes: int = CLASSES,
-    plain_from_epoch: int | None = None,
-    antialias: bool = False,
-    scaled_decoding: bool = False,
-    skip_unreadable: bool = False,
-) -> ImageNetData:
-    """Returns the data set of a folder of training and validation shards.
+class ImageNetData(DataSet):
+    """Images uint8 [size, size, 3] of a folder of training and validation shards.
 
     Args:
         folder: holds the shards, or `train` and `validation` folders of them; local, or of any file
@@ -78,41 +64,6 @@ def open_folder(
         InputError: no such folder, missing or damaged shards, unknown keys, or an argument out of
             range.
     """
-    spec = spec or ImageNetSpec()
-    if plain_from_epoch is not None and not plain_from_epoch >= 0:
-        raise InputError(
-            f"`plain_from_epoch` must be at least 0 or None. Received: "
-            f"plain_from_epoch={plain_from_epoch}"
-        )
-    if plain_from_epoch is not None and spec.eval_side != spec.image_size:
-        raise InputError(
-            f"`eval_image_size` must be image_size ({spec.image_size}) where training pictures "
-            f"become evaluation crops. Received: eval_image_size={spec.eval_image_size}, "
-            f"plain_from_epoch={plain_from_epoch}"
-        )
-    shards = find_shards(folder)
-    train, validation = index_shards(shards["train"]), index_shards(shards["validation"])
-    family = find_family(train)
-    if find_family(validation) != family:
-        raise InputError(
-            f"the training and validation shards must have the same keys. Received: {folder}, "
-            f"training {family.image_key!r}, validation {find_family(validation).image_key!r}"
-        )
-    return ImageNetData(
-        train,
-        validation,
-        spec,
-        family=family,
-        classes=classes,
-        plain_from_epoch=plain_from_epoch,
-        antialias=antialias,
-        scaled_decoding=scaled_decoding,
-        skip_unreadable=skip_unreadable,
-    )
-
-
-class ImageNetData(DataSet):
-    """Images uint8 [size, size, 3] from indexed shards: see `open_folder`."""
 
     pixel_mean = PIXEL_MEAN
     pixel_std = PIXEL_STD
@@ -120,31 +71,43 @@ class ImageNetData(DataSet):
 
     def __init__(
         self,
-        train: ShardIndex,
-        validation: ShardIndex,
-        spec: ImageNetSpec,
+        folder: str | os.PathLike,
+        spec: ImageNetSpec | None = None,
         *,
-        family: KeyFamily,
         classes: int = CLASSES,
         plain_from_epoch: int | None = None,
         antialias: bool = False,
         scaled_decoding: bool = False,
         skip_unreadable: bool = False,
     ):
-        self.name = spec.name
-        self.classes = classes
-        self.train_examples = len(train)
-        self.eval_examples = len(validation)
+        spec = spec or ImageNetSpec()
+        if plain_from_epoch is not None and not plain_from_epoch >= 0:
+            raise InputError(
+                "`plain_from_epoch` must be at least 0 or None. Received: "
+                f"plain_from_epoch={plain_from_epoch}"
+            )
+        if plain_from_epoch is not None and spec.eval_side != spec.image_size:
+            raise InputError(
+                f"`eval_image_size` must be image_size ({spec.image_size}) where training pictures "
+                f"become evaluation crops. Received: eval_image_size={spec.eval_image_size}, "
+                f"plain_from_epoch={plain_from_epoch}"
+            )
+        shards = find_shards(folder)
+        self._train, self._validation = (index_shards(shards[split]) for split in SPLITS)
+        self._family, other = find_family(self._train), find_family(self._validation)
+        if self._family != other:
+            raise InputError(
+                f"the training and validation shards must have the same keys. Received: {folder}, "
+                f"training {self._family.image_key!r}, validation {other.image_key!r}"
+            )
+        self.name, self.classes, self._spec = spec.name, classes, spec
+        self.train_examples, self.eval_examples = len(self._train), len(self._validation)
         self.image_shape = (spec.image_size, spec.image_size, 3)
         self.eval_image_shape = (spec.eval_side, spec.eval_side, 3)
         self.skip_unreadable = skip_unreadable
-        self._family = family
-        self._spec = spec
         self._antialias, self._scaled_decoding = antialias, scaled_decoding
         self._color = {"jitter": spec.color_jitter, "lighting_std": spec.lighting_std}
         self._plain_from_epoch = plain_from_epoch
-        self._train = train
-        self._validation = validation
 
     def describe(self) -> str:
         """Returns one line: shards, images, classes, bytes, keys, labels, crops and policy."""
@@ -169,25 +132,7 @@ class ImageNetData(DataSet):
         parts.append("records read one by one, parallelism and buffers by tf.data's AUTOTUNE")
         return "; ".join(parts)
 
-    def train_batches(
-        self,
-        plan: BatchPlan,
-        *,
-        seed: int,
-        first_update: int = 0,
-        worker: int = 0,
-        workers: int = 1,
-    ) -> tf.data.Dataset:
-        """Returns the endless training batches of one worker: see `DataSet.train_batches`."""
-        order.check_plan(plan, self)
-        stream = order.train_stream(
-            plan,
-            seed=seed,
-            first_update=first_update,
-            worker=worker,
-            workers=workers,
-            group=max(1, _GROUP_EXAMPLES // plan.replica_batch),
-        )
+    def _batch_training(self, stream, replica_batch, seed):
         locate = make_locator(self._train)
 
         def find(epochs, examples):
@@ -198,12 +143,9 @@ class ImageNetData(DataSet):
             return self._training_image(encoded, drawn), label
 
         images = self._deliver(stream.map(find, tf.data.AUTOTUNE), deliver, self.image_shape)
-        batches = images.batch(plan.replica_batch, drop_remainder=True)
-        return order.ordered(batches.prefetch(tf.data.AUTOTUNE))
+        return images.batch(replica_batch, drop_remainder=True)
 
-    def eval_batches(self, batch: int, *, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
-        """Returns the evaluation batches of one worker: see `DataSet.eval_batches`."""
-        stream = order.eval_stream(self.eval_examples, batch, worker=worker, workers=workers)
+    def _batch_evaluation(self, stream, batch):
         locate = make_locator(self._validation)
 
         def deliver(path, offset, length, counted):
@@ -216,47 +158,34 @@ class ImageNetData(DataSet):
 
             return tf.cond(counted, picture, filling)
 
-        images = self._deliver(
-            stream.map(lambda examples, weights: (*locate(examples), weights > 0)),
-            deliver,
-            self.eval_image_shape,
-        )
+        found = stream.map(lambda examples, weights: (*locate(examples), weights > 0))
+        images = self._deliver(found, deliver, self.eval_image_shape)
         weights = stream.map(lambda examples, weights: weights)
         batches = tf.data.Dataset.zip((images.batch(batch, drop_remainder=True), weights))
         # Where unreadable pictures are replaced, TensorFlow no longer knows how many there are.
         batches = batches.apply(tf.data.experimental.assert_cardinality(stream.cardinality()))
-        return order.ordered(
-            batches.map(lambda images, weights: (*images, weights)).prefetch(tf.data.AUTOTUNE)
-        )
+        return batches.map(lambda images, weights: (*images, weights))
 
     def unreadable(self, plan: BatchPlan, *, seed: int, update: int) -> list[str]:
         """Returns where each record of `update` is that cannot be used, and why: a line each.
 
-        Reads the update's global batch once more, one record at a time.
+        This and the methods below read the records once more, one at a time.
         """
         return list(self._find_in_update(plan, seed=seed, update=update))
 
     def unreadable_in_evaluation(self) -> list[str]:
-        """Returns where each validation record is that cannot be used, and why: a line each.
-
-        Reads all of them once more, one record at a time.
-        """
+        """Returns the same of all validation records."""
         return list(self._find_in_evaluation())
 
     def explain_failure(
         self, error: Exception, plan: BatchPlan, *, seed: int, update: int
     ) -> InputError | None:
-        """Returns which record of `update` cannot be read, parsed or decoded; None if all can.
-
-        Reads the update's global batch once more, one record at a time.
-        """
-        if not isinstance(error, RECORD_ERRORS):
-            return None
-        return _refusal(self._find_in_update(plan, seed=seed, update=update))
+        """Returns which record of `update` cannot be read, parsed or decoded; None if all can."""
+        return _refusal(error, self._find_in_update(plan, seed=seed, update=update))
 
     def explain_eval_failure(self, error: Exception) -> InputError | None:
         """Returns which validation record cannot be read, parsed or decoded; None if all can."""
-        return _refusal(self._find_in_evaluation()) if isinstance(error, RECORD_ERRORS) else None
+        return _refusal(error, self._find_in_evaluation())
 
     def _draw(self, seed, epochs, examples):
         """Returns what is random in examples: crop, colours, and whether to use neither."""
@@ -301,27 +230,27 @@ class ImageNetData(DataSet):
             positions, seed=seed, train_examples=plan.train_examples
         )
         drawn = self._draw(seed, epochs, examples)
-        decoders = (
-            lambda encoded, row=row: self._training_image(
-                encoded, {name: values[row] for name, values in drawn.items()}
+        for row, record in enumerate(examples.numpy()):
+            numbers = {name: values[row] for name, values in drawn.items()}
+            yield from self._find_fault(
+                self._train, int(record), lambda e, n=numbers: self._training_image(e, n)
             )
-            for row in range(plan.global_batch)
-        )
-        records = (int(example) for example in examples.numpy())
-        return find_unreadable(
-            self._train, records, decoders, family=self._family, classes=self.classes
-        )
 
     def _find_in_evaluation(self) -> Iterator[str]:
-        records = range(self.eval_examples)
-        decoders = (self._evaluation_image for _ in records)
-        return find_unreadable(
-            self._validation, records, decoders, family=self._family, classes=self.classes
-        )
+        for record in range(self.eval_examples):
+            yield from self._find_fault(self._validation, record, self._evaluation_image)
+
+    def _find_fault(self, index, record, decode) -> Iterator[str]:
+        fault = find_unusable(index, record, decode, family=self._family, classes=self.classes)
+        if fault is not None:
+            yield f"{index.place(record)} (byte {int(index.offsets[record]):,}) {fault}"
 
 
-def _refusal(found: Iterator[str]) -> InputError | None:
-    first = next(found, None)
+def _refusal(error: Exception, found: Iterator[str]) -> InputError | None:
+    first = next(found, None) if isinstance(error, RECORD_ERRORS) else None
     if first is None:
         return None
     return InputError(f"{first}. Replace the record or prepare the shard again")
+
+
+open_folder = ImageNetData

@@ -9,8 +9,6 @@ number generators", OOPSLA) of its example's key and its place in the draw:
 All of it is uint64 arithmetic modulo 2**64, which TensorFlow does on the CPU.
 """
 
-from __future__ import annotations
-
 import math
 
 import tensorflow as tf
@@ -32,26 +30,14 @@ def mix(values: tf.Tensor) -> tf.Tensor:
 def fold(keys: tf.Tensor | int, values: tf.Tensor | int) -> tf.Tensor:
     """Returns one new key per pair: mix(mix(key + gamma) ^ value).
 
-    For one key, different values always give different keys.
-
-    Args:
-        keys: uint64, or a whole number below 2**64.
-        values: any integer type, >= 0, broadcast against `keys`.
+    For one key, different values, which are >= 0, always give different keys.
     """
     hashed = mix(_uint64(keys) + _uint64(_GAMMA))
     return mix(tf.bitwise.bitwise_xor(hashed, _uint64(values)))
 
 
 def random_bits(keys: tf.Tensor, count: int) -> tf.Tensor:
-    """Returns `count` uint64 numbers a key: the SplitMix64 stream seeded with that key.
-
-    Args:
-        keys: uint64 [n].
-        count: numbers per key, > 0.
-
-    Returns:
-        uint64 [n, count].
-    """
+    """Returns uint64 [n, count]: of each key [n] the SplitMix64 stream seeded with it."""
     steps = tf.range(1, count + 1, dtype=tf.int64)
     return mix(keys[:, tf.newaxis] + tf.cast(steps, tf.uint64) * _uint64(_GAMMA))
 
@@ -88,7 +74,5 @@ def normals(keys: tf.Tensor, count: int) -> tf.Tensor:
 
 
 def _uint64(value):
-    """Converts whole numbers of any integer type to uint64 tensors."""
-    if isinstance(value, tf.Tensor):
-        return tf.cast(value, tf.uint64)
-    return tf.constant(value, tf.uint64)
+    is_tensor = isinstance(value, tf.Tensor)
+    return tf.cast(value, tf.uint64) if is_tensor else tf.constant(value, tf.uint64)

@@ -1,7 +1,5 @@
 """Augmentations of whole batches on top of any data set: RandAugment, MixUp, CutMix."""
 
-from __future__ import annotations
-
 import tensorflow as tf
 
 from tf_largebatch.data import mixing, order, randaugment
@@ -17,11 +15,8 @@ class MixedData:
     [replica_batch, classes] where images are mixed. Each pair of neighbours in the stream of
     examples is mixed with each other, so that the result does not depend on the split.
 
-    Args:
-        dataset: what to change.
-        randaugment_magnitude: 0 to 10; 0 for none. Images must be uint8.
-        mixup_alpha: of the Beta distribution; 0 for none.
-        cutmix_alpha: the same; with both, half of the pairs each.
+    `randaugment_magnitude` is 0 to 10, 0 for none, and needs uint8 images; the alphas are those of
+    `mixing.mix`.
     """
 
     def __init__(
@@ -54,11 +49,7 @@ class MixedData:
         worker: int = 0,
         workers: int = 1,
     ) -> tf.data.Dataset:
-        """Returns the other data set's training batches, changed: see `DataSet.train_batches`.
-
-        Raises:
-            InputError: images are mixed, and the replica batch is odd.
-        """
+        """Returns the other data set's batches, changed; InputError for an odd replica batch."""
         mixed = any(self._alphas.values())
         if mixed and plan.replica_batch % 2:
             raise InputError(

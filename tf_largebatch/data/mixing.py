@@ -21,8 +21,6 @@ numbers depend on what was drawn before. The tests hold it against theirs. Their
 they mix labels by the rectangle before it is cut off at the border.
 """
 
-from __future__ import annotations
-
 import math
 
 import tensorflow as tf
@@ -36,26 +34,6 @@ _SWITCH, _MIXUP, _CUTMIX, _CENTRE = 32, 33, 34, 35
 _SIMD = 16
 
 
-def soft_labels(labels: tf.Tensor, classes: int, smoothing: float = 0.0) -> tf.Tensor:
-    """Returns float32 [n, classes]: (1 - smoothing) * one-hot + smoothing / classes.
-
-    Szegedy et al. 2015, arXiv:1512.00567, §7: the true class has its share of the smoothing too. A
-    label of -1, of an unreadable picture, gives zeros.
-
-    Args:
-        labels: int32 [n], -1 to classes - 1.
-        classes: >= 2.
-        smoothing: in [0, 1).
-    """
-    if classes < 2:
-        raise InputError(f"`classes` must be at least 2. Received: classes={classes}")
-    if not 0.0 <= smoothing < 1.0:
-        raise InputError(f"`label_smoothing` must be in [0, 1). Received: {smoothing=}")
-    one_hot = tf.one_hot(labels, classes, on_value=1.0 - smoothing, off_value=0.0)
-    readable = tf.cast(labels >= 0, tf.float32)[:, tf.newaxis]
-    return one_hot + readable * (smoothing / classes)
-
-
 def mix(
     images: tf.Tensor,
     labels: tf.Tensor,
@@ -64,42 +42,32 @@ def mix(
     classes: int,
     mixup_alpha: float = 0.0,
     cutmix_alpha: float = 0.0,
-    switch_probability: float = 0.5,
-    label_smoothing: float = 0.0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the mixed images, of the type given, and their labels, float32 [n, classes].
 
-    With both alphas above 0 a pair takes CutMix with `switch_probability`, else MixUp; with both 0
-    the images stay and the labels are `soft_labels`. Mixed uint8 pixels are rounded to the nearest.
-    A picture with label -1 (unreadable) is mixed into no other, and none into it.
+    With both alphas above 0 half of the pairs take CutMix, the others MixUp; with both 0 the images
+    stay. Mixed uint8 pixels are rounded to the nearest. A picture with label -1 (unreadable) has
+    zeros for its label, and is mixed into no other, and none into it.
 
     Args:
         images: uint8 or float [n, height, width, channels], n even where pairs are mixed.
         labels: int32 [n], -1 to classes - 1.
         keys: uint64 [n], one per (seed, epoch, example).
-        classes: >= 2.
+        classes: number of classes.
         mixup_alpha: >= 0; 0 means no MixUp.
         cutmix_alpha: >= 0; 0 means no CutMix.
-        switch_probability: in [0, 1], of CutMix where both are on.
-        label_smoothing: in [0, 1).
-
-    Raises:
-        InputError: an argument outside its range, or an odd batch.
     """
-    _check_mixing(mixup_alpha, cutmix_alpha, switch_probability)
-    targets = soft_labels(labels, classes, label_smoothing)
+    for name, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
+        if not 0.0 <= alpha < math.inf:
+            raise InputError(f"`{name}` must be 0 or more. Received: {name}={alpha}")
+    targets = tf.one_hot(labels, classes)
     if not mixup_alpha and not cutmix_alpha:
         return images, targets
     count = images.shape[0]
-    if count is None or count % 2:
-        raise InputError(
-            f"the replica batch must be even where pairs are mixed. Received: {count}. Choose an "
-            "even batch per replica."
-        )
     height, width = images.shape[1], images.shape[2]
     pair_keys = fold(keys[0::2], keys[1::2])
     readable = (labels[0::2] >= 0) & (labels[1::2] >= 0)
-    takes_cut = uniforms(fold(pair_keys, _SWITCH), 1)[:, 0] < switch_probability
+    takes_cut = uniforms(fold(pair_keys, _SWITCH), 1)[:, 0] < 0.5
     if not (mixup_alpha and cutmix_alpha):
         takes_cut = tf.fill([count // 2], bool(cutmix_alpha))
     # An alpha of 0 is of the operation that no pair takes: any other number does.
@@ -125,17 +93,9 @@ def cut_boxes(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns CutMix rectangles and the share of the picture outside each of them.
 
-    The sides are those of the authors' code: twice the half, rounded down, so that they are even
-    before they are cut off at the border.
-
-    Args:
-        keys: uint64 [n].
-        alpha: > 0.
-        height: of the pictures, pixels.
-        width: of the pictures, pixels.
-
-    Returns:
-        int32 [n, 4], top, left, bottom, right, the last two excluded, and float32 [n].
+    Rectangles are int32 [n, 4], top, left, bottom, right, the last two excluded; shares float32
+    [n]. The sides are those of the authors' code: twice the half, rounded down, so that they are
+    even before they are cut off at the border.
     """
     ratio = tf.sqrt(1.0 - symmetric_beta(fold(keys, _CUTMIX), alpha))
     half_height = tf.cast(ratio * height, tf.int32) // 2
@@ -158,10 +118,6 @@ def symmetric_beta(keys: tf.Tensor, alpha: float) -> tf.Tensor:
 
     and 1/2 + t / (2 sqrt(2 alpha + t^2)) is Beta(alpha, alpha). Exact for every alpha, and two
     uniforms always do, where a rejection method needs an unknown number of them.
-
-    Args:
-        keys: uint64 [n].
-        alpha: > 0.
     """
     count = tf.shape(keys)[0]
     # No lane is left over for the scalar power and cosine: the same key gives the same bits in a
@@ -174,17 +130,6 @@ def symmetric_beta(keys: tf.Tensor, alpha: float) -> tf.Tensor:
     along = cosine * tf.sqrt(1.0 - power) / tf.sqrt(power + (1.0 - power) * cosine**2)
     # Rounding may put it beyond 1 by an ulp.
     return tf.cast(0.5 + 0.5 * tf.clip_by_value(along, -1.0, 1.0), tf.float32)[:count]
-
-
-def _check_mixing(mixup_alpha, cutmix_alpha, switch_probability):
-    for name, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
-        if not 0.0 <= alpha < math.inf:
-            raise InputError(f"`{name}` must be 0 or more. Received: {name}={alpha}")
-    if not 0.0 <= switch_probability <= 1.0:
-        raise InputError(
-            "`switch_probability` must be in [0, 1]. "
-            f"Received: switch_probability={switch_probability}"
-        )
 
 
 def _paste(pair, box):

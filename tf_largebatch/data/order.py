@@ -2,9 +2,8 @@
 
 The stream is epoch after epoch, each in its own order. Position j of it is example
 `permutation(seed, j // N)[j % N]`; update u takes the B positions from `plan.position_at(u)` on,
-which is u * B where the batch does not change. Every order
-is a function of (seed, epoch), computed for single positions, so that a worker computes its own
-share only and a restart starts anywhere.
+which is u * B where the batch does not change. Every order is a function of (seed, epoch), computed
+for single positions, so that a worker computes its own share only and a restart starts anywhere.
 
 The permutation is a generalised Feistel network with cycle walking (Black & Rogaway, 2002, "Ciphers
 with arbitrary finite domains", CT-RSA): with a * b >= N, x = left * b + right,
@@ -18,13 +17,10 @@ below N.
 orders over all seeds (TensorFlow 2.21), and so repeats its epochs.
 """
 
-from __future__ import annotations
-
 import math
 
 import tensorflow as tf
 
-from tf_largebatch.data.dataset import DataSet
 from tf_largebatch.data.keyed_random import fold, mix
 from tf_largebatch.records.batching import BatchPlan
 
@@ -39,20 +35,11 @@ def train_stream(
 ) -> tf.data.Dataset:
     """Returns (epochs, examples), int64 [group * replica_batch] each: the replicas in turn.
 
-    A replica batch of a few examples costs as much to compute as one of hundreds, hence `group`.
-
-    Args:
-        plan: sizes; `plan.replicas` counts those of all workers.
-        seed: 0 <= seed < 2**32.
-        first_update: >= 0.
-        worker: 0 <= worker < workers.
-        workers: must divide `plan.replicas`.
-        group: replica batches per element, > 0.
-
-    Raises:
-        ValueError: an argument outside its range.
+    `group` replica batches are one element, since one of a few examples costs as much to compute as
+    one of hundreds. The other arguments are those of `DataSet.train_batches`; ValueError where one
+    is outside its range.
     """
-    check_worker(worker, workers)
+    _check_worker(worker, workers)
     _check_whole("seed", seed, 0, SEED_LIMIT)
     _check_whole("first_update", first_update, 0, 2**62)
     if plan.replicas % workers:
@@ -89,20 +76,13 @@ def augmentation_keys(seed: int, epochs: tf.Tensor, examples: tf.Tensor) -> tf.T
 
 
 def permuted(places: tf.Tensor, keys: tf.Tensor, count: int) -> tf.Tensor:
-    """Returns where each key's permutation of 0, ..., count - 1 sends each place.
+    """Returns where each key's permutation of 0, ..., count - 1 sends each place, int64 [n].
 
-    Args:
-        places: int64 [n], 0 <= place < count.
-        keys: uint64 [n]; equal keys mean the same permutation.
-        count: > 0.
-
-    Returns:
-        int64 [n].
+    Places are int64 [n], keys uint64 [n]; equal keys mean the same permutation.
     """
     rows = math.isqrt(count - 1) + 1
     columns = -(-count // rows)
-    rounds = tf.range(_ROUNDS, dtype=tf.int64)[:, tf.newaxis]
-    round_keys = tf.unstack(fold(keys, rounds))
+    round_keys = tf.unstack(fold(keys, tf.range(_ROUNDS, dtype=tf.int64)[:, tf.newaxis]))
 
     def scramble(values):
         halves, sizes = [values // columns, values % columns], (rows, columns)
@@ -128,12 +108,9 @@ def eval_stream(eval_examples: int, batch: int, *, worker: int, workers: int) ->
     """Returns the rows of one worker, batch by batch: (examples int64, weights float32) [batch].
 
     Global batch t of the evaluation goes to worker t mod workers. Past the end the example is the
-    last one, with weight 0.
-
-    Raises:
-        ValueError: an argument outside its range.
+    last one, with weight 0. ValueError where an argument is outside its range.
     """
-    check_worker(worker, workers)
+    _check_worker(worker, workers)
     _check_whole("batch", batch, 1, 2**31)
     batches = -(-eval_examples // (batch * workers))
 
@@ -154,17 +131,7 @@ def ordered(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
-def check_plan(plan: BatchPlan, dataset: DataSet) -> None:
-    """Raises ValueError unless the plan's epochs are the data set's."""
-    if plan.train_examples != dataset.train_examples:
-        raise ValueError(
-            f"`plan` must be for the {dataset.train_examples} training examples of {dataset.name}. "
-            f"Received: plan.train_examples={plan.train_examples}"
-        )
-
-
-def check_worker(worker: int, workers: int) -> None:
-    """Raises ValueError unless 0 <= worker < workers."""
+def _check_worker(worker: int, workers: int) -> None:
     _check_whole("workers", workers, 1, 2**31)
     _check_whole("worker", worker, 0, workers)
 

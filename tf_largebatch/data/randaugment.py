@@ -28,9 +28,8 @@ grey level away; the geometric operations are bilinear, where timm takes bilinea
 random; beyond the border is the mean colour of ImageNet, as in timm, blended in over one pixel.
 """
 
-from __future__ import annotations
-
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import tensorflow as tf
@@ -40,6 +39,7 @@ from tf_largebatch.records.errors import InputError
 
 # One number per kind of draw, unlike those of the other modules that draw from the same keys.
 _OPERATION, _APPLY, _MAGNITUDE, _SIGN = 48, 49, 50, 51
+_LAYERS = 2
 # timm's `img_mean` of ImageNet: round(255 * (0.485, 0.456, 0.406)).
 FILL = (124.0, 116.0, 104.0)
 # What the methods of keras-cv's layers read of their layer. A layer itself would start TensorFlow's
@@ -47,61 +47,45 @@ FILL = (124.0, 116.0, 104.0)
 _LAYER = SimpleNamespace(value_range=(0, 255), compute_dtype="float32")
 
 
-def randaugment(
-    images: tf.Tensor,
-    keys: tf.Tensor,
-    *,
-    magnitude: float,
-    layers: int = 2,
-    magnitude_std: float = 0.5,
-    probability: float = 0.5,
-) -> tf.Tensor:
-    """Returns each picture after `layers` operations drawn for it.
+def randaugment(images: tf.Tensor, keys: tf.Tensor, *, magnitude: float) -> tf.Tensor:
+    """Returns each picture after two operations drawn for it.
 
     Args:
         images: uint8 [n, height, width, 3].
         keys: uint64 [n], one per (seed, epoch, example).
         magnitude: 0 to 10.
-        layers: >= 1, operations drawn, with replacement.
-        magnitude_std: >= 0.
-        probability: in [0, 1], that a drawn operation takes place; 1/2 is timm's.
-
-    Returns:
-        uint8 [n, height, width, 3].
-
-    Raises:
-        InputError: an argument outside its range, images of another type or without three
-            channels, or no keras-cv.
     """
-    _check(images, magnitude, layers, magnitude_std, probability)
-    operations = draw_operations(
-        keys,
-        layers,
-        magnitude=magnitude,
-        magnitude_std=magnitude_std,
-        probability=probability,
-    )
+    if images.dtype != tf.uint8 or images.shape.rank != 4 or images.shape[-1] != 3:
+        raise InputError(
+            "`images` must be uint8 [n, height, width, 3]. Received: "
+            f"{images.dtype.name} {images.shape}"
+        )
+    if not 0.0 <= magnitude <= 10.0:
+        raise InputError(f"`magnitude` must be in [0, 10]. Received: magnitude={magnitude}")
+    _keras_cv()
 
     def one(drawn):
-        image, numbers, strengths, ways = drawn
-        for layer in range(layers):
-            image = apply_operation(image, numbers[layer], strengths[layer], ways[layer])
+        image, numbers, levels, signs = drawn
+        for layer in range(_LAYERS):
+            image = apply_operation(image, numbers[layer], levels[layer], signs[layer])
         return image
 
-    return tf.map_fn(one, (images, *operations), fn_output_signature=images.dtype)
+    drawn = (images, *draw_operations(keys, magnitude=magnitude))
+    return tf.map_fn(one, drawn, fn_output_signature=images.dtype)
 
 
 def draw_operations(
-    keys: tf.Tensor, layers: int, *, magnitude: float, magnitude_std: float, probability: float
+    keys: tf.Tensor,
+    layers: int = _LAYERS,
+    *,
+    magnitude: float,
+    magnitude_std: float = 0.5,
+    probability: float = 0.5,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns numbers, levels and signs for `apply_operation`, all [n, layers].
 
-    Args:
-        keys: uint64 [n].
-        layers: >= 1.
-        magnitude: 0 to 10.
-        magnitude_std: >= 0.
-        probability: in [0, 1]; the other numbers are beyond the last operation.
+    Operations are drawn with replacement. One that does not take place has a number beyond the last
+    operation's.
     """
     numbers = integers(fold(keys, _OPERATION), layers, 0, len(OPERATIONS) - 1)
     applied = uniforms(fold(keys, _APPLY), layers) < probability
@@ -116,30 +100,15 @@ def apply_operation(
 ) -> tf.Tensor:
     """Returns the picture after operation `number` of `OPERATIONS`; unchanged beyond the last.
 
-    Args:
-        image: uint8 [height, width, 3].
-        number: scalar int32, >= 0.
-        level: scalar float32, 0 to 1: magnitude / 10.
-        sign: scalar float32, -1 or 1.
+    `image` is uint8 [height, width, 3], `level` 0 to 1: magnitude / 10, `sign` -1 or 1.
     """
 
-    def make_branch(operation):
-        def branch():
-            result = operation(tf.cast(image, tf.float32), level, sign)
-            return tf.cast(tf.round(tf.clip_by_value(result, 0.0, 255.0)), tf.uint8)
+    def apply(operation):
+        result = operation(tf.cast(image, tf.float32), level, sign)
+        return tf.cast(tf.round(tf.clip_by_value(result, 0.0, 255.0)), tf.uint8)
 
-        return branch
-
-    branches = [make_branch(operation) for operation in OPERATIONS.values()] + [lambda: image]
+    branches = [partial(apply, operation) for operation in OPERATIONS.values()] + [lambda: image]
     return tf.ensure_shape(tf.switch_case(number, branches), image.shape)
-
-
-# Each takes float32 [height, width, 3] of whole numbers 0 to 255, a level 0 to 1 and a sign, and
-# returns values that are clipped and rounded afterwards.
-
-
-def _auto_contrast(image, level, sign):
-    return _keras_cv().AutoContrast.augment_images(_LAYER, image[tf.newaxis])[0]
 
 
 def _equalize(image, level, sign):
@@ -161,146 +130,105 @@ def _equalize(image, level, sign):
     return tf.cast(tf.stack(channels, axis=-1), tf.float32)
 
 
-def _invert(image, level, sign):
-    return _solarize_from(image, 0.0)
-
-
-def _rotate(image, level, sign):
-    shape = tf.cast(tf.shape(image), tf.float32)
-    angle = (sign * level * math.radians(30.0))[tf.newaxis]
-    matrix = _preprocessing().get_rotation_matrix(angle, shape[0], shape[1])
-    return _transform(image, matrix)
-
-
 def _posterize(image, level, sign):
     # 32 bits, because a shift of 8-bit numbers by 8 is not defined.
     dropped = SimpleNamespace(_shift=4 + tf.cast(4.0 * level, tf.int32))
-    kept = _keras_cv().Posterization._posterize(dropped, tf.cast(image, tf.int32))
+    kept = _keras_cv().layers.Posterization._posterize(dropped, tf.cast(image, tf.int32))
     return tf.cast(kept, tf.float32)
 
 
-def _solarize(image, level, sign):
-    return _solarize_from(image, 256.0 - tf.floor(256.0 * level))
-
-
-def _solarize_add(image, level, sign):
-    return tf.where(image < 128.0, image + tf.floor(110.0 * level), image)
-
-
-def _color(image, level, sign):
-    # keras-cv blends towards the degenerate picture, Pillow away from it.
-    towards = 1.0 - _factor(level, sign)
-    return _keras_cv().RandomColorDegeneration.augment_images(_LAYER, image, towards)
-
-
-def _contrast(image, level, sign):
-    mean = tf.round(tf.reduce_mean(tf.round(tf.image.rgb_to_grayscale(image))))
-    return _preprocessing().blend(mean * tf.ones_like(image), image, _factor(level, sign))
-
-
-def _brightness(image, level, sign):
-    return _preprocessing().blend(tf.zeros_like(image), image, _factor(level, sign))
-
-
-def _sharpness(image, level, sign):
-    towards = 1.0 - _factor(level, sign)
-    return _keras_cv().RandomSharpness.augment_images(_LAYER, image[tf.newaxis], towards)[0]
-
-
-def _shear_x(image, level, sign):
-    shear = sign * 0.3 * level
-    # Half a shear: the rows' centres are at half pixels.
-    return _transform(image, _affine([1.0, shear, shear / 2.0, 0.0, 1.0, 0.0]))
-
-
-def _shear_y(image, level, sign):
-    shear = sign * 0.3 * level
-    return _transform(image, _affine([1.0, 0.0, 0.0, shear, 1.0, shear / 2.0]))
-
-
-def _translate_x(image, level, sign):
-    width = tf.cast(tf.shape(image)[1], tf.float32)
-    return _transform(image, _affine([1.0, 0.0, sign * 0.45 * level * width, 0.0, 1.0, 0.0]))
-
-
-def _translate_y(image, level, sign):
-    height = tf.cast(tf.shape(image)[0], tf.float32)
-    return _transform(image, _affine([1.0, 0.0, 0.0, 0.0, 1.0, sign * 0.45 * level * height]))
-
-
-def _solarize_from(image, threshold):
+def _solarize(image, threshold):
     changes = {"additions": 0.0, "thresholds": threshold}
-    return _keras_cv().Solarization.augment_images(_LAYER, image, changes)
+    return _keras_cv().layers.Solarization.augment_images(_LAYER, image, changes)
 
 
 def _factor(level, sign):
     return tf.maximum(0.1, 1.0 + sign * 0.9 * level)
 
 
-def _affine(numbers):
-    """Two rows of three numbers: from an output pixel to the place it is taken from."""
-    return tf.stack([*numbers, 0.0, 0.0])[tf.newaxis]
+def _blend(grey, image, level, sign):
+    return _keras_cv().src.utils.preprocessing.blend(
+        grey * tf.ones_like(image), image, _factor(level, sign)
+    )
+
+
+def _rotate(image, level, sign):
+    sides = _sides(image)
+    angle = (sign * level * math.radians(30.0))[tf.newaxis]
+    return _transform(
+        image, _keras_cv().src.utils.preprocessing.get_rotation_matrix(angle, sides[0], sides[1])
+    )
+
+
+# Half a shear: the rows' centres are at half pixels.
+
+
+def _shear_x(image, level, sign):
+    shear = sign * 0.3 * level
+    return _move(image, xy=shear, x=shear / 2.0)
+
+
+def _shear_y(image, level, sign):
+    shear = sign * 0.3 * level
+    return _move(image, yx=shear, y=shear / 2.0)
+
+
+def _sides(image):
+    return tf.cast(tf.shape(image), tf.float32)
+
+
+def _move(image, *, xy=0.0, x=0.0, yx=0.0, y=0.0):
+    """Takes each pixel (x0, y0) from (x0 + xy y0 + x, yx x0 + y0 + y)."""
+    return _transform(image, tf.stack([1.0, xy, x, yx, 1.0, y, 0.0, 0.0])[tf.newaxis])
 
 
 def _transform(image, matrix):
     # The op fills with one number for all channels: fill with 0 what has the colour taken off.
-    moved = _preprocessing().transform(
+    moved = _keras_cv().src.utils.preprocessing.transform(
         (image - FILL)[tf.newaxis], matrix, fill_mode="constant", fill_value=0.0
     )
     return moved[0] + FILL
 
 
+# Each takes float32 [height, width, 3] of whole numbers 0 to 255, a level 0 to 1 and a sign, and
+# returns values that are clipped and rounded afterwards.
 OPERATIONS = {
-    "AutoContrast": _auto_contrast,
+    "AutoContrast": lambda image, level, sign: _keras_cv().layers.AutoContrast.augment_images(
+        _LAYER, image[tf.newaxis]
+    )[0],
     "Equalize": _equalize,
-    "Invert": _invert,
+    "Invert": lambda image, level, sign: _solarize(image, 0.0),
     "Rotate": _rotate,
     "Posterize": _posterize,
-    "Solarize": _solarize,
-    "SolarizeAdd": _solarize_add,
-    "Color": _color,
-    "Contrast": _contrast,
-    "Brightness": _brightness,
-    "Sharpness": _sharpness,
+    "Solarize": lambda image, level, sign: _solarize(image, 256.0 - tf.floor(256.0 * level)),
+    "SolarizeAdd": lambda image, level, sign: tf.where(
+        image < 128.0, image + tf.floor(110.0 * level), image
+    ),
+    # keras-cv blends towards the degenerate picture, Pillow away from it.
+    "Color": lambda image, level, sign: _keras_cv().layers.RandomColorDegeneration.augment_images(
+        _LAYER, image, 1.0 - _factor(level, sign)
+    ),
+    "Contrast": lambda image, level, sign: _blend(
+        tf.round(tf.reduce_mean(tf.round(tf.image.rgb_to_grayscale(image)))), image, level, sign
+    ),
+    "Brightness": lambda image, level, sign: _blend(0.0, image, level, sign),
+    "Sharpness": lambda image, level, sign: _keras_cv().layers.RandomSharpness.augment_images(
+        _LAYER, image[tf.newaxis], 1.0 - _factor(level, sign)
+    )[0],
     "ShearX": _shear_x,
     "ShearY": _shear_y,
-    "TranslateX": _translate_x,
-    "TranslateY": _translate_y,
+    "TranslateX": lambda image, level, sign: _move(image, x=sign * 0.45 * level * _sides(image)[1]),
+    "TranslateY": lambda image, level, sign: _move(image, y=sign * 0.45 * level * _sides(image)[0]),
 }
 
 
 def _keras_cv():
-    return _import_keras_cv()[0]
-
-
-def _preprocessing():
-    return _import_keras_cv()[1]
-
-
-def _import_keras_cv():
     try:
-        from keras_cv import layers
-        from keras_cv.src.utils import preprocessing  # no public name leads to it
+        import keras_cv
+        import keras_cv.src.utils.preprocessing  # no public name leads to it
     except ImportError as error:
         raise InputError(
             f"RandAugment needs keras-cv, which cannot be imported ({error}). Run "
             "`pip install keras-cv==0.9.0`."
         ) from None
-    return layers, preprocessing
-
-
-def _check(images, magnitude, layers, magnitude_std, probability):
-    if images.dtype != tf.uint8 or images.shape.rank != 4 or images.shape[-1] != 3:
-        raise InputError(
-            "`images` must be uint8 [n, height, width, 3]. Received: "
-            f"{images.dtype.name} {images.shape}"
-        )
-    if not 0.0 <= magnitude <= 10.0:
-        raise InputError(f"`magnitude` must be in [0, 10]. Received: magnitude={magnitude}")
-    if layers < 1:
-        raise InputError(f"`layers` must be at least 1. Received: layers={layers}")
-    if not 0.0 <= magnitude_std < math.inf:
-        raise InputError(f"`magnitude_std` must be 0 or more. Received: {magnitude_std=}")
-    if not 0.0 <= probability <= 1.0:
-        raise InputError(f"`probability` must be in [0, 1]. Received: probability={probability}")
-    _import_keras_cv()
+    return keras_cv

@@ -1,7 +1,5 @@
 """What one ImageNet record holds: its bytes, the two families of keys, the check of every label."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -13,31 +11,18 @@ from tf_largebatch.records.errors import InputError
 
 @dataclass(frozen=True)
 class KeyFamily:
-    """The keys of a record and the first label's number.
+    """The keys of a record and the first label's number."""
 
-    Attributes:
-        image_key: of the encoded picture, bytes.
-        label_key: of the label, one integer.
-        first_label: number of the first class.
-    """
-
-    image_key: str
-    label_key: str
+    image_key: str  # of the encoded picture, bytes
+    label_key: str  # of the label, one integer
     first_label: int
 
 
-FAMILIES = (
-    KeyFamily("image/encoded", "image/class/label", 1),
-    KeyFamily("image", "label", 0),
-)
+FAMILIES = (KeyFamily("image/encoded", "image/class/label", 1), KeyFamily("image", "label", 0))
 
 
 def find_family(index: ShardIndex) -> KeyFamily:
-    """Returns the family that the first record of `index` belongs to.
-
-    Raises:
-        InputError: the record holds no tf.train.Example, or the keys of no family, or of both.
-    """
+    """Returns the family of the first record; InputError unless it has the keys of just one."""
     wanted = " or ".join(f"{f.image_key!r} with {f.label_key!r}" for f in FAMILIES)
     try:
         keys = set(tf.train.Example.FromString(index.payload(0)).features.feature)
@@ -77,11 +62,8 @@ def make_locator(index: ShardIndex):
         offsets, lengths = tf.constant(index.offsets), tf.constant(index.lengths)
 
     def locate(records):
-        return (
-            tf.gather(paths, tf.gather(shards, records)),
-            tf.gather(offsets, records),
-            tf.gather(lengths, records),
-        )
+        path = tf.gather(paths, tf.gather(shards, records))
+        return path, tf.gather(offsets, records), tf.gather(lengths, records)
 
     return locate
 
@@ -101,22 +83,13 @@ def read(path: tf.Tensor, offset: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
 
 
 def parse(record: tf.Tensor, family: KeyFamily, *, classes: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns (encoded picture, scalar string; label, scalar int32 of 0 to classes - 1).
+    """Returns (encoded picture, label int32 of 0 to classes - 1) of a serialized tf.train.Example.
 
-    Args:
-        record: scalar string, a serialized tf.train.Example.
-        family: its keys.
-        classes: the label must be one of so many.
-
-    Raises:
-        tf.errors.InvalidArgumentError: a key is missing, or the label is out of range.
+    tf.errors.InvalidArgumentError where a key is missing or the label is out of range.
     """
+    kinds = {family.image_key: tf.string, family.label_key: tf.int64}
     features = tf.io.parse_single_example(
-        record,
-        {
-            family.image_key: tf.io.FixedLenFeature([], tf.string),
-            family.label_key: tf.io.FixedLenFeature([], tf.int64),
-        },
+        record, {key: tf.io.FixedLenFeature([], kind) for key, kind in kinds.items()}
     )
     # Looking the label up checks its range, at a tenth of the time of tf.debugging.Assert.
     label = tf.gather(tf.range(classes), features[family.label_key] - family.first_label)

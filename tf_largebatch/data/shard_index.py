@@ -7,8 +7,6 @@ if the names are the same and every shard's records fill its file to the byte. A
 all the same is not taken for another: each record has checksums of its own.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os
@@ -24,12 +22,7 @@ _FAILURES = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, tf.err
 
 
 def load_lengths(paths: tuple[str, ...], sizes: list[int]) -> list[np.ndarray] | None:
-    """Returns the payload lengths of each shard, int64, or None where no kept file fits them.
-
-    Args:
-        paths: the shards.
-        sizes: bytes of each.
-    """
+    """Returns each shard's payload lengths, int64; None where no kept file fits paths and bytes."""
     for place in index_places(paths):
         try:
             if not tf.io.gfile.exists(place):

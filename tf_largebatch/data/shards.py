@@ -8,8 +8,6 @@ Folders may be local or of any file system that `tf.io.gfile` knows. Where the w
 (`tf_largebatch.data.shard_index`), its result is kept for the next time.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import struct
@@ -48,19 +46,12 @@ _WANTED = (
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Where the records of one split are, in the order of their shards.
-
-    Attributes:
-        paths: the shard files.
-        shards: int32 [records], the place of each record's file in `paths`.
-        offsets: int64 [records], the byte where each record starts in its file.
-        lengths: int64 [records], bytes of each payload.
-    """
+    """Where the records of one split are, in the order of their shards."""
 
     paths: tuple[str, ...]
-    shards: np.ndarray
-    offsets: np.ndarray
-    lengths: np.ndarray
+    shards: np.ndarray  # int32 [records], the place of each record's file in `paths`
+    offsets: np.ndarray  # int64 [records], the byte where each record starts in its file
+    lengths: np.ndarray  # int64 [records], bytes of each payload
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -81,10 +72,8 @@ class ShardIndex:
 def find_shards(folder: str | os.PathLike) -> dict[str, tuple[str, ...]]:
     """Returns the files of the training and the validation split, each complete and in order.
 
-    Looks in `folder` and in its `train` and `validation` subfolders.
-
-    Raises:
-        InputError: no folder, no shards, shards missing from the numbering, or two sets of shards.
+    Looks in `folder` and in its `train` and `validation` subfolders. InputError: no folder, no
+    shards, shards missing from the numbering, or two sets of shards.
     """
     root = os.fspath(folder)
     try:
@@ -108,11 +97,7 @@ def find_shards(folder: str | os.PathLike) -> dict[str, tuple[str, ...]]:
 
 
 def index_shards(paths: tuple[str | os.PathLike, ...]) -> ShardIndex:
-    """Returns the place of every record of `paths`, in order.
-
-    Raises:
-        InputError: a file that is empty, cut short, or not a TFRecord file; names file and byte.
-    """
+    """Returns the place of every record; InputError names the file and byte that is damaged."""
     names = tuple(os.fspath(path) for path in paths)
     started = time.monotonic()
     with ThreadPoolExecutor(_READERS) as pool:
@@ -122,11 +107,11 @@ def index_shards(paths: tuple[str | os.PathLike, ...]) -> ShardIndex:
             lengths = list(pool.map(_record_lengths, names, sizes))
             if time.monotonic() - started > _SLOW_WALK_SECONDS:
                 save_lengths(names, lengths)
-    counts = [len(each) for each in lengths]
+    frames = [each + (HEADER_BYTES + FOOTER_BYTES) for each in lengths]
     return ShardIndex(
         paths=names,
-        shards=np.repeat(np.arange(len(names), dtype=np.int32), counts),
-        offsets=np.concatenate([_starts(each) for each in lengths]),
+        shards=np.repeat(np.arange(len(names), dtype=np.int32), [len(each) for each in lengths]),
+        offsets=np.concatenate([np.cumsum(each) - each for each in frames]),
         lengths=np.concatenate(lengths),
     )
 
@@ -153,14 +138,7 @@ def _crc_table() -> np.ndarray:
     return table
 
 
-def _starts(lengths: np.ndarray) -> np.ndarray:
-    """Returns the byte where each record starts, from the lengths of a file's records."""
-    ends = np.cumsum(lengths + (HEADER_BYTES + FOOTER_BYTES))
-    return np.concatenate([[0], ends[:-1]]).astype(np.int64)
-
-
 def _size(path: str) -> int:
-    """Returns a shard's bytes; InputError where there are none."""
     try:
         size = tf.io.gfile.stat(path).length
     except (tf.errors.OpError, OSError) as error:
@@ -214,17 +192,16 @@ def _check_lengths(path: str, offsets: list[int], headers: list[bytes], *, first
     rows = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, HEADER_BYTES)
     stored = np.ascontiguousarray(rows[:, 8:]).view("<u4")[:, 0]
     wrong = np.flatnonzero(masked_crc32c(rows[:, :8]) != stored)
-    if not len(wrong):
-        return
-    if first + wrong[0] == 0:
+    if len(wrong) and first + wrong[0] == 0:
         raise InputError(
             f"the file {path} is not a TFRecord file, or a compressed one. Received: first bytes "
             f"{headers[0].hex()}. Pass a folder with {_WANTED}, not compressed"
         )
-    raise InputError(
-        f"the shard {path} is damaged at byte {offsets[wrong[0]]:,}: the length of record "
-        f"{first + wrong[0]} does not have its checksum. {_AGAIN}"
-    )
+    if len(wrong):
+        raise InputError(
+            f"the shard {path} is damaged at byte {offsets[wrong[0]]:,}: the length of record "
+            f"{first + wrong[0]} does not have its checksum. {_AGAIN}"
+        )
 
 
 def _complete(root: str, split: str, sets: dict) -> tuple[str, ...]:
@@ -256,7 +233,6 @@ def _complete(root: str, split: str, sets: dict) -> tuple[str, ...]:
 
 
 def _contents(root: str, names: list[str], inner: list[str]) -> str:
-    """Says in a few words what a folder without shards holds."""
     if not names:
         return "nothing"
     pictures = [name for name in inner + names if _PICTURES.fullmatch(name)]
@@ -279,6 +255,5 @@ def _join(root: str, name: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Returns an error's words in one line."""
     words = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
     return " ".join(words.split())[:300]

@@ -6,15 +6,12 @@ fashion_mnist   Xiao, Rasul & Vollgraf, 2017, arXiv:1708.07747: 60,000 + 10,000 
 mnist           LeCun, Cortes & Burges: 60,000 + 10,000 digits, 28 x 28
 """
 
-from __future__ import annotations
-
 import io
 import os
 import pickle
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -43,17 +40,8 @@ _FORMS = {
     "cifar10": "cifar-10-batches-py, cifar-10-batches-bin, their .tar.gz, an .npz with x_train, "
     "y_train, x_test and y_test, or WebP strips with labels.npz",
 }
-_DAMAGE = (
-    OSError,
-    EOFError,
-    KeyError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+_FORMAT_ERRORS = (pickle.UnpicklingError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
+_DAMAGE = (OSError, EOFError, KeyError, TypeError, ValueError, *_FORMAT_ERRORS)
 
 
 def load(
@@ -77,9 +65,6 @@ def load(
 
             None asks `keras.datasets`, which keeps the download in its own cache.
         plain_from_epoch: from this epoch on, counted from 0, training images stay as they are.
-
-    Raises:
-        InputError: no such folder, files missing, damaged or of another size, or no network.
     """
     parts = _download(spec.name) if folder is None else _read_folder(spec.name, Path(folder))
     shape = DATASETS[spec.name].image_shape
@@ -150,14 +135,13 @@ def _read_idx_files(folder: Path) -> tuple[Part, Part] | None:
     if not any(folder.glob("*-ubyte*")):
         return None
 
-    def read(part: str) -> Part:
-        images, labels = (
-            read_idx(find_idx(folder, f"{part}-{kind}-ubyte"))
-            for kind in ("images-idx3", "labels-idx1")
-        )
-        return images, labels
+    def read(stem: str) -> np.ndarray:
+        return read_idx(find_idx(folder, f"{stem}-ubyte"))
 
-    return read("train"), read("t10k")
+    return (
+        (read("train-images-idx3"), read("train-labels-idx1")),
+        (read("t10k-images-idx3"), read("t10k-labels-idx1")),
+    )
 
 
 def _read_npz(folder: Path) -> tuple[Part, Part] | None:
@@ -167,9 +151,8 @@ def _read_npz(folder: Path) -> tuple[Part, Part] | None:
                 train = stored["x_train"], stored["y_train"]
                 return train, (stored["x_test"], stored["y_test"])
         except _DAMAGE as error:
-            raise _damaged(
-                path, "has no readable x_train, y_train, x_test, y_test", error
-            ) from error
+            what = "has no readable x_train, y_train, x_test, y_test"
+            raise _damaged(path, what, error) from error
     return None
 
 
@@ -211,48 +194,37 @@ def _read_split_of_strips(folder: Path, split: str) -> Part:
 def _read_batches(folder: Path) -> tuple[Part, Part] | None:
     """Reads CIFAR-10's batches, pickles or binary (.bin), in a folder or in an archive."""
     for suffix, parse in (("", _parse_pickle), (".bin", _parse_binary)):
-        if (folder / f"test_batch{suffix}").is_file():
-            read = _reader_of_files(folder)
-        elif (archive := folder / _ARCHIVES[bool(suffix)]).is_file():
-            read = _reader_of_archive(archive)
-        else:
+        archive = folder / _ARCHIVES[bool(suffix)]
+        loose = (folder / f"test_batch{suffix}").is_file()
+        if not loose and not archive.is_file():
             continue
+        held = {} if loose else _read_archive(archive)
         parts = []
         for names in _BATCHES:
-            images, labels = zip(*(read(name + suffix, parse) for name in names), strict=True)
+            batches = []
+            for name in (stem + suffix for stem in names):
+                try:
+                    batches.append(parse((folder / name).read_bytes() if loose else held[name]))
+                except _DAMAGE as error:
+                    path = folder / name if loose else archive
+                    what = "is not a batch of CIFAR-10" if loose else f"holds no readable {name}"
+                    raise _damaged(path, what, error) from error
+            images, labels = zip(*batches, strict=True)
             parts.append((np.concatenate(images), np.concatenate(labels)))
         return parts[0], parts[1]
     return None
 
 
-def _reader_of_files(folder: Path) -> Callable[[str, Callable], Part]:
-    def read(name, parse):
-        try:
-            return parse((folder / name).read_bytes())
-        except _DAMAGE as error:
-            raise _damaged(folder / name, "is not a batch of CIFAR-10", error) from error
-
-    return read
-
-
-def _reader_of_archive(archive: Path) -> Callable[[str, Callable], Part]:
+def _read_archive(archive: Path) -> dict[str, bytes]:
     try:
         with tarfile.open(archive) as tar:
-            found = {
+            return {
                 os.path.basename(member.name): file.read()
                 for member in tar
                 if (file := tar.extractfile(member)) is not None
             }
     except _DAMAGE as error:
         raise _damaged(archive, "cannot be read", error) from error
-
-    def read(name, parse):
-        try:
-            return parse(found[name])
-        except _DAMAGE as error:
-            raise _damaged(archive, f"holds no readable {name}", error) from error
-
-    return read
 
 
 def _parse_pickle(content: bytes) -> Part:

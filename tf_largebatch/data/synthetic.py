@@ -5,8 +5,6 @@ shape, its hue and the direction of its stripes; position, size, background and 
 Made for smoke runs and tests: an accuracy reached on them says nothing about ImageNet.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile
@@ -16,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_largebatch.data.records import FAMILIES, KeyFamily
+from tf_largebatch.data.shards import SPLITS
 from tf_largebatch.records.errors import InputError
 
 _FILE_NAMES = {
@@ -41,7 +40,7 @@ def write_shards(
     drawn i-th, so the classes are balanced.
 
     Args:
-        folder: must not exist; appears when it is complete.
+        folder: must not exist; appears when it is complete. It is returned.
         train_examples: training pictures, >= shards.
         eval_examples: validation pictures, >= shards.
         classes: > 1.
@@ -49,12 +48,6 @@ def write_shards(
         convention: the key of the picture, "image" (labels from 0) or "image/encoded" (from 1).
         shards: files per split, > 0.
         seed: >= 0.
-
-    Returns:
-        `folder`.
-
-    Raises:
-        InputError: an argument outside its range, or the folder exists.
     """
     target = Path(folder)
     families = {family.image_key: family for family in FAMILIES}
@@ -73,18 +66,15 @@ def write_shards(
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         for number, (split, count) in enumerate(
-            (("train", train_examples), ("validation", eval_examples))
+            zip(SPLITS, (train_examples, eval_examples), strict=True)
         ):
             rng = np.random.default_rng([seed, number])
-            pictures = (
-                (encode_jpeg(draw(i % classes, classes, image_size, rng)), i % classes)
-                for i in range(count)
-            )
-            names = [
-                _FILE_NAMES[convention].format(split=split, number=n, total=shards)
+            pictures = (draw(i % classes, classes, image_size, rng) for i in range(count))
+            paths = [
+                draft / _FILE_NAMES[convention].format(split=split, number=n, total=shards)
                 for n in range(shards)
             ]
-            _write_split([draft / name for name in names], pictures, families[convention])
+            _write_split(paths, pictures, families[convention], classes)
         draft.chmod(0o755)
         draft.rename(target)
     except BaseException:
@@ -117,21 +107,16 @@ def draw(label: int, classes: int, image_size: int, rng: np.random.Generator) ->
     return np.round(255 * picture.clip(0, 1)).astype(np.uint8)
 
 
-def encode_jpeg(picture: np.ndarray) -> bytes:
-    """Returns `picture`, uint8 [height, width, 3], as JPEG bytes of quality 90."""
-    return tf.io.encode_jpeg(picture, quality=90).numpy()
-
-
-def _write_split(paths: list[Path], pictures, family: KeyFamily) -> None:
-    """Deals (JPEG bytes, label from 0) to the shards in turn."""
+def _write_split(paths: list[Path], pictures, family: KeyFamily, classes: int) -> None:
+    """Deals the pictures, whose labels go round, to the shards in turn, as JPEG."""
     writers = [tf.io.TFRecordWriter(str(path)) for path in paths]
     try:
-        for number, (encoded, label) in enumerate(pictures):
+        for number, picture in enumerate(pictures):
+            encoded = tf.train.BytesList(value=[tf.io.encode_jpeg(picture, quality=90).numpy()])
+            label = tf.train.Int64List(value=[number % classes + family.first_label])
             features = {
-                family.image_key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded])),
-                family.label_key: tf.train.Feature(
-                    int64_list=tf.train.Int64List(value=[label + family.first_label])
-                ),
+                family.image_key: tf.train.Feature(bytes_list=encoded),
+                family.label_key: tf.train.Feature(int64_list=label),
             }
             example = tf.train.Example(features=tf.train.Features(feature=features))
             # The features are a map, whose order in the bytes is open unless asked for.

@@ -19,6 +19,7 @@ from keras import layers
 
 from tf_largebatch.models.blocks import NetworkLayers
 from tf_largebatch.models.stream_dropout import StreamDropout
+from tf_largebatch.records.checks import check
 
 HIDDEN = 4096  # 2012 paper, §3.5: both hidden dense layers
 CONV_STD = 0.01  # 2012 paper, §5
@@ -102,14 +103,10 @@ class LocalResponseNormalization(layers.Layer):
     """
 
     def __init__(self, size=5, *, k=2.0, alpha=1e-4, beta=0.75, **kwargs):
-        if size < 1 or size % 2 == 0:
-            raise ValueError(f"`size` must be odd and at least 1. Received: size={size}")
-        if not k > 0.0:
-            raise ValueError(f"`k` must be greater than 0. Received: k={k}")
-        if not alpha >= 0.0:
-            raise ValueError(f"`alpha` must be 0 or more. Received: alpha={alpha}")
-        if not beta > 0.0:
-            raise ValueError(f"`beta` must be greater than 0. Received: beta={beta}")
+        check(size >= 1 and size % 2 == 1, "size", "odd and at least 1", size)
+        check(k > 0.0, "k", "greater than 0", k)
+        check(alpha >= 0.0, "alpha", "0 or more", alpha)
+        check(beta > 0.0, "beta", "greater than 0", beta)
         # A sum of squares of unnormalised activations: float32 under every policy.
         super().__init__(**{"dtype": "float32", **kwargs})
         self.size, self.k, self.alpha, self.beta = size, k, alpha, beta
@@ -144,8 +141,7 @@ def make_alexnet(make: NetworkLayers) -> keras.Model:
     solvers train: batch norm without gamma and beta before convolutions 2 to 5, biases of 0.01,
     pixels over 256. alexnet_owt_bn is eladhoffer/bigBatch's `models/alexnet.py`.
 
-    Raises:
-        ValueError: sides below 67, or 63 for one column.
+    ValueError for sides below 67, or 63 for one column.
     """
     name, network = make.spec.architecture, _NETWORKS[make.spec.architecture]
     make.images.check_least_side(network.least_side, name)

@@ -27,12 +27,7 @@ class NetworkLayers:
     paper allows too. Batch norm follows every convolution, so the scale of a kernel does not
     change the function, only how far a step of given length turns it.)
 
-    Args:
-        spec: batch norm, the last gammas and the head's first weights.
-        images: what the network is given.
-        seed: int or None. With a number, the same calls give the same weights.
-        bn_replicas: consecutive replicas that share batch statistics, or None for all; where it is
-            not 1, `spec.bn_batch` is what they have together.
+    The arguments are those of `network.make_network`.
     """
 
     def __init__(
@@ -47,14 +42,10 @@ class NetworkLayers:
         inputs = keras.Input(self.images.shape, dtype="float32", name="pixels")
         # float32 under every policy: bfloat16 holds a resized pixel of 128 to 255 only to half a
         # grey level.
-        normalize = layers.Rescaling(
-            scale=[1.0 / s for s in self.images.pixel_std],
-            offset=[
-                -m / s for m, s in zip(self.images.pixel_mean, self.images.pixel_std, strict=True)
-            ],
-            dtype="float32",
-            name="normalize",
-        )
+        mean, std = self.images.pixel_mean, self.images.pixel_std
+        offset = [-m / s for m, s in zip(mean, std, strict=True)]
+        scale = [1.0 / s for s in std]
+        normalize = layers.Rescaling(scale, offset, dtype="float32", name="normalize")
         return inputs, normalize(inputs)
 
     def conv_norm(self, x, filters, kernel, *, name, stride=1, gamma=1.0):
@@ -104,11 +95,9 @@ class NetworkLayers:
         """Returns float32 logits `[batch, classes]` of the mean over positions."""
         # float32 under every policy: logits feed the loss.
         x = layers.GlobalAveragePooling2D(dtype="float32", name="pool")(x)
+        first = self.normal(self.spec.head_std)
         return layers.Dense(
-            self.images.classes,
-            kernel_initializer=self.normal(self.spec.head_std),
-            dtype="float32",
-            name="head",
+            self.images.classes, kernel_initializer=first, dtype="float32", name="head"
         )(x)
 
     def _join(self, x, y, stride, name):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from tf_largebatch.records.checks import check
 from tf_largebatch.records.datasets import ImageFacts
 
 HIDDEN = (1024, 1024, 1024)  # the paper's, for MNIST
@@ -16,21 +17,10 @@ def make_fully_connected(
 ) -> keras.Model:
     """Returns dense layers with ReLU between them; no batch norm, so that no batch is special.
 
-    First weights: Glorot uniform, biases 0.
-
-    Args:
-        images: of one fixed size.
-        hidden: widths of the hidden layers, each >= 1.
-        seed: int or None. With a number, the same call gives the same weights.
-
-    Returns:
-        Raw pixels `[batch, height, width, channels]` to float32 logits `[batch, classes]`.
-
-    Raises:
-        ValueError: a width below 1, or images of more than one size.
+    First weights: Glorot uniform, biases 0. Input, output and `seed` are as `network.make_network`
+    has them; ValueError for a width in `hidden` below 1, or images of more than one size.
     """
-    if any(width < 1 for width in hidden):
-        raise ValueError(f"`hidden` must be widths of at least 1. Received: hidden={hidden}")
+    check(all(width >= 1 for width in hidden), "hidden", "widths of at least 1", hidden)
     images.check_least_side(1, "fully_connected")
     seeds = itertools.count(0 if seed is None else seed)
 
@@ -40,12 +30,8 @@ def make_fully_connected(
 
     inputs = keras.Input(images.shape)
     # float32 under every policy: bfloat16 holds a pixel of 128 to 255 only to half a grey level.
-    normalize = layers.Normalization(
-        mean=list(images.pixel_mean),
-        variance=[std**2 for std in images.pixel_std],
-        dtype="float32",
-        name="pixels",
-    )
+    mean, variance = list(images.pixel_mean), [std**2 for std in images.pixel_std]
+    normalize = layers.Normalization(mean=mean, variance=variance, dtype="float32", name="pixels")
     x = layers.Flatten(name="flatten")(normalize(inputs))
     for number, width in enumerate(hidden, 1):
         x = dense(width, activation="relu", name=f"hidden{number}")(x)

@@ -12,6 +12,8 @@ import math
 import keras
 from keras import ops
 
+from tf_largebatch.records.checks import check
+
 
 @keras.saving.register_keras_serializable("tf_largebatch")
 class GhostBatchNormalization(keras.layers.BatchNormalization):
@@ -86,26 +88,19 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
                 f"group={group}, replica_group={replica_group}. Statistics come from a part of a "
                 "replica's batch, or from the whole batches of several replicas."
             )
-        if not 0.0 <= momentum <= 1.0:
-            raise ValueError(f"`momentum` must be in [0, 1]. Received: momentum={momentum}")
-        if not epsilon > 0.0:
-            raise ValueError(f"`epsilon` must be greater than 0. Received: epsilon={epsilon}")
+        check(0.0 <= momentum <= 1.0, "momentum", "in [0, 1]", momentum)
+        check(epsilon > 0.0, "epsilon", "greater than 0", epsilon)
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
-        if self.axis != -1:
-            raise ValueError(
-                f"`axis` must be -1. Received: axis={self.axis}. Put the channels last."
-            )
+        check(self.axis == -1, "axis", "-1", self.axis, "Put the channels last.")
+        fix = (
+            "Statistics are those of a group of examples; `replica_group=None` takes those of all "
+            "replicas."
+        )
         for name in ("synchronized", "renorm"):
-            if getattr(self, name):
-                raise ValueError(
-                    f"`{name}` must be False. Received: {name}=True. Statistics are those "
-                    "of a group of examples; `replica_group=None` takes those of all replicas."
-                )
-        if replica_group != 1 and keras.backend.backend() != "tensorflow":
-            raise ValueError(
-                f"`replica_group` must be 1 on Keras's {keras.backend.backend()} backend. "
-                f"Received: replica_group={replica_group}"
-            )
+            check(not getattr(self, name), name, "False", True, fix)
+        backend = keras.backend.backend()
+        alone = replica_group == 1 or backend == "tensorflow"
+        check(alone, "replica_group", f"1 on Keras's {backend} backend", replica_group)
         self.group, self.replica_group = group, replica_group
 
     def call(self, inputs, training=None, mask=None):
@@ -171,10 +166,10 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
 
 
 def _check_count(name, value):
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise ValueError(f"`{name}` must be an integer or None. Received: {name}={value!r}")
-    if value is not None and value < 1:
-        raise ValueError(f"`{name}` must be at least 1 or None. Received: {name}={value}")
+    if value is not None:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        check(whole, name, "an integer or None", value)
+        check(value >= 1, name, "at least 1 or None", value)
 
 
 # TensorFlow only where replicas share statistics: the rest runs on every backend of Keras.

@@ -17,10 +17,7 @@ def make_inception_resnet_v2(make: NetworkLayers) -> keras.Model:
     beta and no gamma, so a block cannot start as its shortcut, and `keras.applications` keeps 0.99
     of its statistics. There is no dropout before the head, which the 2016 paper has (a fifth of the
     units dropped). The weights of `keras.applications` need the pixels in -1 to 1: a mean and a
-    deviation of 127.5.
-
-    Raises:
-        ValueError: sides below 75, or channels other than 3.
+    deviation of 127.5. ValueError for sides below 75, or channels other than 3.
     """
     make.images.check_least_side(75, "inception_resnet_v2")
     if make.images.shape[2] != 3:
@@ -28,11 +25,9 @@ def make_inception_resnet_v2(make: NetworkLayers) -> keras.Model:
             f"inception_resnet_v2 needs images of 3 channels. Received: {make.images.shape}"
         )
     _, pixels = make.pixels()
+    classes = make.images.classes
     plain = keras.applications.InceptionResNetV2(
-        weights=None,
-        input_tensor=pixels,
-        classes=make.images.classes,
-        classifier_activation=None,
+        weights=None, input_tensor=pixels, classes=classes, classifier_activation=None
     )
     copies: collections.Counter[str] = collections.Counter()
 

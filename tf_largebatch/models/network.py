@@ -15,11 +15,7 @@ from tf_largebatch.records.model_spec import ModelSpec
 
 
 def make_network(
-    spec: ModelSpec,
-    images: ImageFacts,
-    *,
-    seed: int | None = None,
-    bn_replicas: int | None = 1,
+    spec: ModelSpec, images: ImageFacts, *, seed: int | None = None, bn_replicas: int | None = 1
 ) -> keras.Model:
     """Returns the network of `spec.architecture` for these images.
 

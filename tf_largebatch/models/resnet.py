@@ -32,9 +32,8 @@ def make_resnet(make: NetworkLayers) -> keras.Model:
     x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
     x = layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
     name = make.spec.architecture
-    for stage, (filters, blocks) in enumerate(
-        zip(STAGE_FILTERS, STAGE_BLOCKS[name], strict=True), start=1
-    ):
+    stages = zip(STAGE_FILTERS, STAGE_BLOCKS[name], strict=True)
+    for stage, (filters, blocks) in enumerate(stages, start=1):
         for block in range(1, blocks + 1):
             stride = 2 if stage > 1 and block == 1 else 1
             place = "a" if name == "resnet50_v1" else "b"
