@@ -416,7 +416,7 @@ def test_unreadable_validation_record_counts_as_wrong(tmp_path):
     assert weights.sum() == 12
     assert sorted(labels[weights == 1]) == [-1, 0, 1, 2, *range(4, 12)]
     assert not images[labels == -1].any() and weights[labels == -1] == [1.0]
-    (named,) = source.unreadable_in_evaluation()
+    (named,) = list(source._find_in_evaluation())
     assert place in named
 
 
@@ -478,7 +478,7 @@ def test_a_record_that_only_protobuf_refuses_is_delivered_and_not_named(tmp_path
     plan = BatchPlan(global_batch=2, train_examples=2)
     _, labels = batches(source, plan, updates=1)
     assert sorted(labels[0]) == [0, 7]
-    assert source.unreadable(plan, seed=4, update=0) == source.unreadable_in_evaluation() == []
+    assert source.unreadable(plan, seed=4, update=0) == list(source._find_in_evaluation()) == []
 
 
 @pytest.mark.slow
@@ -509,7 +509,7 @@ def test_500_mutated_files_are_delivered_or_marked_and_never_lost(tmp_path):
     assert labels.max() < 20 and labels.min() == -1
     _, labels, weights = evaluation(source, 64, workers=2)
     assert weights.sum() == count
-    assert (labels[weights == 1] == -1).sum() == len(source.unreadable_in_evaluation())
+    assert (labels[weights == 1] == -1).sum() == len(list(source._find_in_evaluation()))
 
 
 def mutated(rng, content):

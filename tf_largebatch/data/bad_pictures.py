@@ -32,9 +32,7 @@ RECORD_ERRORS = (
 
 
 def deliver_or_mark(
-    examples: tf.data.Dataset,
-    deliver: Callable[..., tuple[tf.Tensor, ...]],
-    image_shape: tuple[int, int, int],
+    examples: tf.data.Dataset, deliver: Callable, image_shape: tuple[int, int, int]
 ) -> tf.data.Dataset:
     """Maps `deliver` over examples, with a picture of zeros and `UNREADABLE` wherever it fails.
 
@@ -65,12 +63,7 @@ def deliver_or_mark(
 
 
 def find_unusable(
-    index: ShardIndex,
-    record: int,
-    decode: Callable[[tf.Tensor], tf.Tensor],
-    *,
-    family: KeyFamily,
-    classes: int,
+    index: ShardIndex, record: int, decode: Callable, *, family: KeyFamily, classes: int
 ) -> str | None:
     """Does one record's work step by step; returns what fails, or None."""
     path, offset = index.paths[index.shards[record]], int(index.offsets[record])

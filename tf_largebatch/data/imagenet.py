@@ -173,10 +173,6 @@ class ImageNetData(DataSet):
         """
         return list(self._find_in_update(plan, seed=seed, update=update))
 
-    def unreadable_in_evaluation(self) -> list[str]:
-        """Returns the same of all validation records."""
-        return list(self._find_in_evaluation())
-
     def explain_failure(
         self, error: Exception, plan: BatchPlan, *, seed: int, update: int
     ) -> InputError | None:

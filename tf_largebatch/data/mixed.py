@@ -40,15 +40,7 @@ class MixedData:
         parts += [f"{n.removesuffix('_alpha')} {a:g}" for n, a in self._alphas.items() if a]
         return f"{self._dataset.describe()}; {', '.join(parts)}"
 
-    def train_batches(
-        self,
-        plan: BatchPlan,
-        *,
-        seed: int,
-        first_update: int = 0,
-        worker: int = 0,
-        workers: int = 1,
-    ) -> tf.data.Dataset:
+    def train_batches(self, plan: BatchPlan, **share: int) -> tf.data.Dataset:
         """Returns the other data set's batches, changed; InputError for an odd replica batch."""
         mixed = any(self._alphas.values())
         if mixed and plan.replica_batch % 2:
@@ -56,13 +48,13 @@ class MixedData:
                 "the replica batch must be even where neighbours are mixed. Received: "
                 f"{plan.replica_batch} ({plan})"
             )
-        share = {"seed": seed, "first_update": first_update, "worker": worker, "workers": workers}
+        share = {"first_update": 0, "worker": 0, "workers": 1} | share
         batches = self._dataset.train_batches(plan, **share)
         places = order.train_stream(plan, **share, group=1)
 
         def change(batch, place):
             images, labels = batch
-            keys = order.augmentation_keys(seed, *place)
+            keys = order.augmentation_keys(share["seed"], *place)
             if self._magnitude:
                 images = randaugment.randaugment(images, keys, magnitude=self._magnitude)
             if mixed:

@@ -42,11 +42,6 @@ class _Network:
     dense_norm: bool = False  # batch norm in place of the hidden dense layers' biases
     torch_start: bool = False  # PyTorch's first kernels: U(-1, 1) / sqrt(fan_in)
 
-    @property
-    def least_side(self) -> int:
-        """The smallest image that leaves one position after the last pooling."""
-        return 67 - 2 * self.padding
-
 
 _KERNELS = (11, 5, 3, 3, 3)
 _LRN = ("relu lrn pool", "relu lrn pool", "relu", "relu", "relu pool")
@@ -144,7 +139,8 @@ def make_alexnet(make: NetworkLayers) -> keras.Model:
     ValueError for sides below 67, or 63 for one column.
     """
     name, network = make.spec.architecture, _NETWORKS[make.spec.architecture]
-    make.images.check_least_side(network.least_side, name)
+    # The smallest image that leaves one position after the last pooling.
+    make.images.check_least_side(67 - 2 * network.padding, name)
     inputs, x = make.pixels()
     for number in range(1, 6):
         x = _convolution(make, network, x, number)
