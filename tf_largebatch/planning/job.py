@@ -115,7 +115,9 @@ def check_split(
     fits = [n for n in divisors if _splits(recipe, n, micro_batch)]
     could = [f"--workers {n // gpus}" for n in _around(fits, all_gpus, gpus)]
     could += [f"--gpus {n // workers}" for n in _around(fits, all_gpus, workers)]
-    remedy = f"Nearest that do: {', '.join(could)}" if could else "No other number of them does"
+    if not could:  # with neither number kept
+        could = [f"{n} GPUs in all" for n in sorted(fits, key=lambda n: abs(n - all_gpus))[:2]]
+    remedy = f"Nearest that do: {', '.join(could)}"
     given = f"{workers} x {gpus} = {all_gpus} GPUs ({reason})"
     rule = f"--workers x --gpus must split the batch of {recipe.label}"
     raise InputError(f"{rule}. Received: {given}. {remedy}")
