@@ -263,7 +263,9 @@ def test_a_run_that_is_asked_to_stop_continues_to_the_same_result(tmp_path, whol
     again = run_recipe("goyal_256", "--run-dir", tmp_path, *SHORT)
     assert again.returncode == 0, again.stderr
     assert "continues" in again.stderr
-    assert min(saved[stopped:]) > saved[stopped - 1]  # and not from the start again
+    # Not from the start again. A stop at an epoch's last update leaves its evaluation to do, after
+    # which the same update is saved once more.
+    assert min(saved[stopped:]) >= saved[stopped - 1]
     assert curve(tmp_path) == curve(whole)
 
 

@@ -33,10 +33,12 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from tf_largebatch.models.resnet import make_resnet
+from tf_largebatch.models.network import make_network
 from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD
 from tf_largebatch.optimizers.tensors import norm
 from tf_largebatch.records import run_folder
+from tf_largebatch.records.datasets import ImageFacts
+from tf_largebatch.records.model_spec import ModelSpec
 
 LIMIT = 1.02
 # Name, images, side of a picture in px, rounds, what it stands for.
@@ -131,7 +133,10 @@ RULES: dict[str, dict[str, Callable[[], keras.optimizers.Optimizer]]] = {
 
 def make_model(side: int) -> keras.Model:
     """ResNet-50 for square pictures of `side` px."""
-    return make_resnet(pixel_mean=127.5, pixel_std=64.0, image_shape=(side, side, 3), seed=0)
+    images = ImageFacts(
+        shape=(side, side, 3), classes=1000, pixel_mean=(127.5,) * 3, pixel_std=(64.0,) * 3
+    )
+    return make_network(ModelSpec(architecture="resnet50"), images, seed=0)
 
 
 def make_steps(
