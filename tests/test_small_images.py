@@ -50,7 +50,7 @@ def some_of_mnist(name, part):
     [
         ("cifar10", "digits_resnet"),
         ("fashion_mnist", "fully_connected"),
-        ("mnist", "digits_resnet"),
+        pytest.param("mnist", "digits_resnet", marks=pytest.mark.slow),
     ],
 )
 def test_a_recipe_on_small_images_trains_and_scores(tmp_path, name, architecture):

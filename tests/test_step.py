@@ -260,7 +260,7 @@ def test_the_wire_dtype_rounds_the_gradients_and_nothing_else(data, wire, tolera
     assert moved
 
 
-@pytest.mark.parametrize("scale_loss", [False, True])
+@pytest.mark.parametrize("scale_loss", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_step_leaves_nothing_on_the_optimizer_and_fit_after_it_keeps_replicas_equal(
     data, scale_loss
 ):
