@@ -161,7 +161,11 @@ class TrainingStep:
         weights = [tf.convert_to_tensor(v.value) for v in self.model.trainable_variables]
         state = [tf.convert_to_tensor(v.value) for v in self.model.non_trainable_variables]
         steps, size = self.plan.accumulation, self.plan.micro_batch
-        micro_step = functools.partial(self._micro_step, weights, state, scale)
+        update = tf.cast(tf.convert_to_tensor(self.optimizer.iterations.value), tf.int64)
+        start = self.plan.position_at(
+            update
+        )  # read out here: what reads a variable is no pure loop
+        micro_step = functools.partial(self._micro_step, weights, state, scale, start)
         if steps == 1:
             sums = micro_step(0, images, labels)
         else:
@@ -183,7 +187,7 @@ class TrainingStep:
         first_bad = self._apply_finite(gradients, state, squares, scale)
         return self._row(totals, rate, squares, scale, first_bad)
 
-    def _micro_step(self, weights, state, scale, step, images, labels):
+    def _micro_step(self, weights, state, scale, start, step, images, labels):
         """One forward and backward: (scaled gradients, new state, totals).
 
         The totals are the loss, the correct answers, the unread images and the gradient's square.
@@ -191,9 +195,8 @@ class TrainingStep:
         # Counted over all replicas: the pieces of one update, in the order of the stream.
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         piece = replica * self.plan.accumulation + step
-        update = tf.cast(tf.convert_to_tensor(self.optimizer.iterations.value), tf.int64)
-        offset = tf.cast(piece, tf.int64) * self.plan.micro_batch
-        position = stream_position.Position(self._seed, self.plan.position_at(update) + offset)
+        first = start + tf.cast(piece, tf.int64) * self.plan.micro_batch
+        position = stream_position.Position(self._seed, first)
         with stream_position.standing_at(position), tf.GradientTape() as tape:
             tape.watch(weights)
             logits, new_state = self.model.stateless_call(
