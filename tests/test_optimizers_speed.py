@@ -30,3 +30,12 @@ def test_lars_costs_at_most_half_as_much_again_as_keras_momentum(record):
 
 def test_lamb_costs_at_most_as_much_as_keras_lamb(record):
     assert cpu(record, "LAMB, decay") <= cpu(record, "keras Lamb")
+
+
+def test_the_whole_step_of_resnet50_decided_that_no_fused_kernel_stays():
+    record = json.loads((RECORD.parent / "benchmark_step.json").read_text(encoding="utf-8"))
+    rows = [r for r in record["rows"] if r["case"] == next(iter(record["cases"]))]
+    assert {r["rule"] for r in rows} == {"MomentumSGD", "LARS", "LAMB"}
+    medians = [r["step"]["cpu_plain_to_fused"][1] for r in rows]
+    assert max(medians) <= record["limit"] == 1.02
+    assert record["machine"] == "idle" and record["fused_kernels_stay_for"] == []
