@@ -1,4 +1,7 @@
-"""The committed benchmark record holds the numbers that the documentation may claim."""
+"""The committed benchmark records hold the numbers that the documentation may claim.
+
+That of the update alone is of 21 November 2026, with fused kernels; it waits for a new run.
+"""
 
 import json
 from pathlib import Path
@@ -24,12 +27,12 @@ def test_the_record_is_of_resnet50(record):
     assert record["parameters"] == 25_557_032
 
 
-def test_lars_costs_at_most_half_as_much_again_as_keras_momentum(record):
-    assert cpu(record, "LARS, decay") <= 1.5 * cpu(record, "keras SGD momentum")
+def test_lars_costs_at_most_15_percent_more_than_keras_momentum(record):
+    assert cpu(record, "LARS, decay") <= 1.15 * cpu(record, "keras SGD momentum")
 
 
-def test_lamb_costs_at_most_as_much_as_keras_lamb(record):
-    assert cpu(record, "LAMB, decay") <= cpu(record, "keras Lamb")
+def test_lamb_costs_at_most_three_quarters_of_keras_lamb(record):
+    assert cpu(record, "LAMB, decay") <= 0.75 * cpu(record, "keras Lamb")
 
 
 def test_the_whole_step_of_resnet50_decided_that_no_fused_kernel_stays():
