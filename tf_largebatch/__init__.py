@@ -28,12 +28,19 @@ if TYPE_CHECKING:
         Warmup,
     )
     from tf_largebatch.training.keras_fit import DistributedFit
+    from tf_largebatch.training.large_batch import LargeBatch
     from tf_largebatch.training.workers.cluster import report_ready
 
 __all__ = ["LAMB", "LARS", "MomentumSGD", "RMSpropSGD", "GhostBatchNormalization", "BatchPlan"]
 __all__ += ["BatchPhases", "Constant", "Cosine", "Exponential"]
 __all__ += ["Polynomial", "Scaled", "Steps", "Warmup"]
-__all__ += ["DistributedFit", "NoiseScaleScalars", "TensorBoardScalars", "report_ready"]
+__all__ += [
+    "DistributedFit",
+    "LargeBatch",
+    "NoiseScaleScalars",
+    "TensorBoardScalars",
+    "report_ready",
+]
 __all__ += ["__version__"]
 
 # Commands under the names that they had: python -m tf_largebatch.launch, diagnose, compare.
@@ -48,6 +55,8 @@ if not TYPE_CHECKING:  # a name that is not there is an error for type checkers 
                 from tf_largebatch import optimizers as room
             case "DistributedFit":
                 from tf_largebatch.training import keras_fit as room
+            case "LargeBatch":
+                from tf_largebatch.training import large_batch as room
             case "report_ready":
                 from tf_largebatch.training.workers import cluster as room
             case "BatchPlan":
