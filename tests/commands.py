@@ -41,7 +41,7 @@ def run_recipe(name: str, *arguments, rows: slice = slice(None)) -> subprocess.C
     from tf_largebatch.training.command import main
 
     module = importlib.import_module(f"tf_largebatch.recipes.{name}")
-    miniature = dataclasses.replace(module.MINIATURE, rows=module.MINIATURE.rows[rows])
+    miniature = dataclasses.replace(module.MINIATURE, rows=module.MINIATURE.rows[rows], claims=())
     return call(main, module.RECIPE, miniature, [str(a) for a in arguments])
 
 

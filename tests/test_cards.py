@@ -27,7 +27,10 @@ def test_no_card_is_stale_and_every_folder_has_a_recipe():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_record_of_a_miniature_is_of_the_rows_that_the_module_has(name):
-    path, _ = miniature_record(name)
+    record = miniature_record(name)
+    if record is None:
+        return  # the card says that it has not run
+    path, _ = record
     recorded = json.loads(path.read_text(encoding="utf-8"))["rows"]
     rows = recipe_modules()[name].MINIATURE.rows
     assert [row["label"] for row in recorded] == [row.label for row in rows]

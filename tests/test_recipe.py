@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tf_largebatch.__main__ import load_recipes, main
+from tf_largebatch.__main__ import find_recipe, load_recipes, main
+from tf_largebatch.recipes import smith_16k
 from tf_largebatch.recipes.goyal_8k import RECIPE
 from tf_largebatch.records import overrides
+from tf_largebatch.records.files import write_json
 from tf_largebatch.records.plan import Plan, describe_data
 from tf_largebatch.review import recipe_list
 
@@ -35,9 +37,13 @@ def test_a_module_is_named_like_its_recipe():
     assert names == {recipe.name for recipe in load_recipes()}
 
 
+def with_miniatures(recipes):
+    return [(recipe, find_recipe(recipe.name).MINIATURE) for recipe in recipes]
+
+
 def test_the_list_shows_every_recipe_with_batch_updates_and_published_accuracy():
     recipes = load_recipes()
-    lines = recipe_list.table(recipes).splitlines()
+    lines = recipe_list.table(with_miniatures(recipes)).splitlines()
     assert len(lines) == len(recipes) + 1
     for recipe, line in zip(recipes, lines[1:], strict=True):
         call = recipe.name if recipe.row is None else f"{recipe.name} --row {recipe.row}"
@@ -49,18 +55,22 @@ def test_the_list_shows_every_recipe_with_batch_updates_and_published_accuracy()
     assert "14,076" in line and "256x P100, 1 h" in line
 
 
-@pytest.mark.parametrize(("run", "rung"), [("1-seed", "plan"), ("5-seeds", "mini")])
-def test_a_miniature_counts_with_several_seeds(run, rung, tmp_path, monkeypatch):
-    (record,) = Path(recipe_list.RECORDS / "goyal_8k" / "runs").glob(f"*-miniature-{run}")
-    copy = tmp_path / "goyal_8k" / "runs" / record.name
+@pytest.mark.parametrize(
+    ("seeds", "rung", "verdict"), [(1, "plan", None), (3, "mini", "cannot tell")]
+)
+def test_a_miniature_counts_with_several_seeds(seeds, rung, verdict, tmp_path, monkeypatch):
+    _, record = recipe_list.miniature_record("smith_16k")
+    rows = [dataclasses.replace(row, runs=row.runs[:seeds]) for row in record.rows]
+    copy = tmp_path / "smith_16k" / "runs" / "some"
     copy.mkdir(parents=True)
-    (copy / "result.json").write_bytes((record / "result.json").read_bytes())
+    write_json(copy / "result.json", dataclasses.replace(record, rows=rows, claims=()).to_json())
     monkeypatch.setattr(recipe_list, "RECORDS", tmp_path)
     recipe_list.miniature_record.cache_clear()
     try:
-        assert recipe_list.describe(RECIPE)["rung"] == rung
+        shown = recipe_list.describe(smith_16k.RECIPE, smith_16k.MINIATURE)
     finally:
         recipe_list.miniature_record.cache_clear()
+    assert (shown["rung"], shown["verdict"]) == (rung, verdict)
 
 
 def test_a_damaged_record_is_one_line_and_status_2(tmp_path, monkeypatch, capsys):

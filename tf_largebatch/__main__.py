@@ -30,8 +30,9 @@ first:      python -m tf_largebatch.recipes.goyal_8k           a miniature, minu
 run one:    python -m tf_largebatch.recipes.NAME [--row ROW] [--data DIR]
 look first: python -m tf_largebatch plan NAME"""
 RUNGS = """\
-here:       plan = numbers held against the paper's by tests, mini = miniature run, \
-full = ImageNet (none yet)"""
+here:       what its miniature shows of the paper's claims (agrees, contradicts, cannot tell); \
+plan = it has no row there, its numbers are held against the paper's by tests; \
+ImageNet: none yet"""
 
 
 def recipe_modules() -> dict[str, ModuleType]:
@@ -160,9 +161,9 @@ def _list_parser(program: str) -> Parser:
 def _list(arguments: argparse.Namespace) -> None:
     from tf_largebatch.review import recipe_list
 
-    recipes = load_recipes()
+    recipes = [(recipe, find_recipe(recipe.name).MINIATURE) for recipe in load_recipes()]
     if arguments.json:
-        print(json.dumps([recipe_list.describe(recipe) for recipe in recipes], indent=1))
+        print(json.dumps([recipe_list.describe(*recipe) for recipe in recipes], indent=1))
     else:
         print(recipe_list.table(recipes), NEXT, RUNGS, sep="\n")
 

@@ -4,10 +4,12 @@
     python tools/render_cards.py --check   # exit 1 if a file says something else, names it
 
 A card has every number of the recipe with its source, the paper's result, what differs from the
-paper, how far it has been reproduced here, and the command lines.
+paper, how far it has been reproduced here, and the command lines. A record that was made before
+the claims of its miniature were stated is given what it shows of them.
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import sys
@@ -18,9 +20,12 @@ sys.path.insert(0, str(ROOT))
 
 from tf_largebatch.__main__ import load_recipes, recipe_modules  # noqa: E402
 from tf_largebatch.records import overrides, sources  # noqa: E402
+from tf_largebatch.records.files import read_json, write_json  # noqa: E402
 from tf_largebatch.records.plan import describe_expected  # noqa: E402
-from tf_largebatch.records.recipe import Recipe  # noqa: E402
-from tf_largebatch.review.recipe_list import miniature_record  # noqa: E402
+from tf_largebatch.records.recipe import Miniature, Recipe  # noqa: E402
+from tf_largebatch.records.result import Found  # noqa: E402
+from tf_largebatch.review import claims  # noqa: E402
+from tf_largebatch.review.recipe_list import miniature_record, miniature_verdict  # noqa: E402
 
 FOLDER = ROOT / "recipes"
 SMOKE = ROOT / "tools" / "records" / "smoke.json"
@@ -49,7 +54,7 @@ def card(name: str, recipes: list[Recipe]) -> str:
     parts = [
         f"# {name}",
         f"{main.title}. {_paper(main.paper)}",
-        _rows_table(recipes) if len(recipes) > 1 else "",
+        _rows_table(recipes, _module(name).MINIATURE) if len(recipes) > 1 else "",
         f"Published: {describe_expected(main.expected)}.",
         "## Run it",
         "\n".join(
@@ -97,17 +102,18 @@ def _paper(paper: str) -> str:
     return f"[{paper}](https://arxiv.org/abs/{number})"
 
 
-def _rows_table(recipes: list[Recipe]) -> str:
+def _rows_table(recipes: list[Recipe], miniature: Miniature) -> str:
     lines = [
-        "| row | batch | peak rate | warmup epochs | epochs | updates | published error % |",
-        "|---|---|---|---|---|---|---|",
+        "| row | batch | peak rate | warmup epochs | epochs | updates | published error % "
+        "| miniature |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for recipe in recipes:
         batch = f"{recipe.global_batch:,}" + "".join(f" → {b:,}" for _, b in recipe.growth)
         lines.append(
             f"| `{recipe.row}` | {batch} | {recipe.peak_rate:.6g} | "
             f"{recipe.schedule.warmup_epochs:g} | {recipe.epochs:g} | {recipe.updates:,} | "
-            f"{_error(recipe)} |"
+            f"{_error(recipe)} | {miniature_verdict(recipe, miniature) or '–'} |"
         )
     return "\n".join(lines)
 
@@ -125,7 +131,9 @@ def _reproduced(name: str) -> str:
     ]
     lines.append(f"- `smoke`: {_smoke(name)}")
     record = miniature_record(name)
-    if record is None:
+    if not _module(name).MINIATURE.claims:
+        lines.append("- `mini`: none that shows a claim. Without data it runs for the look of it.")
+    elif record is None:
         lines.append("- `mini`: not run with several seeds.")
     else:
         path, result = record
@@ -133,8 +141,16 @@ def _reproduced(name: str) -> str:
         seeds = len(result.rows[0].runs)
         miniature = _module(name).MINIATURE
         shows = {row.label: row.shows for row in miniature.rows}
+        found = claims.find(miniature, result)
         lines += [
-            f"- `mini`: {seeds} seeds, [record]({place}/result.json). {miniature.contrast}",
+            f"- `mini`: **{claims.combined(found)}** ({seeds} seeds, "
+            f"[record]({place}/result.json)). {miniature.contrast}",
+            "",
+            "| claim | points of error | agrees where the difference is | found | verdict |",
+            "|---|---|---|---|---|",
+            *(_claim(one) for one in found),
+            "",
+            f"{_STATED[all(one.stated_before for one in found)]} A verdict needs five seeds.",
             "",
             "| row | batch | updates | error % | paper, ImageNet | shows |",
             "|---|---|---|---|---|---|",
@@ -143,6 +159,25 @@ def _reproduced(name: str) -> str:
         ]
     lines.append("- `full`: not run on ImageNet. Not run on a TPU.")
     return "\n".join(lines)
+
+
+_STATED = {
+    True: "Claims and sizes were stated before the run.",
+    False: "Claims and sizes were stated after this record was made.",
+}
+
+
+def _claim(found: Found) -> str:
+    contrast = found.contrast
+    size = {
+        "more": f"{contrast.smallest:g} or more",
+        "equal": f"within {contrast.smallest:g}",
+        "no_worse": f"below {contrast.smallest:g}",
+    }[contrast.kind]
+    return (
+        f"| {contrast.claim} | {contrast.row} − {contrast.minus} | {size} "
+        f"| {claims.numbers(found)} | {found.verdict} |"
+    )
 
 
 def _smoke(name: str) -> str:
@@ -200,6 +235,18 @@ def files() -> dict[Path, str]:
     return {FOLDER / name / "card.md": card(name, recipes) for name, recipes in families().items()}
 
 
+def unjudged() -> dict[Path, tuple[Found, ...]]:
+    """Records that do not say what they show of the claims as they are now, and what it is."""
+    newest = {name: miniature_record(name) for name in families()}
+    found = {
+        path: (claims.find(_module(name).MINIATURE, result), result.claims)
+        for name, record in newest.items()
+        if record is not None
+        for path, result in [record]
+    }
+    return {path: new for path, (new, old) in found.items() if new != old}
+
+
 def stale() -> list[str]:
     """The files that say something else than their recipe, and folders without a recipe."""
     wanted = files()
@@ -209,6 +256,7 @@ def stale() -> list[str]:
         for path, text in wanted.items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
     ]
+    found += [str(path.relative_to(ROOT)) for path in unjudged()]
     return found + [f"recipes/{p.name}" for p in FOLDER.iterdir() if p.name not in names]
 
 
@@ -220,6 +268,8 @@ def main() -> None:
         if old := stale():
             sys.exit(f"stale: {', '.join(old)}. Run python tools/render_cards.py")
         return
+    for path, found in unjudged().items():
+        write_json(path, read_json(path) | {"claims": [dataclasses.asdict(one) for one in found]})
     for path, text in files().items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

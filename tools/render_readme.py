@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tf_largebatch.__main__ import load_recipes  # noqa: E402
+from tf_largebatch.__main__ import load_recipes, recipe_modules  # noqa: E402
 from tf_largebatch.records.result import Result, RowResult  # noqa: E402
 from tf_largebatch.review.recipe_list import describe  # noqa: E402
 
@@ -81,7 +81,8 @@ def section() -> str:
 
 def systems() -> str:
     """Returns the table of systems, and that of all modules."""
-    rows = {(row["name"], row["row"]): row for row in map(describe, load_recipes())}
+    modules = recipe_modules()
+    rows = {(r.name, r.row): describe(r, modules[r.name].MINIATURE) for r in load_recipes()}
     lines = [
         "| system | batch | updates | published top-1 % | hardware and time then | here | recipe |",
         "|---|---|---|---|---|---|---|",
@@ -94,15 +95,15 @@ def systems() -> str:
         chosen = "" if row is None else f" --row {row}"
         lines.append(
             f"| {who} | {batch} | {facts['updates']:,} | {_top1(facts)} | {then} | "
-            f"{facts['rung']} | [`{name}{chosen}`](recipes/{name}/card.md) |"
+            f"{facts['verdict'] or facts['rung']} | [`{name}{chosen}`](recipes/{name}/card.md) |"
         )
-    modules: dict[str, list[dict]] = {}
+    families: dict[str, list[dict]] = {}
     for (name, _), facts in rows.items():
-        modules.setdefault(name, []).append(facts)
+        families.setdefault(name, []).append(facts)
     shown = {name for _, name, _ in SYSTEMS}
     others = [
         f"[`{name}`](recipes/{name}/card.md)" + (f" ({len(facts)} rows)" if len(facts) > 1 else "")
-        for name, facts in sorted(modules.items())
+        for name, facts in sorted(families.items())
         if name not in shown or len(facts) > 2
     ]
     return "\n".join([*lines, "", "Also: " + ", ".join(others) + ".", ""])

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
+    Contrast,
     Expected,
     Miniature,
     RMSpropSGDSpec,
@@ -101,6 +102,20 @@ MINIATURE = Miniature(
             "no warmup, double rate",
             "the same without the slow start: eta_base from the first update fails",
             replace(PLAIN, reference_rate=0.1),  # [paper: digest] the paper: eta_base
+        ),
+    ),
+    claims=(
+        Contrast(
+            "linear warmup",
+            "RMSprop warmup",
+            "more",
+            "the start with RMSprop reaches what a linear warmup does not",
+        ),
+        Contrast(
+            "no warmup, double rate",
+            "no warmup",
+            "more",
+            "a slow start, at half the rate, is needed",
         ),
     ),
 )

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
+    Contrast,
     Expected,
     ImageNetSpec,
     LARSSpec,
@@ -106,6 +107,14 @@ MINIATURE = Miniature(
             "augmented throughout",
             "the same without the switch",
             replace(SMALL, data=replace(SMALL.data, plain_last_epochs=0)),  # ours
+        ),
+    ),
+    claims=(
+        Contrast(
+            "augmented throughout",
+            "plain last epochs",
+            "more",
+            "the last epochs without augmentation lower the error",
         ),
     ),
 )

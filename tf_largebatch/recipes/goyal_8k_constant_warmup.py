@@ -8,7 +8,7 @@ Expect 25.88 +- 0.56 % top-1 error (Table 1, 5 runs): worse than no warmup at al
 from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
-from tf_largebatch.records.recipe import Expected, Miniature, Row
+from tf_largebatch.records.recipe import Contrast, Expected, Miniature, Row
 from tf_largebatch.training.command import main
 
 RECIPE = replace(
@@ -32,6 +32,11 @@ MINIATURE = Miniature(
             "the rate jumps by 32 at epoch 5, when the jump still hurts",
             replace(goyal_8k.LARGE, schedule=replace(goyal_8k.WARMUP, warmup_shape="constant")),
             RECIPE.expected,
+        ),
+    ),
+    claims=(
+        Contrast(
+            "linear, constant warmup", "small batch", "more", "a constant warmup is not enough"
         ),
     ),
 )

@@ -9,7 +9,7 @@ Expect at 256 images 23.92 and 23.68 % top-1 error with half and twice the rate;
 from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k, goyal_256
-from tf_largebatch.records.recipe import Expected, Miniature, Row
+from tf_largebatch.records.recipe import Contrast, Expected, Miniature, Row
 from tf_largebatch.training.command import main
 
 
@@ -72,18 +72,21 @@ MINIATURE = Miniature(
             "rate 0.1: far too little progress in so few updates",
             _large(0.1, "none"),  # [recall] Table 2(a)
             ROWS["8k-none"].expected,
+            of="8k-none",
         ),
         Row(
             "square root",
             "rate 0.1 x sqrt 32 = 0.57: far better than none",
             _large(0.1, "sqrt"),  # [recall] Table 2(a)
             ROWS["8k-sqrt"].expected,
+            of="8k-sqrt",
         ),
         Row(
             "half of linear",
             "rate 0.05 x 32 = 1.6",
             _large(0.05, "linear"),  # [recall] Table 2(a)
             ROWS["8k-half"].expected,
+            of="8k-half",
         ),
         Row(
             "linear",
@@ -91,6 +94,11 @@ MINIATURE = Miniature(
             _large(0.1, "linear"),  # [recall] Table 2(a)
             goyal_8k.RECIPE.expected,
         ),
+    ),
+    claims=(
+        Contrast("not scaled", "linear", "more", "the unscaled rate loses"),
+        Contrast("square root", "linear", "more", "the square root loses"),
+        Contrast("linear", "half of linear", "no_worse", "half the rate is no better"),
     ),
 )
 

@@ -9,7 +9,7 @@ the linear rule with gradual warmup has an end.
 from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k, goyal_256
-from tf_largebatch.records.recipe import Expected, Miniature, Row
+from tf_largebatch.records.recipe import Contrast, Expected, Miniature, Row
 from tf_largebatch.training.command import main
 
 # Figure 1 has points without numbers; these are in the legends of another figure.
@@ -63,20 +63,27 @@ MINIATURE = Miniature(
     contrast="The linear rule (rate 0.1 at 8 images) at four batches of 8 x 8 digits: as in Figure "
     "1 the error stays, then leaves the plateau; the batch at which it does is the miniature's.",
     rows=(
-        Row("32 images", "the plateau", _small(32, 0), ROWS["256"].expected),  # ours
+        Row("32 images", "the plateau", _small(32, 0), ROWS["256"].expected, of="256"),  # ours
         Row(
             "128 images",
             "the same error in a quarter of the updates",
             _small(128, 5),  # ours
             ROWS["8k"].expected,
+            of="8k",
         ),
         Row(
             "256 images",
             "the rule begins to fail",
             _small(256, 5),  # ours: twice the last, as 16k is of 8k
             ROWS["16k"].expected,
+            of="16k",
         ),
-        Row("512 images", "and fails", _small(512, 5), ROWS["32k"].expected),  # ours
+        Row("512 images", "and fails", _small(512, 5), ROWS["32k"].expected, of="32k"),  # ours
+    ),
+    claims=(
+        Contrast("128 images", "32 images", "equal", "the error stays up to a batch"),
+        Contrast("256 images", "128 images", "more", "twice that batch loses"),
+        Contrast("512 images", "256 images", "more", "four times it loses more"),
     ),
 )
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k, goyal_256
 from tf_largebatch.records.recipe import (
+    Contrast,
     Expected,
     ImageNetSpec,
     Miniature,
@@ -94,6 +95,9 @@ MINIATURE = Miniature(
             _small(goyal_256.RECIPE, goyal_8k.SMALL.schedule),
             goyal_256.RECIPE.expected,
         ),
+    ),
+    claims=(
+        Contrast("as in 2016", "as in 2017", "more", "the baseline of 2017 is a point better"),
     ),
 )
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
+    Contrast,
     Expected,
     ImageNetSpec,
     Miniature,
@@ -133,30 +134,44 @@ MINIATURE = Miniature(
     "the square-root rate, ghost batch norm, and at last as many updates as the small batch. "
     "Each step helps as in the paper but ghost batch norm, which makes no difference here.",
     rows=(
-        Row("small batch", "the baseline", _small(SB, 32, 32, 10), SB.expected),  # ours
+        Row("small batch", "the baseline", _small(SB, 32, 32, 10), SB.expected, of="sb"),  # ours
         Row(
             "large batch",
             "an eighth of the updates at the same rate",
             _small(LB, 256, 256, 10),  # ours
             LB.expected,
+            of="lb",
         ),
         Row(
             "+ square-root rate",
             "recovers part of the loss",
             _small(LR, 256, 256, 10),  # ours
             LR.expected,
+            of="lb-lr",
         ),
         Row(
             "+ ghost batch norm",
             "statistics of 32 images, as the small batch has",
             _small(GBN, 256, 32, 10),  # ours
             GBN.expected,
+            of="lb-lr-gbn",
         ),
         Row(
             "+ as many updates",
             "eight times the epochs: the gap closes",
             _small(RA, 256, 32, 80),  # ours
             RA.expected,
+            of="lb-lr-gbn-ra",
+        ),
+    ),
+    claims=(
+        Contrast("large batch", "small batch", "more", "the large batch at the same rate loses"),
+        Contrast("large batch", "+ square-root rate", "more", "the square-root rate recovers part"),
+        Contrast(
+            "+ square-root rate", "+ ghost batch norm", "more", "ghost batch norm recovers more"
+        ),
+        Contrast(
+            "+ as many updates", "small batch", "no_worse", "with as many updates nothing is lost"
         ),
     ),
 )

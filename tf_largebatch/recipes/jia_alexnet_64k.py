@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from tf_largebatch.recipes import jia_64k
 from tf_largebatch.records.recipe import (
+    Contrast,
     Expected,
     ImageNetSpec,
     LARSSpec,
@@ -98,6 +99,7 @@ MINIATURE = Miniature(
             RECIPE.expected,
         ),
     ),
+    claims=(Contrast("SGD", "LARS", "more", "LARS holds where SGD does not"),),
 )
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ rate and the warmup of every batch.
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
+    Contrast,
     Expected,
     LAMBSpec,
     Miniature,
@@ -88,19 +89,26 @@ MINIATURE = Miniature(
             "an eighth of the largest batch, as 4,096 is",
             goyal_8k.small(ROWS["4k"], rate=0.04, batch=32),  # ours
             ROWS["4k"].expected,
+            of="4k",
         ),
         Row(
             "128 images",
             "half of it, as 16,384 is",
             goyal_8k.small(ROWS["16k"], rate=0.04, batch=128),  # ours
             ROWS["16k"].expected,
+            of="16k",
         ),
         Row(
             "256 images",
             "the largest: rate 0.04, warmup over two ninths of the run",
             goyal_8k.small(ROWS["32k"], rate=0.04, batch=256),  # ours
             ROWS["32k"].expected,
+            of="32k",
         ),
+    ),
+    claims=(
+        Contrast("128 images", "32 images", "no_worse", "untuned LAMB holds at 4 times the batch"),
+        Contrast("256 images", "32 images", "no_worse", "and at 8 times"),
     ),
 )
 

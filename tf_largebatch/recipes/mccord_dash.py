@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
+    Contrast,
     ImageNetSpec,
     Miniature,
     ModelSpec,
@@ -111,26 +112,45 @@ MINIATURE = Miniature(
             "64 images, none",
             "the smaller batch from the scaled rate",
             _small("7680-warmup0", 64),  # ours
+            of="7680-warmup0",
         ),
         Row(
             "64 images, short",
             "its best in the poster: 5 of 90 epochs",
             _small("7680-warmup5", 64),  # ours
+            of="7680-warmup5",
         ),
         Row(
             "256 images, none",
             "the larger batch needs a warmup more",
             _small("30720-warmup0", 256),  # ours
+            of="30720-warmup0",
         ),
         Row(
             "256 images, longer",
             "its best in the poster: 10 of 90 epochs",
             _small("30720-warmup10", 256),  # ours
+            of="30720-warmup10",
         ),
         Row(
             "256 images, unscaled",
             "no worse in the poster and here; far worse in Goyal et al.",
             _small("30720-warmup10-unscaled", 256),  # ours
+            of="30720-warmup10-unscaled",
+        ),
+    ),
+    claims=(
+        Contrast(
+            "64 images, none", "64 images, short", "more", "no warmup is worst at the smaller batch"
+        ),
+        Contrast(
+            "256 images, none", "256 images, longer", "more", "no warmup is worst at the larger"
+        ),
+        Contrast(
+            "256 images, unscaled",
+            "256 images, longer",
+            "equal",
+            "scaling the rate makes no difference",
         ),
     ),
 )

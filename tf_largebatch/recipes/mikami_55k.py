@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k, jia_64k
 from tf_largebatch.records.recipe import (
+    Contrast,
     Expected,
     LARSSpec,
     LossSpec,
@@ -86,6 +87,15 @@ MINIATURE = Miniature(
             "moving averages",
             "the usual running statistics, decay 0.9",
             replace(SMALL, model=replace(SMALL.model, bn_decay=0.9)),  # ours: as usual
+        ),
+    ),
+    claims=(
+        Contrast("no label smoothing", "as published", "more", "label smoothing lowers the error"),
+        Contrast(
+            "moving averages",
+            "as published",
+            "more",
+            "batch norm without moving averages lowers it",
         ),
     ),
 )

@@ -12,6 +12,7 @@ from dataclasses import replace
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records import published
 from tf_largebatch.records.recipe import (
+    Contrast,
     Expected,
     ImageNetSpec,
     LARSSpec,
@@ -321,6 +322,7 @@ MINIATURE = Miniature(
             "the small submissions' course: 3 of 42 epochs warming up",
             replace(SGD, schedule=ROWS["dellemc-v0.7-1664"].schedule.stretched(30 / 42)),  # ours
             ROWS["dellemc-v0.7-1664"].expected,
+            of="dellemc-v0.7-1664",
         ),
         Row("SGD, long warmup", "the large submissions' course with the small ones' rule", SGD),
         Row(
@@ -328,6 +330,15 @@ MINIATURE = Miniature(
             "the large submissions' rule: a rate per tensor, momentum 0.954",
             SMALL,
             RECIPE.expected,
+            of="google-v0.7-65536-jax",
+        ),
+    ),
+    claims=(
+        Contrast(
+            "SGD, long warmup",
+            "LARS, long warmup",
+            "more",
+            "LARS holds at a batch at which SGD does not",
         ),
     ),
 )

@@ -8,7 +8,7 @@ arXiv:1711.00489. Expect 23.9 % top-1 error: a growing batch replaces half of a 
 from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
-from tf_largebatch.records.recipe import Expected, Miniature, Row, StepsSpec
+from tf_largebatch.records.recipe import Contrast, Expected, Miniature, Row, StepsSpec
 from tf_largebatch.training.command import main
 
 RECIPE = replace(
@@ -82,6 +82,14 @@ MINIATURE = Miniature(
                     drop_shares=(1.0, 0.1, 0.01),  # [recall] the first drop is the batch's
                 ),
             ),
+        ),
+    ),
+    claims=(
+        Contrast(
+            "batch doubles",
+            "rate decays",
+            "equal",
+            "a growing batch ends where a falling rate does",
         ),
     ),
 )

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k, smith_16k
 from tf_largebatch.records.recipe import (
+    Contrast,
     Expected,
     ImageNetSpec,
     Miniature,
@@ -114,7 +115,7 @@ MINIATURE = Miniature(
             replace(GROWING, growth=(), schedule=smith_16k.DECAYING.schedule),
             Expected(21.3, source="recalled"),  # [recall] about 78.7 % in about 14,000 updates
         ),
-        Row("batch times eight", "the first drop by the batch", GROWING, SLOW.expected),
+        Row("batch times eight", "the first drop by the batch", GROWING, SLOW.expected, of="m0.9"),
         Row(
             "momentum 0.975",
             "four times the first batch by the momentum: fewest updates, accuracy is lost",
@@ -128,6 +129,18 @@ MINIATURE = Miniature(
                 schedule=replace(GROWING.schedule, drop_shares=ROWS["m0.975"].schedule.drop_shares),
             ),
             RECIPE.expected,
+            of="m0.975",
+        ),
+    ),
+    claims=(
+        Contrast(
+            "batch times eight", "rate decays", "no_worse", "the growing batch holds the error"
+        ),
+        Contrast(
+            "momentum 0.975",
+            "batch times eight",
+            "more",
+            "a larger momentum with a larger batch costs a point",
         ),
     ),
 )

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
+    Contrast,
     CosineSpec,
     Expected,
     ImageNetSpec,
@@ -103,6 +104,10 @@ MINIATURE = Miniature(
             "cross-entropy over the classes: as good here",
             replace(SMALL, loss=LossSpec()),
         ),
+    ),
+    claims=(
+        Contrast("no MixUp", "as published", "more", "MixUp lowers the error"),
+        Contrast("softmax", "as published", "more", "binary cross-entropy is better than softmax"),
     ),
 )
 

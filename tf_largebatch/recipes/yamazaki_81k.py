@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from tf_largebatch.recipes import fujitsu_86k, goyal_8k, jia_64k
 from tf_largebatch.records.recipe import (
+    Contrast,
     Expected,
     LARSSpec,
     LossSpec,
@@ -92,6 +93,10 @@ MINIATURE = Miniature(
             "hard targets; its losses are smaller, so compare the errors",
             replace(SMALL, loss=LossSpec()),
         ),
+    ),
+    claims=(
+        Contrast("no warmup", "as published", "more", "the long warmup is needed"),
+        Contrast("no label smoothing", "as published", "more", "label smoothing lowers the error"),
     ),
 )
 

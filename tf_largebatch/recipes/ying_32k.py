@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
+    Contrast,
     Expected,
     ImageNetSpec,
     LARSSpec,
@@ -101,6 +102,14 @@ MINIATURE = Miniature(
             RECIPE.expected,
         ),
         Row("batch norm over 256", "all of the update's images in one", _over(256)),  # ours
+    ),
+    claims=(
+        Contrast(
+            "batch norm over 4",
+            "batch norm over 64",
+            "more",
+            "groups that share their statistics do better",
+        ),
     ),
 )
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
+    Contrast,
     Expected,
     ImageNetSpec,
     LARSSpec,
@@ -155,18 +156,35 @@ MINIATURE = Miniature(
     contrast="SGD at a small batch, SGD and LARS at 8 times that, with the paper's polynomial "
     "course, on 8 x 8 digits: SGD loses, LARS comes back most of the way.",
     rows=(
-        Row("SGD, small batch", "the baseline", _small(SGD_512, 32, 0.1), SGD_512.expected),  # ours
+        Row(
+            "SGD, small batch",
+            "the baseline",
+            _small(SGD_512, 32, 0.1),  # ours
+            SGD_512.expected,
+            of="sgd-512",
+        ),
         Row(
             "SGD, 8 times",
             "2.5 times the rate, as in the paper, loses accuracy",
             _small(ROWS["sgd-4096"], 256, 0.25),  # ours: 0.05 / 0.02 times the baseline's
             ROWS["sgd-4096"].expected,
+            of="sgd-4096",
         ),
         Row(
             "LARS, 8 times",
             "a rate per tensor comes nearer to the baseline",
             _small(ROWS["lars-4096"], 256, 50.0),  # ours
             ROWS["lars-4096"].expected,
+            of="lars-4096",
+        ),
+    ),
+    claims=(
+        Contrast("SGD, 8 times", "LARS, 8 times", "more", "LARS holds where SGD does not"),
+        Contrast(
+            "LARS, 8 times",
+            "SGD, small batch",
+            "no_worse",
+            "LARS loses nothing at 8 times the batch",
         ),
     ),
 )

@@ -9,7 +9,7 @@ Expect 60.2, 58.9 and 58.0 % top-1 accuracy with SGD at 512, 4,096 and 8,192 ima
 from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k, you_alexnet
-from tf_largebatch.records.recipe import Expected, Miniature, ModelSpec, Row
+from tf_largebatch.records.recipe import Contrast, Expected, Miniature, ModelSpec, Row
 from tf_largebatch.training.command import main
 
 NOTES = (
@@ -129,24 +129,42 @@ MINIATURE = Miniature(
             "the baseline",
             _small(ROWS["sgd-512"], 32, 0.1, 30),  # ours
             ROWS["sgd-512"].expected,
+            of="sgd-512",
         ),
         Row(
             "LARS, 8 times",
             "loses two points, where the paper loses nothing",
             _small(ROWS["lars-4096"], 256, 50.0, 30),  # ours
             ROWS["lars-4096"].expected,
+            of="lars-4096",
         ),
         Row(
             "LARS, 16 times",
             "few updates: accuracy is lost",
             _small(ROWS["lars-32k"], 512, 64.0, 30),  # ours
             ROWS["lars-32k"].expected,
+            of="lars-32k",
         ),
         Row(
             "LARS, 16 times, twice the epochs",
             "most of it comes back",
             _small(ROWS["lars-32k-200"], 512, 64.0, 60),  # ours
             ROWS["lars-32k-200"].expected,
+            of="lars-32k-200",
+        ),
+    ),
+    claims=(
+        Contrast(
+            "LARS, 8 times",
+            "SGD, small batch",
+            "no_worse",
+            "LARS loses nothing at 8 times the batch",
+        ),
+        Contrast(
+            "LARS, 16 times",
+            "LARS, 16 times, twice the epochs",
+            "more",
+            "at 16 times it does, and twice the epochs recover",
         ),
     ),
 )

@@ -7,8 +7,8 @@ Expect 58.6 % top-1 accuracy after 100 epochs (11 minutes on 1,024 processors).
 
 from dataclasses import replace
 
-from tf_largebatch.recipes import you_alexnet, you_alexnet_bn
-from tf_largebatch.records.recipe import Expected
+from tf_largebatch.recipes import goyal_8k, you_alexnet, you_alexnet_bn
+from tf_largebatch.records.recipe import Contrast, Expected, Miniature, Row
 from tf_largebatch.training.command import main
 
 RECIPE = replace(
@@ -34,7 +34,31 @@ RECIPE = replace(
     ),
 )
 
-MINIATURE = you_alexnet_bn.MINIATURE
+LARS = goyal_8k.small(
+    RECIPE,
+    rate=64.0,  # ours: as you_alexnet_bn at 16 times
+    batch=512,  # ours: 16 times the 32 of you_alexnet_bn
+    reference_batch=512,  # ours
+    model=goyal_8k.SMALL.model,
+)
+
+MINIATURE = Miniature(
+    contrast="LARS and momentum SGD with the linear rule's rate at 16 times a small batch of 8 x 8 "
+    "digits, both with this paper's course: a tenth of the run warming up.",
+    rows=(
+        Row(
+            "SGD",
+            "the linear rule at 16 times: the paper finds that it fails for AlexNet",
+            replace(
+                LARS,
+                reference_rate=1.6,  # ours: 0.1 x 16
+                optimizer=you_alexnet.SGD_512.optimizer,
+            ),
+        ),
+        Row("LARS", "a rate per tensor", LARS, RECIPE.expected),
+    ),
+    claims=(Contrast("SGD", "LARS", "more", "LARS holds where SGD does not"),),
+)
 
 if __name__ == "__main__":
     main(RECIPE, MINIATURE)

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from tf_largebatch.recipes import goyal_8k
 from tf_largebatch.records.recipe import (
+    Contrast,
     Expected,
     ImageNetSpec,
     LARSSpec,
@@ -168,23 +169,42 @@ MINIATURE = Miniature(
     "16 times that on 8 x 8 digits. LARS stays near at 8 times; at 16 it loses more than in the "
     "paper, and more than SGD beside it, which the paper's table has not.",
     rows=(
-        Row("SGD, small batch", "the baseline", small(SGD_256, 32, 0.1), SGD_256.expected),  # ours
+        Row(
+            "SGD, small batch",
+            "the baseline",
+            small(SGD_256, 32, 0.1),  # ours
+            SGD_256.expected,
+            of="256",
+        ),
         Row(
             "LARS, 8 times",
             "stays near the baseline",
             small(ROWS["8k"], 256, 16.0),  # ours
             ROWS["8k"].expected,
+            of="8k",
         ),
         Row(
             "LARS, 16 times",
             "75 updates in all: too few here",
             small(LARS_32K, 512, 16.0),  # ours
             LARS_32K.expected,
+            of="32k",
         ),
         Row(
             "SGD, 16 times, linear rate",
             "loses two points, fewer than LARS: its advantage does not show at this size",
             replace(small(LARS_32K, 512, 1.6), optimizer=SGD_256.optimizer),  # ours: 0.1 x 16
+        ),
+    ),
+    claims=(
+        Contrast(
+            "LARS, 8 times",
+            "SGD, small batch",
+            "no_worse",
+            "LARS loses nothing at 8 times the batch",
+        ),
+        Contrast(
+            "SGD, 16 times, linear rate", "LARS, 16 times", "more", "LARS holds where SGD does not"
         ),
     ),
 )

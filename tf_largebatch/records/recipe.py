@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.checks import check, check_fields, check_known
+from tf_largebatch.records.contrast import Contrast
 from tf_largebatch.records.data_spec import DataSpec, DigitsSpec, ImageNetSpec, SmallImagesSpec
 from tf_largebatch.records.datasets import DATASETS
 from tf_largebatch.records.model_spec import LossSpec, ModelSpec
@@ -27,7 +28,7 @@ from tf_largebatch.records.settings import PRECISIONS
 MICRO_BATCH = 64  # of ImageNet images, where batch norm does not decide
 
 # What a module of `recipes` is written in.
-__all__ = ["Expected", "Miniature", "Recipe", "Row", "ModelSpec", "LossSpec"]
+__all__ = ["Contrast", "Expected", "Miniature", "Recipe", "Row", "ModelSpec", "LossSpec"]
 __all__ += ["ImageNetSpec", "DigitsSpec", "SmallImagesSpec"]
 __all__ += ["SGDSpec", "LARSSpec", "LAMBSpec", "RMSpropSGDSpec"]
 __all__ += ["CosineSpec", "PolynomialSpec", "StepsSpec"]
@@ -213,6 +214,7 @@ class Row:
     shows: str  # what to look for
     recipe: Recipe  # what is run; in a miniature at the miniature's scale
     published: Expected | None = None  # for this row, at the paper's scale
+    of: str | None = None  # the row that it stands for, where the module states several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +223,15 @@ class Miniature:
 
     contrast: str  # what the paper's rows and these have in common, in one sentence
     rows: tuple[Row, ...]  # run in this order
+    claims: tuple[Contrast, ...] = ()  # what would agree with the paper; the verdict is of all
 
     def __post_init__(self) -> None:
         labels = [row.label for row in self.rows]
         check(len(set(labels)) == len(labels), "rows", "labelled uniquely", labels)
+        for claim in self.claims:
+            claim.check_rows(labels)
+
+    def about(self, recipe: Recipe) -> tuple[Contrast, ...]:
+        """Returns the claims that a published recipe takes part in; none where no row is of it."""
+        of = {row.label: row.of for row in self.rows}
+        return tuple(c for c in self.claims if recipe.row in (None, of[c.row], of[c.minus]))

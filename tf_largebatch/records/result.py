@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tf_largebatch.records.checks import check
+from tf_largebatch.records.contrast import Contrast
 
 SCHEMA = 1
 
@@ -102,6 +103,25 @@ class RowResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Found:
+    """What the rows of a miniature showed of one claim."""
+
+    contrast: Contrast
+    differences: tuple[float, ...]  # points of error, one for each seed that both rows have
+    mean: float | None = None  # of them; None without any
+    low: float | None = None  # 95 % interval of the mean; None below two
+    high: float | None = None
+    verdict: str  # agrees, contradicts or cannot tell
+    stated_before: bool  # whether the claim was, before these rows were run
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Found":
+        """Reads the fields back."""
+        own = {"contrast": Contrast(**data["contrast"]), "differences": tuple(data["differences"])}
+        return cls(**data | own)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """What `result.json` holds: one or several rows run by one command."""
 
@@ -113,6 +133,7 @@ class Result:
     notes: tuple[str, ...] = ()  # deviations that are always there
     environment: dict[str, Any] = field(default_factory=dict)  # versions, hardware, commit
     rows: tuple[RowResult, ...] = ()  # in the order they were run
+    claims: tuple[Found, ...] = ()  # of a miniature without departures
     wall_seconds: float = 0.0  # of the whole command
 
     @property
@@ -146,4 +167,6 @@ class Result:
         check(schema == SCHEMA, "schema", str(SCHEMA), schema, fix)
         plain = {k: v for k, v in data.items() if k != "schema"}
         plain["rows"] = (RowResult.from_json(row) for row in data["rows"])
-        return cls(**plain | {k: tuple(plain[k]) for k in ("departures", "notes", "rows")})
+        plain["claims"] = (Found.from_json(claim) for claim in data.get("claims", ()))
+        parts = ("departures", "notes", "rows", "claims")
+        return cls(**plain | {k: tuple(plain[k]) for k in parts})

@@ -207,7 +207,7 @@ def _entry(whole: Result, row: RowResult, runs: Sequence[SeedResult], folder: Pa
     if not runs:
         raise InputError(f"RUN must hold a run that was made. Received: {folder}, no {row.label}")
     row, folders = dataclasses.replace(row, runs=tuple(runs)), (folder / r.folder for r in runs)
-    own = dataclasses.replace(whole, rows=(row,))
+    own = dataclasses.replace(whole, rows=(row,), claims=())
     return Entry(label=row.label, result=own, plan=read_plan(row, folder), folders=tuple(folders))
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from tf_largebatch.records import published
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import read_json
-from tf_largebatch.records.recipe import Recipe
+from tf_largebatch.records.recipe import Miniature, Recipe
 from tf_largebatch.records.result import Result
+from tf_largebatch.review.claims import combined, find
 
 HEADER: tuple[str, ...] = ("recipe", "batch", "optimizer", "epochs", "updates", "top-1 %")
 HEADER += ("hardware and time then", "here")
@@ -17,19 +18,21 @@ RECORDS = Path(__file__).parents[2] / "recipes"
 SEEDS = 3  # that a miniature's record has at least
 
 
-def describe(recipe: Recipe) -> dict:
+def describe(recipe: Recipe, miniature: Miniature) -> dict:
     """Returns one recipe's line of the table as plain data.
 
     `rung` is how far this project has reproduced it: "plan" (its numbers are held against the
-    published ones by tests) or "mini" (its miniature has a record over several seeds); "full",
-    ImageNet, has not been run. None without the source tree.
+    published ones by tests) or "mini" (a row of the miniature stands for it, and a record over
+    several seeds has a `verdict` on its claims); "full", ImageNet, has not been run. None without
+    the source tree.
     """
     expected = recipe.expected
     record = None
     if expected is not None:
         batches = [recipe.global_batch, *(batch for _, batch in recipe.growth)]
         record = published.match(recipe.paper, batches, expected.top1_error_pct)
-    rung = ("mini" if miniature_record(recipe.name) else "plan") if RECORDS.is_dir() else None
+    verdict = miniature_verdict(recipe, miniature)
+    rung = ("mini" if verdict else "plan") if RECORDS.is_dir() else None
     return {
         "name": recipe.name,
         "row": recipe.row,
@@ -46,7 +49,19 @@ def describe(recipe: Recipe) -> dict:
         "hardware": record and record.hardware,
         "time": record and record.time,
         "rung": rung,
+        "verdict": verdict,
     }
+
+
+def miniature_verdict(recipe: Recipe, miniature: Miniature) -> str | None:
+    """What the record of a module's miniature says of the claims that a recipe takes part in.
+
+    None without a record, or where no row of the miniature stands for it.
+    """
+    record, claims = miniature_record(recipe.name), miniature.about(recipe)
+    if record is None or not claims:
+        return None
+    return combined(one for one in find(miniature, record[1]) if one.contrast in claims)
 
 
 @functools.cache
@@ -66,9 +81,9 @@ def miniature_record(name: str) -> tuple[Path, Result] | None:
     return None
 
 
-def table(recipes: Iterable[Recipe]) -> str:
-    """Returns the recipes as aligned columns."""
-    lines = [HEADER, *(_line(describe(recipe)) for recipe in recipes)]
+def table(recipes: Iterable[tuple[Recipe, Miniature]]) -> str:
+    """Returns the recipes, each with its module's miniature, as aligned columns."""
+    lines = [HEADER, *(_line(describe(recipe, miniature)) for recipe, miniature in recipes)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
@@ -86,5 +101,5 @@ def _line(row: dict) -> tuple[str, ...]:
         f"{row['updates']:,}",
         top1,
         ", ".join(filter(None, [row["hardware"], row["time"]])) or "-",
-        row["rung"] or "-",
+        row["verdict"] or row["rung"] or "-",
     )

@@ -138,7 +138,7 @@ def _write_run_report(
     result: Result, row: RowResult, run: SeedResult, plan: dict, folder: Path
 ) -> Path:
     row = dataclasses.replace(row, runs=(dataclasses.replace(run, folder="."),))
-    own = dataclasses.replace(result, rows=(row,), wall_seconds=run.wall_seconds)
+    own = dataclasses.replace(result, rows=(row,), claims=(), wall_seconds=run.wall_seconds)
     return write_report(own, [plan], folder / run.folder)
 
 

@@ -12,6 +12,7 @@ from typing import TypeGuard
 
 from tf_largebatch.records.files import write_csv
 from tf_largebatch.records.result import Result, RowResult
+from tf_largebatch.review.claims import sentences
 
 MISSING = "–"
 PAPER_HEADER = "paper's error %\nat ImageNet scale,\nanother experiment"
@@ -61,13 +62,14 @@ def verdict(result: Result) -> tuple[str, ...]:
 
     At full scale each row is set against its published value, in units of the paper's run-to-run
     deviation, or of ours where the paper gives none. A miniature is read as differences from its
-    first row, beside the same differences in the paper; a single row of one has its own number.
+    first row, beside the same differences in the paper; a single row of one has its own number;
+    then what it shows of the claims.
     """
     lines = []
     if result.scale == "smoke":
         lines.append("smoke run: it shows that the path works; its numbers mean nothing")
     elif result.scale == "miniature":
-        lines += _contrast(result.rows)
+        lines += _contrast(result.rows) + sentences(result.claims)
     else:
         name = len(result.rows) > 1
         lines += [f"{r.label}: " * name + _against_paper(r, result.modified) for r in result.rows]

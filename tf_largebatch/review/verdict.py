@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tf_largebatch.records.checks import check
+from tf_largebatch.records.contrast import KINDS
 
 AGREES, CONTRADICTS, CANNOT_TELL = "agrees", "contradicts", "cannot tell"
 VERDICTS = (AGREES, CONTRADICTS, CANNOT_TELL)
@@ -43,8 +44,7 @@ class Rule:
     least: int = LEAST_SEEDS
 
     def __post_init__(self) -> None:
-        kinds = ("more", "equal", "no_worse")
-        check(self.kind in kinds, "rule.kind", f"one of {', '.join(kinds)}", self.kind)
+        check(self.kind in KINDS, "rule.kind", f"one of {', '.join(KINDS)}", self.kind)
         smallest = self.smallest
         check(0 < smallest < math.inf, "rule.smallest", "above 0 and finite", smallest)
         check(self.least >= 2, "rule.least", "at least 2", self.least)

@@ -12,6 +12,7 @@ from tf_largebatch.records.plan import Plan
 from tf_largebatch.records.recipe import Row
 from tf_largebatch.records.result import Result, RowResult, SeedResult
 from tf_largebatch.review import figures, report, tables
+from tf_largebatch.review.claims import judge
 from tf_largebatch.schedules import trace
 from tf_largebatch.training.build import make_schedule
 from tf_largebatch.training.run import Run
@@ -29,6 +30,7 @@ def conclude(session: Session, runs: list[tuple[Row, Run, SeedResult]], started:
         ]
         rows.append(_row_result(row, plan, of_row))
     recipe, scale = session.recipe, session.options.scale
+    judged = scale == "miniature" and not session.departures
     result = Result(
         recipe=recipe.name,
         title=recipe.title,
@@ -38,6 +40,7 @@ def conclude(session: Session, runs: list[tuple[Row, Run, SeedResult]], started:
         notes=recipe.notes if scale == "full" else (session.miniature.contrast,),
         environment=run_folder.environment(),
         rows=tuple(rows),
+        claims=judge(session.miniature.claims, rows, stated_before=True) if judged else (),
         wall_seconds=time.perf_counter() - started,
     )
     if session.team.chief:

@@ -7,6 +7,7 @@ from tf_largebatch.records.data_spec import ImageNetSpec
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.plan import Plan, describe_data
 from tf_largebatch.records.recipe import Miniature, Recipe, Row
+from tf_largebatch.review.claims import rule
 from tf_largebatch.training.options import Options
 
 # A smoke run's own numbers: the smallest that walk the whole path.
@@ -90,7 +91,13 @@ def describe_plan(recipe: Recipe, miniature: Miniature, options: Options) -> str
     """Returns what `--plan` prints: the published run, and the rows of the miniature."""
     full = dataclasses.replace(resolve(recipe, options), scale="full")
     rows = describe_rows([(row.label, row.recipe) for row in miniature.rows])
-    return f"{full.text()}\n\nWithout --data the miniature runs. {miniature.contrast}\n{rows}"
+    start = f"{full.text()}\n\nWithout --data the miniature runs. {miniature.contrast}"
+    return "\n".join([start, rows, *describe_claims(miniature)])
+
+
+def describe_claims(miniature: Miniature) -> list[str]:
+    """Returns what would agree with each claim and what would contradict it, one line each."""
+    return [f"  {c.claim}: {rule(c).explain(c.difference)}" for c in miniature.claims]
 
 
 def check_profile(profile: tuple[int, int] | None, plan: Plan) -> None:

@@ -28,6 +28,7 @@ from tf_largebatch.training.rows import (
     check_profile,
     choose_rows,
     departures_of,
+    describe_claims,
     describe_rows,
     resolve,
 )
@@ -258,6 +259,8 @@ def _announce(session: Session) -> None:
         print(f"{session.recipe.title} · miniature\n{session.miniature.contrast}")
         rows = zip(session.rows, session.plans, strict=True)
         print(describe_rows([(row.label, plan.recipe) for row, plan in rows]))
+        for line in describe_claims(session.miniature):
+            print(line)
         for change in session.departures:
             print(f"modified: {change}")
     sys.stdout.flush()
