@@ -132,7 +132,8 @@ def _reproduced(name: str) -> str:
     lines.append(f"- `smoke`: {_smoke(name)}")
     record = miniature_record(name)
     if not _module(name).MINIATURE.claims:
-        lines.append("- `mini`: none that shows a claim. Without data it runs for the look of it.")
+        contrast = _module(name).MINIATURE.contrast
+        lines.append(f"- `mini`: states no claim, and so has no verdict. {contrast}")
     elif record is None:
         lines.append("- `mini`: not run with several seeds.")
     else:
