@@ -165,6 +165,59 @@ def lamb(
     return path
 
 
+def nearly_polar(m, steps, coefficients):
+    """U f(S) V^T of m = U S V^T, f the odd polynomial applied `steps` times to S / |S|."""
+    u, values, v = np.linalg.svd(m, full_matrices=False)
+    x = values / max(np.sqrt(np.sum(values**2)), 1e-300)
+    a, b, c = coefficients
+    for _ in range(steps):
+        x = a * x + b * x**3 + c * x**5
+    return (u * x) @ v
+
+
+def muon(
+    w,
+    gradients,
+    rates,
+    *,
+    momentum=0.95,
+    nesterov=True,
+    decay=0.0,
+    adapted=True,
+    positions=False,
+    scale=lambda rows, columns: np.sqrt(max(1, columns / rows)),
+    steps=5,
+    coefficients=(3.4445, -4.7750, 2.0315),
+    other="adam",
+    other_rate=0.1,
+    betas=(0.9, 0.999),
+):
+    """Muon (Jordan et al. 2024) by singular values; decay decoupled."""
+    w = np.array(w, np.float64)
+    v, s, path = np.zeros_like(w), np.zeros_like(w), [w]
+    for t, (g, rate) in enumerate(zip(gradients, rates, strict=True), start=1):
+        g = np.asarray(g, np.float64)
+        if not adapted and other == "adam":
+            v = betas[0] * v + (1 - betas[0]) * g
+            s = betas[1] * s + (1 - betas[1]) * g**2
+            step = (v / (1 - betas[0] ** t)) / (np.sqrt(s / (1 - betas[1] ** t)) + 1e-8)
+            w = w - other_rate * rate * step - rate * decay * w
+            path.append(w)
+            continue
+        v = momentum * v + g
+        d = g + momentum * v if nesterov else v
+        if adapted:
+            columns = w.shape[-1]
+            parts = d.reshape(-1, *w.shape[-2:]) if positions else [d.reshape(-1, columns)]
+            step = np.stack([nearly_polar(m, steps, coefficients) for m in parts])
+            step = step * scale(parts[0].shape[0], columns) / len(parts)
+            w = w - rate * (step.reshape(w.shape) + decay * w)
+        else:
+            w = w - other_rate * rate * d - rate * decay * w
+        path.append(w)
+    return path
+
+
 def akiba_share(t, center, period):
     """How much of the step is momentum SGD at update t (arXiv:1711.04325, continuous ramp)."""
     if t < center:

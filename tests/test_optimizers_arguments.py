@@ -5,14 +5,14 @@ import math
 import keras
 import pytest
 
-from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, RMSpropSGD
+from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, Muon, RMSpropSGD
 
 
 def rmsprop(rate=0.1, **options):
     return RMSpropSGD(rate, **{"center_updates": 10, "period_updates": 5, **options})
 
 
-EVERY = (MomentumSGD, LARS, LAMB, rmsprop)
+EVERY = (MomentumSGD, LARS, LAMB, Muon, rmsprop)
 
 
 @pytest.mark.parametrize("make", EVERY)

@@ -17,7 +17,7 @@ import json
 import keras
 import numpy as np
 import oracles
-from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, RMSpropSGD
+from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, Muon, RMSpropSGD
 
 rng = np.random.default_rng(0)
 shapes = [(3, 3, 2, 4), (6, 5), (4, 3), (5,), ()]
@@ -59,6 +59,10 @@ cases = {
         lambda: LAMB(rate, weight_decay=0.01, decoupled_weight_decay=True),
         lambda w, g, on: oracles.lamb(w, g, [rate] * 12, decay=0.01 * on, adapted=on,
                                       decoupled=True),
+    ),
+    "Muon": (
+        lambda: Muon(rate, weight_decay=0.01, record_trust_ratio=True),
+        lambda w, g, on: oracles.muon(w, g, [rate] * 12, decay=0.01 * on, adapted=on),
     ),
     "RMSpropSGD": (
         lambda: RMSpropSGD(rate, center_updates=4, period_updates=6, weight_decay=0.01),

@@ -7,14 +7,14 @@ import pytest
 import tensorflow as tf
 from optimizer_replay import RateTable, make_problem, make_variables, replay, values_of
 
-from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, RMSpropSGD
+from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, Muon, RMSpropSGD
 
 
 def rmsprop(rate=0.1, **options):
     return RMSpropSGD(rate, center_updates=3, period_updates=4, **options)
 
 
-EVERY = (MomentumSGD, LARS, LAMB, rmsprop)
+EVERY = (MomentumSGD, LARS, LAMB, Muon, rmsprop)
 COMBINED = {"momentum_placement": "update", "decay_in_norm": "combined"}
 
 
@@ -260,6 +260,8 @@ def test_float64_weights_are_updated_in_float64(make):
         want = oracles.lamb([[1.0, 2.0]], g, [0.125])
     elif make is MomentumSGD:
         want = oracles.goyal_eq_9([[1.0, 2.0]], g, [0.125], momentum=0.9)
+    elif make is Muon:
+        want = oracles.muon([[1.0, 2.0]], g, [0.125])
     else:
         want = oracles.akiba([[1.0, 2.0]], g, [0.125], center=3, period=4)
     np.testing.assert_allclose(w.numpy(), want[-1], rtol=1e-12)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from optimizer_replay import RateTable, make_problem, make_variables, replay, values_of
 
-from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, RMSpropSGD
+from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, Muon, RMSpropSGD
 
 UPDATES = 5
 RATES = (0.05, 0.1, 0.2, 0.1, 0.05)
@@ -32,7 +32,7 @@ def lars_update(rate, **options):
     return LARS(rate, momentum_placement="update", decay_in_norm="combined", **options)
 
 
-EVERY = (MomentumSGD, LARS, lars_update, LAMB, rmsprop)
+EVERY = (MomentumSGD, LARS, lars_update, LAMB, Muon, rmsprop)
 CLIPS = ({}, {"global_clipnorm": 0.5}, {"clipnorm": 0.05}, {"clipvalue": 0.01})
 
 

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from optimizer_replay import RateTable, make_problem, make_variables, values_of
 
-from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, RMSpropSGD
+from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, Muon, RMSpropSGD
 from tf_largebatch.optimizers.options import AdaptiveOptions, Options
 from tf_largebatch.schedules import trace
 
@@ -57,6 +57,23 @@ MAKERS = {
         min_weight_norm=0.5,
         max_weight_norm=2.0,
         clip_trust_ratio=True,
+        record_trust_ratio=True,
+        no_adaptation=("kernel",),
+        **COMMON,
+    ),
+    "Muon": lambda: Muon(
+        0.125,
+        momentum=0.5,
+        nesterov=False,
+        reshape="positions",
+        scale="spectral",
+        ns_steps=3,
+        ns_coefficients=(1.5, -0.5, 0.0),
+        others="momentum_sgd",
+        other_rate=0.25,
+        beta_1=0.5,
+        beta_2=0.75,
+        epsilon=0.25,
         record_trust_ratio=True,
         no_adaptation=("kernel",),
         **COMMON,

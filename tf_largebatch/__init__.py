@@ -14,7 +14,7 @@ from tf_largebatch.records import __version__
 
 if TYPE_CHECKING:
     from tf_largebatch.models.ghost_batchnorm import GhostBatchNormalization
-    from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, RMSpropSGD
+    from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, Muon, RMSpropSGD
     from tf_largebatch.records.batching import BatchPlan
     from tf_largebatch.review.tensorboard import NoiseScaleScalars, TensorBoardScalars
     from tf_largebatch.schedules import (
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from tf_largebatch.training.large_batch import LargeBatch
     from tf_largebatch.training.workers.cluster import report_ready
 
-__all__ = ["LAMB", "LARS", "MomentumSGD", "RMSpropSGD", "GhostBatchNormalization", "BatchPlan"]
+__all__ = ["LAMB", "LARS", "MomentumSGD", "Muon", "RMSpropSGD"]
+__all__ += ["GhostBatchNormalization", "BatchPlan"]
 __all__ += ["BatchPhases", "Constant", "Cosine", "Exponential"]
 __all__ += ["Polynomial", "Scaled", "Steps", "Warmup"]
 __all__ += [
@@ -51,7 +52,7 @@ if not TYPE_CHECKING:  # a name that is not there is an error for type checkers 
 
     def __getattr__(name: str):
         match name:
-            case "LAMB" | "LARS" | "MomentumSGD" | "RMSpropSGD":
+            case "LAMB" | "LARS" | "MomentumSGD" | "Muon" | "RMSpropSGD":
                 from tf_largebatch import optimizers as room
             case "DistributedFit":
                 from tf_largebatch.training import keras_fit as room

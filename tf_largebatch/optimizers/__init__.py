@@ -9,6 +9,8 @@ from tf_largebatch.optimizers.exemptions import Exemption
 from tf_largebatch.optimizers.lamb import LAMB
 from tf_largebatch.optimizers.lars import LARS
 from tf_largebatch.optimizers.momentum_sgd import MomentumSGD
+from tf_largebatch.optimizers.muon import Muon
 from tf_largebatch.optimizers.rmsprop_sgd import RMSpropSGD
 
-__all__ = ["LAMB", "LARS", "Exemption", "LargeBatchOptimizer", "MomentumSGD", "RMSpropSGD"]
+__all__ = ["LAMB", "LARS", "Exemption", "LargeBatchOptimizer", "MomentumSGD", "Muon"]
+__all__ += ["RMSpropSGD"]
