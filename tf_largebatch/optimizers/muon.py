@@ -145,9 +145,9 @@ class Muon(LargeBatchOptimizer):
     def _build_slots(self, variables: list[keras.Variable]) -> None:
         adam = self.others == "adam"
         # A scalar or a vector is no matrix, whatever `exclude_rank_below` lets through.
-        rows = self._exemptions
-        rows = [row._replace(adapted=row.adapted and len(row.shape) > 1) for row in rows]
-        self._exemptions = tuple(rows)
+        self._exemptions = tuple(
+            row._replace(adapted=row.adapted and len(row.shape) > 1) for row in self._exemptions
+        )
         by_adam = [adam and not row.adapted for row in self._exemptions]
         self._velocities = self.add_optimizer_variables(variables, "velocity")
         # The first moment of Adam is kept in the velocity's place.
