@@ -1,0 +1,98 @@
+"""Figures that studies share: differences beside the papers', searches, training losses."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tf_largebatch.review.figures import as_png, colour, finish, make_axes, name_axes, plain_numbers
+from tf_largebatch.review.verdict import Finding, Rule
+from tf_largebatch.studies.fitting import GUESSING_PCT
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A measured difference, and the paper's where it can stand beside it."""
+
+    label: str
+    finding: Finding
+    rule: Rule
+    published: float | None = None
+
+
+def draw_contrasts(contrasts: Sequence[Contrast], xlabel: str) -> bytes:
+    """Draws means with their intervals, one below another; diamonds are published differences."""
+    figure, axes = make_axes((7.2, 1.3 + 0.62 * len(contrasts)))
+    for place, contrast in enumerate(contrasts):
+        found, smallest = contrast.finding, contrast.rule.smallest
+        low = -smallest if contrast.rule.kind == "equal" else 0.0
+        axes.fill_betweenx([place - 0.3, place + 0.3], low, smallest, color="#dddddd", lw=0)
+        axes.plot([found.low, found.high], [place, place], color=colour(0), lw=2)
+        axes.plot(found.mean, place, "o", color=colour(0), ms=7)
+        axes.plot(found.differences, [place + 0.2] * found.seeds, "|", color=colour(0), ms=7)
+        if contrast.published is not None:
+            axes.plot(contrast.published, place, "D", mfc="none", color=colour(1), ms=8)
+        text = axes.text(0.0, place - 0.38, contrast.label, fontsize=9)
+        text.set_transform(axes.get_yaxis_transform())
+    axes.axvline(0, color="#555555", lw=0.8)
+    axes.set_ylim(len(contrasts) - 0.45, -0.75)
+    axes.set_yticks([])
+    widest = max(abs(v) for c in contrasts for v in (c.finding.low, c.finding.high))
+    if widest > 10:  # one large difference would hide where the small ones lie
+        axes.set_xscale("symlog", linthresh=2)
+        plain_numbers_around_zero(axes)
+    return finish(figure, axes, xlabel, "", legend=False)
+
+
+def plain_numbers_around_zero(axes) -> None:
+    """Writes -10, -1, 0, 1, 10 on an axis that is logarithmic on both sides of 0."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    ticks = [sign * value for value in (1, 2, 5, 10, 20, 50, 100) for sign in (-1, 1)]
+    axes.xaxis.set_major_locator(FixedLocator([0, *ticks]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def draw_rates(curves: Mapping[str, Sequence[Point]]) -> bytes:
+    """Draws each search's (rate, error), named at the line's end; both axes are logarithmic."""
+    figure, axes = make_axes((7.2, 4.4))
+    for number, (label, points) in enumerate(curves.items()):
+        kept = sorted((r, e) for r, e in points if e < GUESSING_PCT)
+        lost = [r for r, e in points if e >= GUESSING_PCT]
+        shade = colour(number)
+        if kept:
+            axes.plot(*zip(*kept, strict=True), "o-", color=shade, ms=4, label=label)
+        where = axes.get_xaxis_transform()
+        axes.plot(lost, [0.98] * len(lost), "x", color=shade, ms=7, transform=where)
+    for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
+        scale("log")
+        plain_numbers(axis)
+    return finish(figure, axes, "learning rate", "held-out error, %", legend=True)
+
+
+def draw_losses(runs: Mapping[str, Sequence[tuple[Sequence[int], Sequence[float]]]]) -> bytes:
+    """Draws training losses, [(updates after each epoch, loss)] of each row's seeds.
+
+    One panel against the epoch and one against the update; a line is the mean over the seeds, a
+    band their range.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for number, (label, seeds) in enumerate(runs.items()):
+        losses = list(zip(*(loss for _, loss in seeds), strict=False))
+        whole = [of for of in losses if all(v is not None and math.isfinite(v) for v in of)]
+        means, updates = [sum(of) / len(of) for of in whole], seeds[0][0][: len(whole)]
+        for axes, places in ((left, range(1, len(whole) + 1)), (right, updates)):
+            band = {"color": colour(number), "alpha": 0.2, "lw": 0}
+            axes.fill_between(places, [*map(min, whole)], [*map(max, whole)], **band)
+            axes.plot(places, means, color=colour(number), label=label)
+    name_axes(left, "epoch", "training loss, nats")
+    name_axes(right, "update", "")
+    for axes in (left, right):
+        axes.set_yscale("log")
+        plain_numbers(axes.yaxis)
+    return as_png(figure, left.get_legend_handles_labels()[0])
