@@ -41,7 +41,7 @@ class FlatLoss:
         self.read(images, labels)
 
     def read(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """Reads the model's variables again, and takes other images."""
+        """Takes other images, and reads the model's variables again."""
         self._examples = len(images)
         ends = range(self._chunk, len(images) + self._chunk, self._chunk)
         parts = [slice(end - self._chunk, end) for end in ends]
@@ -49,8 +49,7 @@ class FlatLoss:
             (ops.convert_to_tensor(images[p]), ops.convert_to_tensor(labels[p], "int32"))
             for p in parts
         ]
-        self.vector = _flat([np.asarray(v) for v in self._model.trainable_variables])
-        self.state = [np.asarray(v) for v in self._model.non_trainable_variables]
+        self.vector, self.state = read_weights(self._model)
 
     def tensors(self, vector: np.ndarray) -> list[np.ndarray]:
         """Returns the vector as tensors of the model's shapes."""
@@ -84,6 +83,12 @@ class FlatLoss:
         logits, _ = self._model.stateless_call(weights, state, images, training=self._training)
         losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         return ops.sum(losses)
+
+
+def read_weights(model: keras.Model) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Returns the trainable weights as one float64 vector [n], and the other variables."""
+    vector = _flat([np.asarray(v) for v in model.trainable_variables])
+    return vector, [np.asarray(v) for v in model.non_trainable_variables]
 
 
 def _compile(total: Callable) -> tuple[Callable, Callable]:
