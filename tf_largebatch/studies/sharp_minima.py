@@ -59,7 +59,7 @@ METHOD = (
     "iterations of L-BFGS-B from a random point of the box, batch norm as in inference.",
     "C12a: training loss (10,000 images) on the line of weights and statistics, 0 the small "
     "batch's, 1 the large one's, 41 points; the rise at an end is the mean over the points within "
-    "0.25 of it, less the loss there.",
+    "0.25 of it, less the loss there (a point where a variance is negative is left out).",
     "C12b: mean rise over 21 points from -1 to 1 on two random filter-normalised lines.",
 )
 STUDY = Study(

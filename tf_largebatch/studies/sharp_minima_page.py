@@ -60,14 +60,15 @@ def solution(
 
 
 def rises(places: Sequence[float], losses: Sequence[float | None]) -> tuple[float, float]:
-    """Mean loss within NEAR of each end (0 and 1), less the loss at it; inf where it is broken."""
+    """Mean loss within NEAR of each end (0 and 1), less the loss at it.
 
-    known = [math.inf if loss is None else loss for loss in losses]
+    Outside of 0 to 1 a variance on the line can be negative: such a point, None, is left out.
+    """
+    known = [(x, loss) for x, loss in zip(places, losses, strict=True) if loss is not None]
 
     def rise(end: float) -> float:
-        near = [y for x, y in zip(places, known, strict=True) if abs(x - end) <= NEAR + 1e-9]
-        at = min(range(len(places)), key=lambda n: abs(places[n] - end))
-        return statistics.fmean(near) - known[at]
+        near = [loss for x, loss in known if abs(x - end) <= NEAR + 1e-9]
+        return statistics.fmean(near) - min(known, key=lambda point: abs(point[0] - end))[1]
 
     return rise(0.0), rise(1.0)
 
