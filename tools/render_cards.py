@@ -135,7 +135,10 @@ def _reproduced(name: str) -> str:
         contrast = _module(name).MINIATURE.contrast
         lines.append(f"- `mini`: states no claim, and so has no verdict. {contrast}")
     elif record is None:
-        lines.append("- `mini`: not run with several seeds.")
+        miniature = _module(name).MINIATURE
+        lines += [f"- `mini`: not yet run with five seeds. {miniature.contrast}", ""]
+        lines += [f"  - {c.claim}: {c.difference}" for c in miniature.claims]
+        lines += ["", *_tuning(name), "```bash", *_commands(name), "```", ""]
     else:
         path, result = record
         place = path.parent.relative_to(FOLDER / name).as_posix()
@@ -153,6 +156,7 @@ def _reproduced(name: str) -> str:
             "",
             f"{_STATED[all(one.stated_before for one in found)]} A verdict needs five seeds.",
             "",
+            *_tuning(name),
             "| row | batch | updates | error % | paper, ImageNet | shows |",
             "|---|---|---|---|---|---|",
             *(_miniature_row(row, shows[row.label]) for row in result.rows),
@@ -160,6 +164,46 @@ def _reproduced(name: str) -> str:
         ]
     lines.append("- `full`: not run on ImageNet. Not run on a TPU.")
     return "\n".join(lines)
+
+
+def _on_digits(name: str) -> bool:
+    return all(row.recipe.data.name == "digits" for row in _module(name).MINIATURE.rows)
+
+
+def _commands(name: str) -> list[str]:
+    """What makes the record of a miniature."""
+    call = f"python -m tf_largebatch.recipes.{name} --seeds 5"
+    return [call] if _on_digits(name) else [f"python tools/tune_miniature.py {name}", call]
+
+
+def _tuning(name: str) -> list[str]:
+    """The rates that were tried for each row, with their errors on held-out images."""
+    path = FOLDER / name / "tuning.json"
+    if _on_digits(name):
+        return []
+    where = (
+        "Fashion-MNIST is downloaded when it is first needed; `--miniature-data DIR` names a "
+        "folder that has it."
+    )
+    if not path.exists():
+        return [f"{where} The rates are guesses: none was tuned yet.", ""]
+    tuning = json.loads(path.read_text(encoding="utf-8"))
+    lines = [f"| {label} | {_tried(pairs)} |" for label, pairs in tuning["rows"].items()]
+    return [
+        f"{where} Error % on {tuning['held_out']:,} held-out training images, one seed, at each "
+        "rate tried:",
+        "",
+        "| row | rate: error % |",
+        "|---|---|",
+        *lines,
+        "",
+    ]
+
+
+def _tried(pairs: list[list[float | None]]) -> str:
+    return ", ".join(
+        f"{rate:g}: " + ("diverged" if error is None else f"{error:.2f}") for rate, error in pairs
+    )
 
 
 _STATED = {

@@ -76,7 +76,8 @@ def _download(name: str) -> tuple[Part, Part]:
     except Exception as error:  # Keras raises a bare Exception where the network fails
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{name} cannot be downloaded: {reason}. Pass the folder that holds its files as --data"
+            f"{name} cannot be downloaded: {reason}. Pass the folder that holds its files as "
+            "--data, or as --miniature-data where a miniature is on it"
         ) from error
 
 

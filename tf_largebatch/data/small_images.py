@@ -28,6 +28,10 @@ def load(
         plain_from_epoch: from this epoch on, counted from 0, training images stay as they are.
     """
     train, test = read(spec.name, folder)
+    if spec.held_out:
+        kept = len(train[0]) - spec.held_out
+        images, labels = train
+        train, test = (images[:kept], labels[:kept]), (images[kept:], labels[kept:])
     mean, std = pixel_statistics(train[0])
     return ArrayData(
         spec.name,

@@ -6,7 +6,7 @@ import keras
 
 from tf_largebatch.models.alexnet import make_alexnet
 from tf_largebatch.models.blocks import NetworkLayers
-from tf_largebatch.models.fully_connected import make_fully_connected
+from tf_largebatch.models.fully_connected import HIDDEN, make_fully_connected
 from tf_largebatch.models.inception_resnet import make_inception_resnet_v2
 from tf_largebatch.models.resnet import make_resnet
 from tf_largebatch.models.small_resnet import make_small_resnet
@@ -52,6 +52,6 @@ def make_network(
             return make_alexnet(make)
         case "inception_resnet_v2":
             return make_inception_resnet_v2(make)
-        case "fully_connected":
-            return make_fully_connected(images, seed=seed)
+        case "fully_connected" | "fully_connected_256":
+            return make_fully_connected(images, hidden=HIDDEN[name], name=name, seed=seed)
     raise ValueError(f"`architecture` must be known. Received: {name!r}")

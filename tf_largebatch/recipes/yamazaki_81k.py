@@ -8,7 +8,7 @@ hyperparameters: those of the same team's MLPerf submission (`fujitsu_86k`) stan
 
 from dataclasses import replace
 
-from tf_largebatch.recipes import fujitsu_86k, goyal_8k, jia_64k
+from tf_largebatch.recipes import jia_64k, you_alexnet
 from tf_largebatch.records.recipe import (
     Contrast,
     Expected,
@@ -69,34 +69,54 @@ RECIPE = Recipe(
     ),
 )
 
-# Ours: the miniature of fujitsu_86k with augmentation throughout.
-SMALL = replace(fujitsu_86k.SMALL, name="yamazaki_81k_miniature", data=goyal_8k.SMALL.data)
+# Ours: 4,096 images an update of Fashion-MNIST, with the course of the run in 12 epochs.
+LARGE = you_alexnet.fashion(
+    RECIPE,
+    batch=4096,
+    rate=3.2,  # ours
+    schedule=replace(
+        RECIPE.schedule.stretched(12 / 90),  # ours
+        end_rate=0.008,  # ours: 0.0025 of the peak rate
+    ),
+)
 
 MINIATURE = Miniature(
-    contrast="Two of the paper's methods, warmup and label smoothing, taken away one by one. 150 "
-    "updates are few for so long a warmup: without it the error is lower here. Label smoothing "
-    "makes no difference.",
+    contrast="Two of the paper's methods, warmup and label smoothing, taken away one by one, 176 "
+    "updates of 4,096 images on Fashion-MNIST, for a fully connected network; each row at the best "
+    "of five rates.",
     rows=(
         Row(
             "as published",
             "40 % of the run warming up, label smoothing 0.1",
-            SMALL,
+            LARGE,
             RECIPE.expected,
         ),
         Row(
             "no warmup",
-            "the peak rate from the first update: at this scale an advantage",
-            replace(SMALL, schedule=replace(SMALL.schedule, warmup_epochs=0)),  # ours
+            "the peak rate from the first update",
+            replace(LARGE, schedule=replace(LARGE.schedule, warmup_epochs=0)),  # ours
         ),
         Row(
             "no label smoothing",
             "hard targets; its losses are smaller, so compare the errors",
-            replace(SMALL, loss=LossSpec()),
+            replace(LARGE, loss=LossSpec()),
         ),
     ),
     claims=(
-        Contrast("no warmup", "as published", "more", "the long warmup is needed"),
-        Contrast("no label smoothing", "as published", "more", "label smoothing lowers the error"),
+        Contrast(
+            "no warmup",
+            "as published",
+            "more",
+            "the long warmup is needed",
+            smallest=0.5,  # ours: 50 of 10,000 test images
+        ),
+        Contrast(
+            "no label smoothing",
+            "as published",
+            "more",
+            "label smoothing lowers the error",
+            smallest=0.5,  # ours: 50 of 10,000 test images
+        ),
     ),
 )
 

@@ -37,7 +37,7 @@ class Architecture:
         """Returns the trainable numbers for other images and classes; not of an AlexNet."""
 
         def inputs(shape: tuple[int, int, int]) -> int:
-            return math.prod(shape) if self.name == "fully_connected" else shape[2]
+            return math.prod(shape) if self.name.startswith("fully_connected") else shape[2]
 
         first = self.weights_a_channel * (inputs(image_shape) - inputs(self.image_shape))
         return self.parameters + first + (self.head_inputs + 1) * (classes - self.classes)
@@ -60,6 +60,7 @@ ARCHITECTURES = (
     Architecture("digits_resnet", (8, 8, 1), 10, 77_754, 672, 10, 18, 1, 144, 64),
     Architecture("resnet20", (32, 32, 3), 10, 272_474, 1_568, 22, 42, 1, 144, 64),
     Architecture("fully_connected", (28, 28, 1), 10, 2_913_290, 0, 4, 0, 4, 1024, 1024),
+    Architecture("fully_connected_256", (28, 28, 1), 10, 269_322, 0, 3, 0, 3, 256, 256),
 )
 
 

@@ -98,9 +98,14 @@ class SmallImagesSpec(_Mixing):
     plain_last_epochs: float = 0.0  # trained without both
     mixup_alpha: float = 0.0  # of the Beta distribution; 0 for none
     cutmix_alpha: float = 0.0  # the same
+    # So many of the last training images take the place of the test images: to choose rates by.
+    held_out: int = 0
 
     def __post_init__(self) -> None:
         check_known(self, "data.", name=SMALL_IMAGES)
+        train, held_out = DATASETS[self.name].train_examples, self.held_out
+        some = isinstance(held_out, int) and 0 <= held_out < train
+        check(some, "data.held_out", f"a whole number in 0..{train - 1}", held_out)
         most = (DATASETS[self.name].image_shape or (1,))[0] - 1
         whole = isinstance(self.shift, int) and 0 <= self.shift <= most
         check(whole, "data.shift", f"a whole number in 0..{most}", self.shift)

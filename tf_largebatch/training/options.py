@@ -12,7 +12,9 @@ from tf_largebatch.records.settings import JOIN_TIMEOUT, PRECISIONS, WORKER_TIME
 AUTO = "auto"  # --micro-batch: the largest that fits
 # What workers of one run may say differently. Each waits as long as it likes, and may see the data
 # under another path: what that holds is compared, as are the recipes. The chief's folder counts.
-NOT_COMPARED = "data run_dir replicas tpu join_timeout worker_timeout row set".split()
+NOT_COMPARED = (
+    "data miniature_data run_dir replicas tpu join_timeout worker_timeout row set".split()
+)
 # The titles in `--help`, each with the first flag under it.
 GROUPS = {
     "data": "data",
@@ -39,6 +41,12 @@ class Options:
 
     data: Path | None = _flag(
         "folder of ImageNet TFRecord shards: runs the recipe as published", "DIR", type=Path
+    )
+    miniature_data: Path | None = _flag(
+        "folder of the miniature's images, where it is on Fashion-MNIST (default: they are "
+        "downloaded once, to ~/.keras)",
+        "DIR",
+        type=Path,
     )
     skip_unreadable: int = _count(
         "skip and name up to N images an epoch that cannot be read or decoded (default: 0, stop at "
@@ -152,7 +160,7 @@ def make_parser(recipe: Recipe, rows: Mapping[str, Recipe] | None = None) -> Par
     parser = Parser(
         prog=f"python -m tf_largebatch.recipes.{recipe.name}",
         description=f"{recipe.title} ({recipe.paper}). Without --data a miniature of the same "
-        "experiment runs, on real data that is already here.",
+        "experiment runs, on real data that needs no download, or as --miniature-data says.",
     )
     if rows is not None:
         parser.add_argument(

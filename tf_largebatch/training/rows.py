@@ -3,7 +3,7 @@
 import dataclasses
 
 from tf_largebatch.records import overrides
-from tf_largebatch.records.data_spec import ImageNetSpec
+from tf_largebatch.records.data_spec import ImageNetSpec, SmallImagesSpec
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.plan import Plan, describe_data
 from tf_largebatch.records.recipe import Miniature, Recipe, Row
@@ -18,6 +18,13 @@ SMOKE_TRAIN_IMAGES, SMOKE_EVAL_IMAGES = 32, 20
 
 def choose_rows(recipe: Recipe, miniature: Miniature, options: Options) -> list[Row]:
     """Returns the rows that this command runs, as published."""
+    small = any(isinstance(row.recipe.data, SmallImagesSpec) for row in miniature.rows)
+    if options.miniature_data and not (small and options.scale == "miniature"):
+        where = "on the digits" if not small else f"not what runs at scale {options.scale}"
+        raise InputError(
+            f"--miniature-data must be left out: the miniature of {recipe.name} is {where}. "
+            f"Received: {options.miniature_data}"
+        )
     if options.scale == "miniature":
         return list(miniature.rows)
     if options.scale == "full":

@@ -200,7 +200,8 @@ def _agree_on_data(
     from tf_largebatch.data import synthetic
     from tf_largebatch.training.build import open_dataset
 
-    data, opened, problem = options.data, {}, None
+    data = options.miniature_data if options.scale == "miniature" else options.data
+    opened, problem = {}, None
     if options.scale == "smoke":
         data = folder / "images"
         try:

@@ -1,0 +1,98 @@
+"""Tries five rates for every row of a miniature on held-out training images.
+
+    python tools/tune_miniature.py you_alexnet [--miniature-data DIR]
+
+Every row is trained at a quarter, half, once, twice and four times its rate, without the last
+10,000 training images, and its error is measured on these: the test set is for the rows at their
+best rates. Writes recipes/NAME/tuning.json, which the card shows; put the best rates into the
+module. Run again from there while the best of a row is at an end of its grid.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tf_largebatch.__main__ import find_recipe  # noqa: E402
+from tf_largebatch.records.console import Parser, run_command  # noqa: E402
+from tf_largebatch.records.data_spec import SMALL_IMAGES, SmallImagesSpec  # noqa: E402
+from tf_largebatch.records.errors import InputError  # noqa: E402
+from tf_largebatch.records.files import write_json  # noqa: E402
+from tf_largebatch.records.recipe import Miniature, Row  # noqa: E402
+
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the rate that the row has, the same for all rows
+HELD_OUT = 10_000
+SEED = 9  # none of those that a record has
+
+
+def trials(miniature: Miniature) -> dict[str, list[tuple[float, Row]]]:
+    """The rates that are tried for each row, and what runs."""
+    found: dict[str, list[tuple[float, Row]]] = {}
+    for row in miniature.rows:
+        data = row.recipe.data
+        if not isinstance(data, SmallImagesSpec):
+            raise InputError(
+                f"the miniature must be on one of {', '.join(SMALL_IMAGES)}, of which a part can "
+                f"be held out. Received: {data.name}"
+            )
+        held_out = dataclasses.replace(data, held_out=HELD_OUT)
+        for factor in FACTORS:
+            rate = factor * row.recipe.reference_rate
+            recipe = dataclasses.replace(row.recipe, data=held_out, reference_rate=rate)
+            tried = dataclasses.replace(row, label=f"{row.label}, rate {rate:g}", recipe=recipe)
+            found.setdefault(row.label, []).append((rate, tried))
+    return found
+
+
+def best(tried: list[list[float | None]]) -> float:
+    """The rate of the least error; of equal ones the smaller."""
+    return min((error, rate) for rate, error in tried if error is not None)[1]
+
+
+def main() -> None:
+    """Tunes one miniature."""
+    parser = Parser(prog="python tools/tune_miniature.py", description=__doc__.splitlines()[0])
+    parser.add_argument("name", metavar="NAME", help="of the recipe")
+    parser.add_argument("--miniature-data", metavar="DIR", help="folder of its images")
+    run_command(parser, _tune)
+
+
+def _tune(arguments) -> None:
+    from tf_largebatch.training.command import main as run
+
+    module = find_recipe(arguments.name)
+    tried = trials(module.MINIATURE)
+    rows = tuple(row for pairs in tried.values() for _, row in pairs)
+    folder = ROOT / "runs" / f"tune-{arguments.name}"
+    argv = ["--run-dir", str(folder), "--seed", str(SEED)]
+    if arguments.miniature_data:
+        argv += ["--miniature-data", arguments.miniature_data]
+    try:
+        run(module.RECIPE, Miniature(contrast="Rates are tried.", rows=rows), argv)
+    except SystemExit as end:
+        if end.code:
+            raise
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    errors = {row["label"]: row["mean_error_pct"] for row in result["rows"]}
+    kept = {
+        "recipe": arguments.name,
+        "held_out": HELD_OUT,
+        "seed": SEED,
+        "environment": result["environment"],
+        "rows": {
+            label: [[rate, errors[row.label]] for rate, row in pairs]
+            for label, pairs in tried.items()
+        },
+    }
+    write_json(ROOT / "recipes" / arguments.name / "tuning.json", kept)
+    for label, pairs in kept["rows"].items():
+        rate = best(pairs)
+        edge = " at an end of the grid: go on from there" * (rate in (pairs[0][0], pairs[-1][0]))
+        print(f"{label}: rate {rate:g}{edge}")
+
+
+if __name__ == "__main__":
+    main()
