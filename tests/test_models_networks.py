@@ -343,6 +343,7 @@ def test_arguments_outside_their_range_are_refused(kwargs, message):
         ("resnet20", (28, 28, 1), 7),
         ("resnet50", (32, 32, 3), 10),
         ("fully_connected", (32, 32, 3), 5),
+        ("fully_connected_256", (32, 32, 3), 5),
     ],
 )
 def test_networks_for_small_images_have_the_size_that_a_plan_says(architecture, shape, classes):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run_recipe
 
 from tf_largebatch.records.plan import Plan
 from tf_largebatch.records.recipe import ModelSpec, Recipe, SGDSpec, SmallImagesSpec, StepsSpec
@@ -91,3 +92,33 @@ def test_a_recipe_on_small_images_trains_and_scores(tmp_path, name, architecture
     last = result.epochs[-1]
     assert math.isfinite(last.train_loss) and 0 <= last.validation_error_pct <= 100
     assert (tmp_path / "run" / "model.keras").is_file()
+
+
+def test_held_out_images_are_the_last_of_the_training_set_and_not_trained_on(tmp_path):
+    make_folder("fashion_mnist", tmp_path)
+    images, labels = some_of_mnist("fashion_mnist", "train")
+    spec = SmallImagesSpec(name="fashion_mnist", held_out=20)
+    dataset = open_dataset(spec, tmp_path, epochs=1)
+    assert (dataset.train_examples, dataset.eval_examples) == (EXAMPLES - 20, 20)
+    batches = list(dataset.eval_batches(20))
+    np.testing.assert_array_equal(batches[0][0][..., 0], images[-20:])
+    np.testing.assert_array_equal(batches[0][1], labels[-20:])
+    assert dataset.pixel_mean == (pytest.approx(images[:-20].mean()),)
+
+
+@pytest.mark.parametrize("held_out", [-1, 60_000, 0.5])
+def test_no_more_can_be_held_out_than_there_is(held_out):
+    with pytest.raises(ValueError, match=r"`data.held_out` must be a whole number in 0..59999"):
+        SmallImagesSpec(name="mnist", held_out=held_out)
+
+
+def test_a_folder_for_a_miniature_on_the_digits_is_refused(tmp_path):
+    done = run_recipe("smith_16k", "--miniature-data", tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "the miniature of smith_16k is on the digits" in done.stderr
+
+
+def test_a_folder_without_the_miniatures_images_is_refused(tmp_path):
+    done = run_recipe("you_alexnet", "--miniature-data", tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "holds no fashion_mnist" in done.stderr
