@@ -23,7 +23,7 @@ RECIPE = replace(
 )
 
 MINIATURE = Miniature(
-    contrast=f"{goyal_8k.SET_UP} Without warmup training fails, where the paper loses a point.",
+    contrast=f"{goyal_8k.SET_UP} In the paper no warmup costs a point.",
     rows=goyal_8k.rows("small batch", "linear, no warmup"),
     claims=(
         Contrast(

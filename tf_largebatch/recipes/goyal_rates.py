@@ -64,8 +64,7 @@ def _large(rate, scaling):
 
 MINIATURE = Miniature(
     contrast="Four of the paper's rates for the large batch, k = 32 times the small one, on 8 x 8 "
-    "digits: without scaling it learns far too little in so few updates; which of the other three "
-    "is best is the miniature's own, and the square root is no worse here than the linear rule.",
+    "digits.",
     rows=(
         Row(
             "not scaled",

@@ -60,8 +60,8 @@ def _small(batch, warmup):
 
 
 MINIATURE = Miniature(
-    contrast="The linear rule (rate 0.1 at 8 images) at four batches of 8 x 8 digits: as in Figure "
-    "1 the error stays, then leaves the plateau; the batch at which it does is the miniature's.",
+    contrast="The linear rule (rate 0.1 at 8 images) at four batches of 8 x 8 digits: in "
+    "Figure 1 the error stays, then leaves the plateau. The batches are the miniature's own.",
     rows=(
         Row("32 images", "the plateau", _small(32, 0), ROWS["256"].expected, of="256"),  # ours
         Row(

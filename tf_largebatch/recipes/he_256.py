@@ -81,7 +81,7 @@ def _small(recipe, schedule):
 MINIATURE = Miniature(
     contrast="The baseline of 2016 and that of Goyal et al. 2017 (gamma 0, Nesterov, no decay of "
     "batch norm, a third drop) on 8 x 8 digits; between the two papers the augmentation changed as "
-    "well, which digits cannot show, and what is left makes no difference above the deviation.",
+    "well, which digits cannot show.",
     rows=(
         Row(
             "as in 2016",

@@ -131,8 +131,7 @@ def _small(recipe, batch, ghost, epochs):
 
 MINIATURE = Miniature(
     contrast="The paper's five columns at 8 times the small batch on 8 x 8 digits: the same rate, "
-    "the square-root rate, ghost batch norm, and at last as many updates as the small batch. "
-    "Each step helps as in the paper but ghost batch norm, which makes no difference here.",
+    "the square-root rate, ghost batch norm, and at last as many updates as the small batch.",
     rows=(
         Row("small batch", "the baseline", _small(SB, 32, 32, 10), SB.expected, of="sb"),  # ours
         Row(

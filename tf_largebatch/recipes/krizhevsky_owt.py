@@ -84,8 +84,7 @@ def _small(row, batch, scaling="linear"):
 
 MINIATURE = Miniature(
     contrast="Eight times the batch with eight times the rate, with the paper's course of three "
-    "drops by 250^(-1/3), on 8 x 8 digits: the scaled rate loses about a point, as in the paper; "
-    "of three seeds that is not more than chance.",
+    "drops by 250^(-1/3), on 8 x 8 digits: in the paper the scaled rate loses a point.",
     rows=(
         Row(
             "small batch",

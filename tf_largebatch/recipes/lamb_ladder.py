@@ -82,7 +82,7 @@ RECIPE = ROWS["32k"]
 # Ours: 30 epochs for 90, and 256 images for 32,768, with the paper's rate.
 MINIATURE = Miniature(
     contrast="The two formulas, rate 0.04 x sqrt(B / largest) and warmup 20 / 90 x B / largest of "
-    "the run, at three batches of 8 x 8 digits: no batch is tuned, and the error hardly moves.",
+    "the run, at three batches of 8 x 8 digits: no batch is tuned.",
     rows=(
         Row(
             "32 images",

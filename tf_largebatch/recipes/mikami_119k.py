@@ -51,7 +51,7 @@ MINIATURE = Miniature(
         Row("batch 64", "the first batch throughout, most updates", replace(GROWING, growth=())),
         Row(
             "batch 64 to 224",
-            "the batch control: fewer updates, an error between the two",
+            "the batch control: fewer updates",
             GROWING,
             RECIPE.expected,
         ),

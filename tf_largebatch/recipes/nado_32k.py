@@ -100,8 +100,7 @@ SMALL = goyal_8k.small(LARS, rate=16.0)  # ours
 
 MINIATURE = Miniature(
     contrast="Nesterov momentum with the paper's tuned course against LARS with the benchmark's, "
-    "in as many updates, at 32 times the small batch of 8 x 8 digits: no clear winner is the "
-    "claim. Nesterov needs no tuning here.",
+    "in as many updates, at 32 times the small batch of 8 x 8 digits.",
     rows=(
         Row("LARS", "MLPerf's recipe", SMALL, LARS.expected, of="lars"),
         Row(
@@ -120,7 +119,7 @@ MINIATURE = Miniature(
         ),
         Row(
             "Nesterov, not tuned",
-            "the LARS row's course, the linear rule's rate: enough at this scale",
+            "the LARS row's course, the linear rule's rate",
             replace(
                 SMALL,
                 reference_rate=3.2,  # ours: the linear rule's

@@ -62,7 +62,7 @@ DECAYING = replace(
 
 MINIATURE = Miniature(
     contrast="The same noise scale (rate / batch) by a smaller rate and by a larger batch, at "
-    "equal epochs: the same error is expected, with a third fewer updates.",
+    "equal epochs, with a third fewer updates.",
     rows=(
         Row("rate decays", "the usual schedule: the rate to a tenth at each drop", DECAYING),
         Row(

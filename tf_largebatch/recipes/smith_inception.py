@@ -106,8 +106,7 @@ GROWING = replace(
 
 MINIATURE = Miniature(
     contrast="A batch that grows eightfold at the first drop, and a larger momentum with a larger "
-    "batch, against a rate that decays. The growing batch holds the error in fewer updates; the "
-    "larger momentum costs nearly three points, more than in the paper.",
+    "batch, against a rate that decays.",
     rows=(
         Row(
             "rate decays",

@@ -95,13 +95,13 @@ SMALL = goyal_8k.small(
 
 MINIATURE = Miniature(
     contrast="LAMB on a cosine with binary cross-entropy; MixUp and the loss are changed one by "
-    "one, at 32 times the small batch on 8 x 8 digits, where neither helps.",
+    "one, at 32 times the small batch on 8 x 8 digits.",
     rows=(
         Row("as published", "binary cross-entropy on mixed images", SMALL, RECIPE.expected),
         Row("no MixUp", "the same on images as they are", replace(SMALL, data=goyal_8k.SMALL.data)),
         Row(
             "softmax",
-            "cross-entropy over the classes: as good here",
+            "cross-entropy over the classes",
             replace(SMALL, loss=LossSpec()),
         ),
     ),

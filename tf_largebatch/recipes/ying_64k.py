@@ -30,7 +30,7 @@ MINIATURE = Miniature(
         Row("batch 256", "the smaller of the two", ying_32k.SMALL, ying_32k.RECIPE.expected),
         Row(
             "batch 512",
-            "half the updates, 75: loses three points, in the paper one",
+            "half the updates, 75; in the paper it loses one point",
             replace(
                 ying_32k.SMALL,
                 name="ying_64k_miniature",

@@ -121,8 +121,8 @@ def _small(recipe, batch, rate, epochs):
 
 
 MINIATURE = Miniature(
-    contrast="SGD at the small batch, LARS at 8 and 16 times that, and at 16 times with twice the "
-    "epochs, on 8 x 8 digits: as in the paper, the updates that are missing cost accuracy.",
+    contrast="SGD at the small batch, SGD and LARS at 8 times that, and LARS at 16 times, also in "
+    "twice the epochs, on 8 x 8 digits.",
     rows=(
         Row(
             "SGD, small batch",
@@ -132,8 +132,15 @@ MINIATURE = Miniature(
             of="sgd-512",
         ),
         Row(
+            "SGD, 8 times",
+            "the paper's best rate is 9 times the small batch's, and loses 1.3 points",
+            _small(ROWS["sgd-4096"], 256, 0.9, 30),  # ours: 0.18 / 0.02 times the baseline's
+            ROWS["sgd-4096"].expected,
+            of="sgd-4096",
+        ),
+        Row(
             "LARS, 8 times",
-            "loses two points, where the paper loses nothing",
+            "a rate per tensor; the paper loses nothing",
             _small(ROWS["lars-4096"], 256, 50.0, 30),  # ours
             ROWS["lars-4096"].expected,
             of="lars-4096",
@@ -154,6 +161,7 @@ MINIATURE = Miniature(
         ),
     ),
     claims=(
+        Contrast("SGD, 8 times", "LARS, 8 times", "more", "LARS holds where SGD does not"),
         Contrast(
             "LARS, 8 times",
             "SGD, small batch",

@@ -56,7 +56,7 @@ RECIPE = ROWS["64"]
 
 MINIATURE = Miniature(
     contrast="The same batch, rate and warmup in 64 : 90 of the epochs on 8 x 8 digits. In the "
-    "paper they are half a point apart; here 29 % fewer of few updates cost several points.",
+    "paper they are half a point apart.",
     rows=(
         Row(
             "90 epochs",
@@ -67,7 +67,7 @@ MINIATURE = Miniature(
         ),
         Row(
             "64 epochs",
-            "the same course in 21 epochs: 29 % fewer updates cost more than in the paper",
+            "the same course in 21 epochs: 29 % fewer updates",
             you_resnet50.small(ROWS["64"], 512, 16.0, 64 / 3),  # ours: a third
             ROWS["64"].expected,
             of="64",
