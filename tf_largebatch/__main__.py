@@ -22,7 +22,7 @@ COMMANDS = {
     "prepare": "ImageNet as TFRecord shards, from tars, folders, Kaggle or TensorFlow Datasets",
     "diagnose": "a finished run measured: noise scale, sharpness, Hessian, landscape, layers",
     "compare": "finished runs side by side on one page",
-    "study": "many runs, a figure and a verdict",
+    "study": "a claim of a paper tried: many runs, a figure, an interval and a verdict",
     "job": "the script or manifest of a recipe for a cluster, a TPU or this machine",
 }
 NEXT = """
@@ -119,7 +119,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
             compare.main(rest)
         case ["study", *rest]:
-            run_command(_study_parser(), lambda arguments: _study(arguments, rest[1:]), rest[:1])
+            from tf_largebatch.studies import command as study
+
+            study.main({name: module.STUDY for name, module in study_modules().items()}, rest)
         case ["job", *rest]:
             from tf_largebatch.planning import job
 
@@ -185,22 +187,6 @@ def _plan(arguments: argparse.Namespace, rest: list[str]) -> None:
 
     rows = getattr(module, "ROWS", None)
     run(module.RECIPE, module.MINIATURE, [*rest, "--plan"], rows=rows)
-
-
-def _study_parser() -> Parser:
-    text = f"Runs {COMMANDS['study']}; without a name lists the studies."
-    usage = "%(prog)s [NAME [arguments]]"
-    parser = Parser(prog=f"{PROGRAM} study", usage=usage, description=text)
-    parser.add_argument("name", nargs="?", metavar="NAME", help="of the study")
-    return parser
-
-
-def _study(arguments: argparse.Namespace, rest: list[str]) -> None:
-    studies = study_modules()
-    if arguments.name is not None:
-        studies[choose(arguments.name, studies, "the study")].main(rest)
-    for name, module in studies.items():
-        print(f"{name}  {(module.__doc__ or '').splitlines()[0]}")
 
 
 def _find_family(name: str) -> tuple[Recipe, dict[str, Recipe]]:

@@ -1,175 +1,117 @@
-"""Steps to a target error against the batch, as Figure 1 of Shallue et al. 2018 (1811.03600).
+"""Three regimes of updates to a target, the noise scale that predicts them, and LAMB untuned.
 
-`tf-largebatch study critical_batch` searches rate and momentum at every batch size on
-its own, without a scaling rule, on the digits: minutes on two cores. Every trial that ended is kept
-in the run folder, and a study that was killed goes on with the next one.
-
-A miniature: a network with one hidden layer of 128 stands for the paper's three of 1,024, 8 x 8
-digits with shifts and noise for MNIST, and the rate is constant. The batches are the miniature's
-own; that steps fall in proportion at first and then no more is what can be set beside the paper.
+At each batch rate and momentum are searched on their own, as in Figure 1 of Shallue et al. 2018,
+arXiv:1811.03600; the law of McCandlish et al. 2018, arXiv:1812.06162, is fitted to each seed, and
+its critical batch set beside the gradient noise scale. The ladder of LAMB is You et al. 2020,
+arXiv:1904.00962, Table 4: one rate, tuned at the smallest batch, and two rules.
 """
 
-import argparse
-import functools
-import math
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
-from tf_largebatch.records import run_folder
-from tf_largebatch.records.console import LARGEST_SEED, Parser, number, run_command
-from tf_largebatch.records.errors import InputError
-from tf_largebatch.records.files import read_json, write_json
-from tf_largebatch.records.progress import ProgressLine
-from tf_largebatch.records.quiet import import_tensorflow
-from tf_largebatch.studies.steps_record import FILES, PAGE, Tried, conclude
+from tf_largebatch.review.verdict import Rule
+from tf_largebatch.studies.critical_batch_plan import DESIGN, plan
+from tf_largebatch.studies.study import Claim, Conclusion, Results, Scale, Study
 
-BATCHES = tuple(2**i for i in range(3, 11))  # powers of two, as the paper's
-TRIALS = 24  # ours: the paper has 100
-TARGET_PCT = 8.0  # ours
-HIDDEN = (128,)  # ours: the paper's fully connected network has three of 1,024
-TRAIN_EXAMPLES = 1_280
-BUDGET_EPOCHS, BUDGET_UPDATES = 20, 200  # of a trial: the larger of the two, ours
-RATES = (1e-3, 1.0)  # searched in the logarithm
-ONE_MINUS_MOMENTUM = (0.03, 1.0)  # the same, as in the paper
-REACHED, SLOWER = "reached", "slower than the best"
-NOT_FINITE, SPENT = "not finite", "budget spent"
+SHALLUE = "Shallue et al. 2018, arXiv:1811.03600"
+MCCANDLISH = "McCandlish et al. 2018, arXiv:1812.06162"
+YOU = "You et al. 2020, arXiv:1904.00962"
+CLAIMS = (
+    Claim(
+        id="C9",
+        text="Updates to a target fall as 1 / batch, then less and less, then not at all.",
+        paper=SHALLUE,
+        published="a simple CNN on MNIST scales perfectly to about 2^9 to 2^10 and is flat from "
+        "about 2^13 [recall: Figure 1]",
+        rule=Rule("equal", smallest=0.3, unit="halvings of the updates a doubling"),
+        contrast="halvings of the updates per doubling of the batch, less the regime's own: 1 from "
+        "16 to 128, 0 from 2,048 to 8,192",
+    ),
+    Claim(
+        id="C10",
+        text="The gradient noise scale predicts the critical batch to an order of magnitude.",
+        paper=MCCANDLISH,
+        published="MNIST: noise scale 900, critical batch 200, 0.65 decades apart "
+        "[paper: digest, Table 1]",
+        rule=Rule("equal", smallest=1.0, unit="decades"),
+        contrast="log10(noise scale averaged along the run / fitted critical batch)",
+    ),
+    Claim(
+        id="C8a",
+        text="LAMB keeps its error over a 64 times larger batch with the rate scaled by the root "
+        "and the warmup by the batch, without tuning.",
+        paper=YOU,
+        published="ResNet-50 loses 0.54 points from 512 to 32,768 [recall: Table 4]",
+        rule=Rule("no_worse", smallest=1.0),
+        contrast="LAMB's test error at 4,096 - at 64",
+    ),
+    Claim(
+        id="C8b",
+        text="SGD, scaled by the same two rules, loses more than LAMB.",
+        paper=YOU,
+        published="not a number of the paper: it compares tuned solvers at 16,384, momentum 75.2 "
+        "against 76.7 % of LAMB [recall: Table 3]",
+        rule=Rule("more", smallest=0.5),
+        contrast="test error at 4,096, SGD - LAMB, both with root and warmup rules from their own "
+        "best rate at 64",
+    ),
+)
+METHOD = (
+    "A network 784-128-10 with ReLU on pixels in 0 to 1, plain `compile` and `fit`, Nesterov "
+    "`MomentumSGD` at a constant rate. Target: 3 % (MNIST) and 13 % (Fashion-MNIST) error on 5,000 "
+    "held-out training examples, looked at after each of the first 25 updates, then after 4 % more "
+    "each time.",
+    "Search: the same 24 quasi-random points of rate 0.002 to 1 and 1 - momentum 0.03 to 1 at "
+    "every batch, on a seed of its own. A trial ends where the fastest of the waves before it "
+    "(4, 4, 16 points) has reached the target: it cannot be faster. The six best points run again "
+    "on each of the final seeds, and the fewest updates of the six are the seed's.",
+    "Budget of a trial: 5 epochs or 800 updates, the larger of the two.",
+    "The law (S/S_min - 1)(E/E_min - 1) = 1 is fitted to each seed's updates over all batches; "
+    "intervals are over seeds.",
+    "Noise scale: |G|^2 and tr(Sigma) from batches of 512 and 8,192 examples at 20 even places of "
+    "each seed's fastest run at 64, 512 and 4,096, averaged each along the run before they are "
+    "divided; the seed's noise scale is the geometric mean of the three.",
+    "LAMB's ladder on Fashion-MNIST: 10 epochs, linear warmup over epochs in proportion to the "
+    "batch, polynomial decay of power 1 to 0; the rate is tuned at 64 over a grid of five on two "
+    "seeds. SGD (Nesterov 0.9) has a grid of the same size; its linear rule is shown beside it and "
+    "is in no verdict.",
+)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command line and exits: 0 done, 2 wrong input."""
-    run_command(make_parser(), _run, argv)
+def run(settings: dict[str, Any], sets: Any) -> dict[str, Any]:
+    """Trains one trial."""
+    split = sets.load(settings["data"], settings["stage"])
+    if settings["kind"] == "ladder":
+        from tf_largebatch.studies.ladder_training import train_rung
 
+        return train_rung(settings, split, DESIGN["ladder"], tuple(DESIGN["hidden"]))
+    from tf_largebatch.studies.target_training import training
 
-def make_parser() -> Parser:
-    """Returns the flags."""
-    parser = Parser(
-        prog="python -m tf_largebatch study critical_batch",
-        description="Updates to a validation error against the batch, with rate and momentum "
-        "searched at every batch (Shallue et al. 2018, arXiv:1811.03600, Figure 1), and the fit "
-        "(S/S_min - 1)(E/E_min - 1) = 1 (McCandlish et al. 2018, arXiv:1812.06162). On the digits: "
-        "needs no data, takes minutes.",
+    train, held_out = (
+        (images.reshape(len(images), -1), labels)
+        for images, labels in (split.train, split.held_out)
     )
-    add = parser.add_argument
-    kind = number(int, 1, TRAIN_EXAMPLES)
-    text = "three different ones or more (default: powers of two from 8 to 1024)"
-    add("--batches", type=kind, nargs="+", default=list(BATCHES), metavar="B", help=text)
-    text = "at each batch; the paper has 100 (default: %(default)s)"
-    add("--trials", type=number(int, 1), default=TRIALS, metavar="N", help=text)
-    kind = number(float, 0, 100, above=True)
-    text = "validation error to reach, in percent (default: %(default)g)"
-    add("--target", type=kind, default=TARGET_PCT, metavar="PCT", help=text)
-    kind = number(int, 0, LARGEST_SEED)
-    text = "of the search, the weights and the order of the data (default: 0)"
-    add("--seed", type=kind, default=0, metavar="N", help=text)
-    text = (
-        "where everything is written; a folder of this same study is continued (default: a new "
-        "folder runs/critical_batch-...)"
-    )
-    add("--run-dir", type=Path, metavar="DIR", help=text)
-    return parser
+    one = training(train[0].shape[1], tuple(DESIGN["hidden"]), settings["batch"])
+    point = {key: settings[key] for key in ("rate", "momentum", "seed", "updates")}
+    if settings["kind"] == "noise":
+        return one.noise(train, **point)
+    return one.to_target(train, held_out, target_pct=settings["target_pct"], **point)
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    batches = sorted(set(arguments.batches))
-    if len(batches) < 3:
-        raise InputError(
-            f"--batches must be three different ones or more, to be fitted. Received: "
-            f"{' '.join(map(str, arguments.batches))}"
-        )
-    settings = {
-        "study": "critical_batch",
-        "batches": batches,
-        "trials": arguments.trials,
-        "target_pct": arguments.target,
-        "seed": arguments.seed,
-        "search": {"rate": list(RATES), "1 - momentum": list(ONE_MINUS_MOMENTUM)},
-        "budget": {"epochs": BUDGET_EPOCHS, "updates": BUDGET_UPDATES},
-        "hidden": list(HIDDEN),
-    }
-    folder = arguments.run_dir or run_folder.default_folder("critical_batch")
-    if run_folder.claim(folder, settings):
-        print(f"continues {folder}", file=sys.stderr)
-    import_tensorflow()
-    (folder / "trials").mkdir(exist_ok=True)
-    tried = []
-    for batch in batches:
-        make_train = functools.partial(_make_train, batch, settings)
-        tried += search_batch(batch, settings, folder / "trials", make_train)
-    print("\n".join(conclude(tried, settings, make_space(), folder)))
-    for name in (PAGE, *FILES):
-        print(f"{name:<12} {folder / name}")
+def conclude(results: Results, scale: Scale) -> Conclusion:
+    """What the trials say."""
+    from tf_largebatch.studies import critical_batch_report
+
+    return critical_batch_report.conclude(results, scale, {claim.id: claim for claim in CLAIMS})
 
 
-def make_space() -> dict:
-    """Returns what is searched, the same at every batch."""
-    from tf_largebatch.diagnostics.steps_to_target import Range
-
-    limits = {"rate": RATES, "one_minus_momentum": ONE_MINUS_MOMENTUM}
-    return {name: Range(*ends, log=True) for name, ends in limits.items()}
-
-
-def search_batch(
-    batch: int, settings: dict, folder: Path, make_train: Callable[[], Callable]
-) -> list[Tried]:
-    """Makes the trials of one batch that the folder does not hold yet; returns all of them.
-
-    A trial ends where the best one before it had reached the target: it can only be slower.
-    `make_train` is called if there is anything to train, and returns train(rate=, momentum=, seed=,
-    updates=), which yields (updates done, error in percent).
-    """
-    from tf_largebatch.diagnostics.steps_to_target import quasi_random
-
-    # Its own points at every batch, whichever batches are with it.
-    points = quasi_random(make_space(), settings["trials"], seed=settings["seed"] + batch)
-    train, tried, best, progress = None, [], None, ProgressLine()
-    for trial, point in enumerate(points):
-        path = folder / f"batch-{batch:04d}-trial-{trial:03d}.json"
-        if path.exists():
-            one = Tried(**read_json(path))
-        else:
-            train = train or make_train()
-            one = _try(train, batch, trial, point, settings, best)
-            write_json(path, asdict(one))
-        best = min((s for s in (best, one.steps) if s is not None), default=None)
-        tried.append(one)
-        text = f"batch {batch}: trial {trial + 1} of {len(points)}, {one.ended}; best "
-        text += f"{best:,} updates" if best else "none yet"
-        progress.show(text, at_once=trial + 1 == len(points))
-    progress.end()
-    return tried
-
-
-def _try(train, batch: int, trial: int, point: dict, settings: dict, best: int | None) -> Tried:
-    """Trains once, no longer than can matter."""
-    budget = max(BUDGET_UPDATES, BUDGET_EPOCHS * TRAIN_EXAMPLES // batch)
-    rate, momentum = point["rate"], 1.0 - point["one_minus_momentum"]
-    limit = budget if best is None else min(budget, best)
-    done, ended = 0, SLOWER if limit < budget else SPENT
-    curve = train(rate=rate, momentum=momentum, seed=settings["seed"] + trial, updates=limit)
-    for update, error in curve:
-        done = update
-        if not math.isfinite(error):
-            ended = NOT_FINITE
-            break
-        if error <= settings["target_pct"]:
-            ended = REACHED
-            break
-    steps = done if ended == REACHED else None
-    return Tried(batch, trial, rate, momentum, steps=steps, updates=done, ended=ended)
-
-
-def _make_train(batch: int, settings: dict) -> Callable:
-    """Compiles the training of one batch."""
-    from tf_largebatch.data import digits
-    from tf_largebatch.models.fully_connected import make_fully_connected
-    from tf_largebatch.studies.trial_training import TrialTraining
-
-    dataset = digits.load()
-    model = make_fully_connected(dataset.facts, hidden=HIDDEN, seed=settings["seed"])
-    return TrialTraining(model, dataset, global_batch=batch).curve
-
-
-if __name__ == "__main__":
-    main()
+STUDY = Study(
+    name="critical_batch",
+    title="Updates to a target against the batch, the noise scale, and LAMB untuned",
+    claims=CLAIMS,
+    method=METHOD,
+    data=("mnist", "fashion_mnist"),
+    design=DESIGN,
+    plan=plan,
+    run=run,
+    conclude=conclude,
+)

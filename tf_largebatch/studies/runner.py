@@ -45,7 +45,7 @@ class Trials:
     def __init__(self, study: Study, folder: Path, say: Callable[[str], None] | None = None):
         self._study, self._folder = study, folder / TRIALS
         self._say = say or (lambda line: print(line, file=sys.stderr))
-        self._stored: dict[str, Stored] = {}
+        self._stored: dict[str, Stored] = {}  # of earlier calls; plans only grow
         self._named: set[str] = set()
 
     def results(self, plan_of: Callable[[Results], list[Trial]]) -> dict[str, dict]:
@@ -54,13 +54,14 @@ class Trials:
 
     def stored(self, plan_of: Callable[[Results], list[Trial]]) -> dict[str, Stored]:
         """The same with all that is kept of each."""
-        found: dict[str, Stored] = {}
         while True:
-            planned = plan_of({name: one.result for name, one in found.items()})
-            more = {t.name: one for t in planned if t.name not in found and (one := self.read(t))}
-            if not more:
-                return found
-            found |= more
+            planned = plan_of({name: one.result for name, one in self._stored.items()})
+            before = len(self._stored)
+            for trial in planned:
+                if trial.name not in self._stored:
+                    self.read(trial)
+            if len(self._stored) == before:
+                return self._stored
 
     def path(self, trial: Trial) -> Path:
         """The file of a trial."""
