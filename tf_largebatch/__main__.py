@@ -9,10 +9,14 @@ import json
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from tf_largebatch.records.console import Parser, choose, run_command
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tf_largebatch.studies.study import Study
 
 PROGRAM = "python -m tf_largebatch"
 COMMANDS = {
@@ -77,9 +81,20 @@ def recipe_modules() -> dict[str, ModuleType]:
 
 def study_modules() -> dict[str, ModuleType]:
     """Returns every study of `studies/` by its name."""
-    from tf_largebatch.studies import critical_batch  # noqa: F401, what locals() returns
+    from tf_largebatch.studies import (  # noqa: F401, what locals() returns
+        cifar10,
+        critical_batch,
+        lars_or_sgd,
+        sharp_minima,
+        warmup,
+    )
 
     return dict(locals())
+
+
+def load_studies() -> "dict[str, Study]":
+    """Returns the record of every study by its name."""
+    return {name: module.STUDY for name, module in study_modules().items()}
 
 
 def load_recipes() -> list[Recipe]:
@@ -121,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         case ["study", *rest]:
             from tf_largebatch.studies import command as study
 
-            study.main({name: module.STUDY for name, module in study_modules().items()}, rest)
+            study.main(load_studies, rest)
         case ["job", *rest]:
             from tf_largebatch.planning import job
 

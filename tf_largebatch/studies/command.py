@@ -1,9 +1,8 @@
 """`tf-largebatch study` lists the studies with their verdicts, `study NAME` runs one."""
 
 import argparse
-import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tf_largebatch.records.console import Parser, choose, number, run_command
@@ -17,9 +16,9 @@ PROGRAM = "python -m tf_largebatch study"
 CHECKOUT = Path(__file__).parents[2]
 
 
-def main(studies: Mapping[str, Study], argv: Sequence[str]) -> None:
-    """Runs the command line and exits: 0 done, 2 wrong input."""
-    run_command(make_parser(), lambda arguments: _run(studies, arguments), argv)
+def main(load: Callable[[], Mapping[str, Study]], argv: Sequence[str]) -> None:
+    """Runs the command line and exits: 0 done, 2 wrong input; `load` gives the studies by name."""
+    run_command(make_parser(), lambda arguments: _run(load(), arguments), argv)
 
 
 def make_parser() -> Parser:
@@ -47,8 +46,9 @@ def make_parser() -> Parser:
 
 def home() -> Path:
     """Returns where the folders of the studies are: of the checkout, or below this folder."""
-    docs = CHECKOUT / "docs"
-    return docs / "claims" if (CHECKOUT / "pyproject.toml").exists() else Path("claims")
+    return (
+        CHECKOUT / "docs" / "claims" if (CHECKOUT / "pyproject.toml").exists() else Path("claims")
+    )
 
 
 def _run(studies: Mapping[str, Study], arguments: argparse.Namespace) -> None:
@@ -87,6 +87,8 @@ def work(study: Study, folder: Path, scale: Scale, data: Path | None, workers: i
     sets = Sets(data)
     sets.check(study.data)
     if workers > 1:
+        import multiprocessing
+
         spawn = multiprocessing.get_context("spawn")
         everyone = [
             spawn.Process(target=_worker, args=(study, folder, scale, data, place), daemon=True)
