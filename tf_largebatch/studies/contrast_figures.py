@@ -96,3 +96,42 @@ def draw_losses(runs: Mapping[str, Sequence[tuple[Sequence[int], Sequence[float]
         axes.set_yscale("log")
         plain_numbers(axes.yaxis)
     return as_png(figure, left.get_legend_handles_labels()[0])
+
+
+def draw_rows(rows: Sequence[tuple[str, Sequence[float], float | None]], xlabel: str) -> bytes:
+    """Draws (label, value of each seed, published value) of each row, one below another."""
+    figure, axes = make_axes((7.2, 1.0 + 0.55 * len(rows)))
+    for place, (_, values, published) in enumerate(rows):
+        axes.plot(values, [place] * len(values), "|", color=colour(0), ms=12)
+        if values:
+            axes.plot(sum(values) / len(values), place, "o", color=colour(0), ms=7)
+        if published is not None:
+            axes.plot(published, place, "D", mfc="none", color=colour(1), ms=8)
+    axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    return finish(figure, axes, xlabel, "", legend=False)
+
+
+def draw_walks(
+    walks: Mapping[str, Sequence[tuple[Sequence[int], Sequence[float]]]],
+    lines: Mapping[str, Point],
+) -> bytes:
+    """Draws distances against the logarithm of the updates, with lines (slope, intercept)."""
+    figure, axes = make_axes((7.2, 4.4))
+    for number, (label, seeds) in enumerate(walks.items()):
+        updates, shade = seeds[0][0], colour(number)
+        distances = list(zip(*(d for _, d in seeds), strict=True))
+        low, high = [*map(min, distances)], [*map(max, distances)]
+        axes.fill_between(updates, low, high, color=shade, alpha=0.2, lw=0)
+        means = [sum(of) / len(of) for of in distances]
+        axes.plot(updates, means, "o-", color=shade, ms=4)
+        axes.annotate(label, (updates[-1], means[-1]), (6, 0), textcoords="offset points")
+        slope, intercept = lines[label]
+        ends = (updates[0], updates[-1])
+        fitted = [slope * math.log(t) + intercept for t in ends]
+        axes.plot(ends, fitted, "--", color=shade, lw=1)
+    axes.set_xscale("log")
+    axes.set_xlim(right=axes.get_xlim()[1] * 3)  # room for the names
+    axes.set_ylim(bottom=0)
+    plain_numbers(axes.xaxis)
+    return finish(figure, axes, "updates t", "distance from the first weights", legend=False)
