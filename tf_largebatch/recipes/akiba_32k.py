@@ -61,7 +61,7 @@ RECIPE = replace(
 # Ours: 4,096 images an update of Fashion-MNIST, with the paper's course in 12 epochs.
 PLAIN = you_alexnet.fashion(
     RECIPE,
-    batch=4096,
+    batch=4096,  # ours
     rate=0.1,  # ours
     optimizer=goyal_8k.RECIPE.optimizer,
 )

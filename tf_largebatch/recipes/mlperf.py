@@ -301,7 +301,7 @@ RECIPE = ROWS["google-v0.7-65536-jax"]
 # Ours: 4,096 images an update of Fashion-MNIST, with the winning row's shares of the run.
 LARGE = you_alexnet.fashion(
     RECIPE,
-    batch=4096,
+    batch=4096,  # ours
     rate=8.0,  # ours
     schedule=COMMON.schedule.stretched(12 / COMMON.epochs),  # ours: the log's 33 of 92 epochs
 )

@@ -72,7 +72,7 @@ RECIPE = Recipe(
 # Ours: 4,096 images an update of Fashion-MNIST, with the course of the run in 12 epochs.
 LARGE = you_alexnet.fashion(
     RECIPE,
-    batch=4096,
+    batch=4096,  # ours
     rate=3.2,  # ours
     schedule=replace(
         RECIPE.schedule.stretched(12 / 90),  # ours
