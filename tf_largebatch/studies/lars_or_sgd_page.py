@@ -1,10 +1,21 @@
 """What the trials of `lars_or_sgd` say: differences, tables, figures."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 
+from tf_largebatch.review.tables import number_text, spread_text
 from tf_largebatch.studies.fitting import usable
+from tf_largebatch.studies.lars_or_sgd_figures import (
+    Ladder,
+    Panel,
+    Sweep,
+    draw_ladders,
+    draw_ratios,
+    draw_sweeps,
+)
 from tf_largebatch.studies.lars_or_sgd_plan import (
+    LAMB,
     LARS,
     MOMENTUM,
     NORMED,
@@ -20,11 +31,27 @@ from tf_largebatch.studies.lars_or_sgd_plan import (
     size,
     sweep,
     tuned,
+    tuned_finals,
 )
-from tf_largebatch.studies.study import Claim, Conclusion, Results, Scale, Trial, answer
+from tf_largebatch.studies.study import (
+    Claim,
+    Conclusion,
+    Figure,
+    Results,
+    Scale,
+    Table,
+    Trial,
+    answer,
+)
 from tf_largebatch.studies.tuning import HELD_OUT_ERROR, tuning_table
 
 Errors = list[float | None]  # of each seed, None where it is missing
+TITLES = {PLAIN: "without batch norm", NORMED: "with batch norm"}
+LABELS = {SGD: "SGD", LARS: "LARS", LAMB: "LAMB"}
+LINEAR = "linear rule"
+HIGHEST = 30.0  # percent, of the figure
+PUBLISHED_RATIOS = (5.76, 1345.0)  # [paper: digest] You et al.: conv1 and fc6 of AlexNet-BN
+NOTES: tuple[str, ...] = ()
 
 
 def conclude(claims: Mapping[str, Claim], results: Results, scale: Scale) -> Conclusion:
@@ -48,9 +75,9 @@ def conclude(claims: Mapping[str, Claim], results: Results, scale: Scale) -> Con
     differences = {
         "C5a": _minus(linear, errors(PLAIN, SGD, small)),
         "C5b": _minus(sgd, lars),
-        "C6a": _minus(*([r and math.log2(r) for r in rates[net]] for net in (NORMED, PLAIN))),
+        "C6a": _minus(_doublings(rates[NORMED]), _doublings(rates[PLAIN])),
         "C6b": _minus(losses[PLAIN], losses[NORMED]),
-        "C7": spreads(PLAIN, results, scale),
+        "C7": [*spreads(PLAIN, results, scale)],
         "C17a": both[NORMED],
         "C17b": both[PLAIN],
     }
@@ -58,12 +85,152 @@ def conclude(claims: Mapping[str, Claim], results: Results, scale: Scale) -> Con
         answer(claims[name], [d for d in found if d is not None], scale)
         for name, found in differences.items()
     ]
+    searches = tuning_table([search(row, results, scale) for row in rows(scale)], scale)
     return Conclusion(
         answers=answers,
-        tables=[],
-        tuning=[tuning_table([search(row, results, scale) for row in rows(scale)], scale)],
-        figures=[],
+        tables=[error_table(results, scale), ratio_table(results, scale)],
+        tuning=[searches, point_table(results, scale)],
+        figures=draw(results, scale),
+        notes=NOTES,
     )
+
+
+def error_table(results: Results, scale: Scale) -> Table:
+    """Test errors of every row, with the rate they were reached at."""
+    own = size(scale)
+    batches = (own.small, *own.batches)
+    table = []
+    for network in own.networks:
+        for name in own.optimizers:
+            cells = [TITLES[network], LABELS[name]]
+            for batch in batches:
+                row = Row(network, name, batch)
+                known = row in rows(scale)
+                errors = tuned_rate_errors(row, results, scale) if known else []
+                rate = search(row, results, scale).best if known else None
+                cells.append(_cell(errors, f"{rate:.4g}" if rate else None))
+            table.append([*cells, *_tuned_cell(Row(network, name, batches[-1]), results, scale)])
+        linear = [Row(network, SGD, batch) for batch in own.batches]
+        found = [
+            _cell(linear_errors(row, results, scale), f"{rate:.4g}" if rate else None)
+            for row in linear
+            for rate in [linear_rate(row, results, scale)]
+        ]
+        table.append([TITLES[network], LINEAR, "", *found, ""])
+    header = ["network", "optimizer", *(f"{b:,}" for b in batches), "the last, momentum tuned too"]
+    note = "Mean and deviation over the seeds; the rate, or rate and momentum, in brackets."
+    return Table("Test error, %", header, table, note)
+
+
+def _tuned_cell(row: Row, results: Results, scale: Scale) -> list[str]:
+    best = tuned(row, results, scale).best
+    pair = f"{best[0]:.4g}, {best[1]:.4g}" if best else None
+    return [_cell(pair_errors(row, results, scale), pair)]
+
+
+def _cell(errors: Errors, setting: str | None) -> str:
+    known = _known(errors)
+    if not known:
+        return ""
+    deviation = statistics.stdev(known) if len(known) > 1 else None
+    return f"{spread_text(statistics.fmean(known), deviation)} ({setting})"
+
+
+def ratio_table(results: Results, scale: Scale) -> Table:
+    """|W| / |grad W| of the kernels at the first and the last update of the first epoch."""
+    table = []
+    for network in size(scale).networks:
+        found = ratios(network, results, scale)
+        for update, name in ((0, "first"), (-1, "last")):
+            columns = zip(*(one["ratios"][update] for one in found), strict=True)
+            means = [statistics.fmean(column) for column in columns]
+            spread = spreads(network, results, scale, update)
+            ends = f"{10 ** statistics.fmean(spread):.1f}" if spread else ""
+            table.append([TITLES[network], name, *(f"{mean:.1f}" for mean in means), ends])
+    header = ("network", "update", "hidden 1", "hidden 2", "head", "largest / smallest")
+    return Table("|W| / |grad W| of the kernels, mean of the seeds", header, table)
+
+
+def point_table(results: Results, scale: Scale) -> Table:
+    """Every point of the searches of rate and momentum."""
+    table = []
+    for row in rows(scale):
+        found = tuned(row, results, scale) if row.batch == size(scale).batches[-1] else None
+        for rate, momentum, errors in found.table if found else ():
+            mark = "**" if found and found.best == (rate, momentum) else ""
+            cells = ", ".join(number_text(e) for e in errors)
+            table.append([row.name, f"{mark}{rate:.4g}{mark}", f"{momentum:.4g}", cells])
+    header = ("row", "rate", "momentum (LAMB: beta_1)", "held-out error of each tuning seed, %")
+    return Table("Searches of rate and momentum", header, table)
+
+
+def draw(results: Results, scale: Scale) -> list[Figure]:
+    """The figures for which there is something to draw."""
+    own = size(scale)
+    panels = [_panel(network, results, scale) for network in own.networks]
+    figures = []
+    if any(ladder.errors for panel in panels for ladder in panel.ladders):
+        png = draw_ladders(panels, HIGHEST)
+        caption = (
+            "Test error against the batch, every rate tuned on its own; bands are the range of the "
+            "seeds, diamonds have the momentum tuned too, a triangle at the top is an error above "
+            f"{HIGHEST:g} %."
+        )
+        figures.append(Figure("ladder.png", png, caption))
+    if any(len(s.errors) > 1 for panel in panels for s in panel.sweeps):
+        caption = (
+            f"Held-out error against the rate at {own.batches[-1]:,} images: SGD over all seeds, "
+            "the others over the tuning seeds; dotted: the largest usable rate of SGD."
+        )
+        figures.append(Figure("rates.png", draw_sweeps(panels), caption))
+    if any(panel.ratios for panel in panels):
+        caption = (
+            f"Norm of a kernel over that of its gradient, first epoch at {own.ratio_batch:,} "
+            "images; bands are the range of the seeds. No rate suits layers far apart."
+        )
+        figures.append(Figure("ratios.png", draw_ratios(panels, PUBLISHED_RATIOS), caption))
+    return figures
+
+
+def _panel(network: str, results: Results, scale: Scale) -> Panel:
+    own = size(scale)
+    ladders, sweeps = [], []
+    for name in own.optimizers:
+        mine = [row for row in rows(scale) if (row.network, row.optimizer) == (network, name)]
+        errors = {row.batch: _known(tuned_rate_errors(row, results, scale)) for row in mine}
+        last = Row(network, name, own.batches[-1])
+        pair = _known(pair_errors(last, results, scale))
+        ladders.append(Ladder(LABELS[name], _kept(errors), tuned=pair))
+        points = search(last, results, scale).points
+        by_rate = {rate: [e for e in seeds if e is not None] for rate, seeds, _ in points}
+        usable_ones = _known(usable_rates(network, results, scale)) if name == SGD else []
+        if name == SGD:
+            by_rate |= sweep_errors(network, results, scale)
+        middle = statistics.median(usable_ones) if usable_ones else None
+        sweeps.append(Sweep(LABELS[name], _kept(by_rate), middle))
+    linear = {b: _known(linear_errors(Row(network, SGD, b), results, scale)) for b in own.batches}
+    ladders.append(Ladder(LINEAR, _kept(linear), dashed=True))
+    found = ratios(network, results, scale)
+    layers = found[0]["layers"] if found else ()
+    return Panel(TITLES[network], ladders, sweeps, layers, [one["ratios"] for one in found])
+
+
+def sweep_errors(network: str, results: Results, scale: Scale) -> dict[float, list[float]]:
+    """Held-out errors of SGD by rate, of the seeds that are there."""
+    found: dict[float, list[float]] = {}
+    for trial in sweep(network, scale):
+        if trial.name in results:
+            error = usable(results[trial.name].get(HELD_OUT_ERROR))
+            found.setdefault(trial.settings["rate"], []).append(error)
+    return found
+
+
+def _kept(errors: Mapping) -> dict:
+    return {place: values for place, values in errors.items() if values}
+
+
+def _known(errors: Errors) -> list[float]:
+    return [error for error in errors if error is not None]
 
 
 def tuned_rate_errors(row: Row, results: Results, scale: Scale) -> Errors:
@@ -79,8 +246,7 @@ def linear_errors(row: Row, results: Results, scale: Scale) -> Errors:
 
 def pair_errors(row: Row, results: Results, scale: Scale) -> Errors:
     """Test errors at the best pair of rate and momentum."""
-    best = tuned(row, results, scale).best
-    return _test_errors(finals(row, *(best or (None, MOMENTUM)), scale), results)
+    return _test_errors(tuned_finals(row, tuned(row, results, scale), scale), results)
 
 
 def usable_rates(network: str, results: Results, scale: Scale) -> Errors:
@@ -126,7 +292,7 @@ def ratios(network: str, results: Results, scale: Scale) -> list[dict]:
     ]
 
 
-def spreads(network: str, results: Results, scale: Scale, update: int = 0) -> Errors:
+def spreads(network: str, results: Results, scale: Scale, update: int = 0) -> list[float]:
     """Decades between the largest and the smallest ratio of a kernel at an update."""
     found = [one["ratios"][update] for one in ratios(network, results, scale)]
     return [math.log10(max(own) / min(own)) for own in found]
@@ -134,6 +300,10 @@ def spreads(network: str, results: Results, scale: Scale, update: int = 0) -> Er
 
 def _test_errors(trials: Sequence[Trial], results: Results) -> Errors:
     return [results[t.name]["test_error_pct"] if t.name in results else None for t in trials]
+
+
+def _doublings(rates: Errors) -> Errors:
+    return [None if rate is None else math.log2(rate) for rate in rates]
 
 
 def _minus(first: Errors, second: Errors) -> Errors:

@@ -159,7 +159,7 @@ def plan(results: Results, scale: Scale) -> list[Trial]:
     for row in (row for row in rows(scale) if row.batch == own.batches[-1]):
         tried = tuned(row, results, scale)
         wanted += tried.trials
-        wanted += finals(row, *(tried.best or (None, MOMENTUM)), scale)
+        wanted += tuned_finals(row, tried, scale)
         if row.optimizer == SGD:
             wanted += sweep(row.network, scale)
     return list({trial.name: trial for trial in wanted}.values())
@@ -231,6 +231,12 @@ def finals(row: Row, rate: float | None, momentum: float, scale: Scale) -> list[
     return [make_trial(row, FINAL, rate, momentum, seed, scale) for seed in seeds]
 
 
+def tuned_finals(row: Row, tried: Tried, scale: Scale) -> list[Trial]:
+    """The same at the best pair of rate and momentum."""
+    rate, momentum = tried.best or (None, MOMENTUM)
+    return finals(row, rate, momentum, scale)
+
+
 def linear_rate(row: Row, results: Results, scale: Scale) -> float | None:
     """The rate of the small batch times the ratio of the batches."""
     small = size(scale).small
@@ -268,9 +274,10 @@ def tuned(row: Row, results: Results, scale: Scale) -> Tried:
     }
     one_seed = {pair: [errors[t.name]] for pair, t in zip(pairs, first, strict=True)}
     table = tuple((*pair, own) for pair, own in (one_seed | both).items())
+    sums = {pair: sum(e for e in own if e is not None) for pair, own in both.items()}
     if any(None in own for own in both.values()):
         return Tried((*first, *second), None, table)
-    best = min(both, key=lambda pair: (sum(both[pair]), pair))
+    best = min(sums, key=lambda pair: (sums[pair], pair))
     return Tried((*first, *second), best, table)
 
 
