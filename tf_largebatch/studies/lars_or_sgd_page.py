@@ -72,7 +72,7 @@ def conclude(claims: Mapping[str, Claim], results: Results, scale: Scale) -> Con
         for net in (PLAIN, NORMED)
     }
     rates = {net: usable_rates(net, results, scale) for net in (PLAIN, NORMED)}
-    differences = {
+    differences: dict[str, Errors] = {
         "C5a": _minus(linear, errors(PLAIN, SGD, small)),
         "C5b": _minus(sgd, lars),
         "C6a": _minus(_doublings(rates[NORMED]), _doublings(rates[PLAIN])),
