@@ -15,6 +15,7 @@ CLAIM = Claim(
     rule=Rule("more", smallest=1.0),
     contrast="twice - once",
 )
+PLACE = {"backend": "none", "device": "a desk", "versions": {"paper": "1"}}
 PAUSE = "FAKE_STUDY_PAUSE"  # seconds of a trial
 
 
