@@ -16,7 +16,7 @@ from tf_largebatch.review.figures import COLOURS, draw_comparison
 
 
 def recipe(name="goyal_8k", data="digits", **fields):
-    return {"name": name, "data": {"name": data}, **fields}
+    return {"name": name, "data": {"name": data}, "epochs": 5, **fields}
 
 
 def command(folder, *rows, scale="miniature", name="goyal_8k", rate=0.1, **fields):

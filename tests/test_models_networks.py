@@ -41,6 +41,13 @@ def max_pool(x):
     return np.max(windows, axis=0)
 
 
+def mean_of_squares(x):
+    """2x2, stride 2; a last line of an odd side is by itself."""
+    odd = [(0, side % 2) for side in x.shape[1:3]]
+    x = np.pad(x, ((0, 0), *odd, (0, 0)), constant_values=np.nan)
+    return np.nanmean([x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)], axis=0)
+
+
 class Oracle:
     """The inference of a residual network in float64."""
 
@@ -61,8 +68,11 @@ class Oracle:
         y = x
         for letter, stride in zip("abc", strides, strict=False):
             y = self.conv_norm(y if letter == "a" else np.maximum(y, 0), f"{name}_{letter}", stride)
-        if max(strides) > 1 or x.shape[-1] != y.shape[-1]:
-            x = self.conv_norm(x, f"{name}_shortcut", max(strides))
+        stride = max(strides)
+        if stride > 1 or x.shape[-1] != y.shape[-1]:
+            if self.name == "resnet50_d" and stride > 1:
+                x, stride = mean_of_squares(x), 1
+            x = self.conv_norm(x, f"{name}_shortcut", stride)
         return np.maximum(x + y, 0)
 
     def head(self, x):
@@ -77,7 +87,11 @@ class Oracle:
 
     def resnet50(self, pixels):
         x = (pixels - PIXELS["pixel_mean"]) / PIXELS["pixel_std"]
-        x = max_pool(np.maximum(self.conv_norm(x, "stem", 2), 0))
+        deep = self.name == "resnet50_d"
+        if deep:
+            x = np.maximum(self.conv_norm(x, "stem_a", 2), 0)
+            x = np.maximum(self.conv_norm(x, "stem_b"), 0)
+        x = max_pool(np.maximum(self.conv_norm(x, "stem", 1 if deep else 2), 0))
         for stage, blocks in enumerate((3, 4, 6, 3), start=1):
             for block in range(1, blocks + 1):
                 stride = 2 if stage > 1 and block == 1 else 1
@@ -106,7 +120,14 @@ def test_the_digits_network_equals_the_float64_oracle():
 
 
 @pytest.mark.parametrize(
-    ("name", "side"), [("resnet50", 64), ("resnet50", 61), ("resnet50_v1", 61)]
+    ("name", "side"),
+    [
+        ("resnet50", 64),
+        ("resnet50", 61),
+        ("resnet50_v1", 61),
+        ("resnet50_d", 64),
+        ("resnet50_d", 50),
+    ],
 )
 def test_resnet50_equals_the_float64_oracle_on_even_and_odd_sides(name, side):
     model = make(name, image_shape=(side, side, 3), classes=7, seed=1, **PIXELS)

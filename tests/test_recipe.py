@@ -52,7 +52,7 @@ def test_the_list_shows_every_recipe_with_batch_updates_and_published_accuracy()
         if recipe.expected:
             assert f"  {100 - recipe.expected.top1_error_pct:.2f}" in line
     (line,) = (x for x in lines if x.startswith("goyal_8k  "))
-    assert "14,076" in line and "256x P100, 1 h" in line
+    assert "14,076" in line and "256x P100, Caffe2, 1 h" in line
 
 
 @pytest.mark.parametrize(

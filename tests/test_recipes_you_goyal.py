@@ -4,6 +4,7 @@ The tables here come from the papers, slides and solver files, not from the modu
 them states is marked as ours: there a test holds the module to its choice.
 """
 
+import dataclasses
 import importlib
 
 import numpy as np
@@ -59,7 +60,15 @@ UPDATES = [
     ("goyal_resnet101", "8k", 8192, 90, 14_076),
     ("you_alexnet", "sgd-512", 512, 100, 250_228),
     ("you_alexnet", "sgd-1024", 1024, 100, 125_114),
+    ("you_alexnet", "sgd-4096-0.01", 4096, 100, 31_279),
+    ("you_alexnet", "sgd-4096-0.02", 4096, 100, 31_279),
+    ("you_alexnet", "sgd-4096-0.03", 4096, 100, 31_279),
+    ("you_alexnet", "sgd-4096-0.04", 4096, 100, 31_279),
     ("you_alexnet", "sgd-4096", 4096, 100, 31_279),
+    ("you_alexnet", "sgd-4096-0.06", 4096, 100, 31_279),
+    ("you_alexnet", "sgd-4096-0.07", 4096, 100, 31_279),
+    ("you_alexnet", "sgd-4096-0.08", 4096, 100, 31_279),
+    ("you_alexnet", "sgd-4096-0.09", 4096, 100, 31_279),
     ("you_alexnet", "lars-4096", 4096, 100, 31_279),
     ("you_alexnet", "lars-8192", 8192, 100, 15_640),  # the solver file: 15,600
     ("you_alexnet_bn", "sgd-512", 512, 128, 320_292),
@@ -72,6 +81,7 @@ UPDATES = [
     ("you_alexnet_bn", "lars-32k", 32768, 100, 3_910),  # the solver file: 4,000
     ("you_alexnet_bn", "lars-32k-200", 32768, 200, 7_820),
     ("you_resnet50", "256", 256, 90, 450_411),
+    ("you_resnet50", "sgd-8k", 8192, 90, 14_076),
     ("you_resnet50", "8k", 8192, 90, 14_076),
     ("you_resnet50", "16k", 16384, 90, 7_038),
     ("you_resnet50", "32k", 32768, 90, 3_519),
@@ -129,7 +139,15 @@ EXPECTED = [
     ("goyal_resnet101", "8k", "goyal2017-rn101-b8192", 5),
     ("you_alexnet", "sgd-512", "lars-alexnet-sgd-512", None),
     ("you_alexnet", "sgd-1024", "lars-alexnet-sgd-1024", None),
+    ("you_alexnet", "sgd-4096-0.01", "lars-alexnet-sgd-4096-0.01", None),
+    ("you_alexnet", "sgd-4096-0.02", "lars-alexnet-sgd-4096-0.02", None),
+    ("you_alexnet", "sgd-4096-0.03", "lars-alexnet-sgd-4096-0.03", None),
+    ("you_alexnet", "sgd-4096-0.04", "lars-alexnet-sgd-4096-0.04", None),
     ("you_alexnet", "sgd-4096", "lars-alexnet-sgd-4096", None),
+    ("you_alexnet", "sgd-4096-0.06", "lars-alexnet-sgd-4096-0.06", None),
+    ("you_alexnet", "sgd-4096-0.07", "lars-alexnet-sgd-4096-0.07", None),
+    ("you_alexnet", "sgd-4096-0.08", "lars-alexnet-sgd-4096-0.08", None),
+    ("you_alexnet", "sgd-4096-0.09", "lars-alexnet-sgd-4096-0.09", None),
     ("you_alexnet", "lars-4096", "lars-alexnet-lars-4096", None),
     ("you_alexnet", "lars-8192", "lars-alexnet-lars-8192", None),
     ("you_alexnet_bn", "sgd-512", "lars-alexnetbn-sgd-512", None),
@@ -142,6 +160,7 @@ EXPECTED = [
     ("you_alexnet_bn", "lars-32k", "lars-alexnetbn-lars-32k", None),
     ("you_alexnet_bn", "lars-32k-200", "lars-alexnetbn-lars-32k-200ep", None),
     ("you_resnet50", "256", "lars-rn50-256", None),
+    ("you_resnet50", "sgd-8k", "lars-rn50-sgd-8192", None),
     ("you_resnet50", "8k", "lars-rn50-8192", None),
     ("you_resnet50", "16k", "lars-rn50-16384", None),
     ("you_resnet50", "32k", "lars-rn50-32768", None),
@@ -360,3 +379,40 @@ def test_lambs_constants_are_those_of_the_paper(row):
     assert recipe.optimizer == LAMBSpec(beta_1=0.9, beta_2=0.999, epsilon=1e-6, weight_decay=0.01)
     assert (recipe.optimizer.bias_correction, recipe.optimizer.global_clipnorm) == (True, None)
     assert (recipe.model.bn_batch, recipe.precision) == (32, "bfloat16")
+
+
+# Slides 003: top-1 of AlexNet at 4,096 images by the rate of SGD; two of the nine diverged.
+SWEEP = {0.01: 50.95, 0.02: 52.65, 0.03: 52.05, 0.04: 53.0, 0.05: 53.1, 0.06: 51.61, 0.07: 0.11}
+SWEEP |= {0.08: 49.17, 0.09: 0.11}
+
+
+def test_the_nine_rates_of_alexnet_differ_in_nothing_else():
+    rows = {
+        rate: recipe_of("you_alexnet", "sgd-4096" if rate == 0.05 else f"sgd-4096-{rate:g}")
+        for rate in SWEEP
+    }
+    for rate, recipe in rows.items():
+        assert recipe.peak_rate == rate
+        assert recipe.expected.top1_accuracy_pct == SWEEP[rate]
+        own = {"row": recipe.row, "title": recipe.title, "expected": recipe.expected}
+        alike = dataclasses.replace(rows[0.05], reference_rate=rate, **own)
+        assert recipe == alike
+    assert max(rows, key=lambda rate: rows[rate].expected.top1_accuracy_pct) == 0.05
+
+
+def test_resnet50_at_8k_with_sgd_is_goyals_without_his_augmentation():
+    recipe, goyal = recipe_of("you_resnet50", "sgd-8k"), recipe_of("goyal_8k")
+    assert (recipe.global_batch, recipe.updates) == (8192, 14_076)
+    assert recipe.expected.top1_accuracy_pct == 73
+    assert recipe.data == recipe_of("you_resnet50", "256").data
+    for part in ("model", "optimizer", "schedule", "epochs", "peak_rate", "loss"):
+        assert getattr(recipe, part) == getattr(goyal, part)
+
+
+def test_sgd_and_lars_on_alexnet_with_batch_norm_stand_side_by_side():
+    for batch, gain in (("4096", 1.5), ("8192", 2.1)):  # slides 003: points of accuracy
+        sgd, lars = (recipe_of("you_alexnet_bn", f"{rule}-{batch}") for rule in ("sgd", "lars"))
+        assert sgd.global_batch == lars.global_batch == int(batch)
+        assert sgd.model == lars.model and sgd.data == lars.data
+        difference = lars.expected.top1_accuracy_pct - sgd.expected.top1_accuracy_pct
+        assert difference == pytest.approx(gain)

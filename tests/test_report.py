@@ -5,7 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tf_largebatch.records.result import EpochRecord, Result, RowResult, SeedResult
+from tf_largebatch.records.curve import EpochRecord
+from tf_largebatch.records.result import Result, RowResult, SeedResult
 from tf_largebatch.review.figures import COLOURS, draw_curves, draw_rates
 from tf_largebatch.review.report import write_report
 from tf_largebatch.review.tables import (

@@ -5,8 +5,8 @@ import pytest
 
 from tf_largebatch.recipes.goyal_8k import RECIPE
 from tf_largebatch.records import run_folder
+from tf_largebatch.records.curve import EpochRecord
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.records.result import EpochRecord
 
 IDENTITY = {"recipe": "goyal_8k", "seeds": [0, 1], "epochs": (30.0, 60.0)}
 

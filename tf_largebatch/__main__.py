@@ -43,6 +43,8 @@ def recipe_modules() -> dict[str, ModuleType]:
     """Returns every module of `recipes/` by its name."""
     from tf_largebatch.recipes import (  # noqa: F401, what locals() returns
         akiba_32k,
+        anil_shampoo,
+        codreanu_14k,
         fujitsu_86k,
         goyal_8k,
         goyal_8k_constant_warmup,
@@ -63,6 +65,7 @@ def recipe_modules() -> dict[str, ModuleType]:
         mikami_119k,
         mlperf,
         nado_32k,
+        osawa_kfac,
         smith_16k,
         smith_inception,
         strikes_back_a3,
@@ -182,7 +185,8 @@ def _list(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps([recipe_list.describe(*recipe) for recipe in recipes], indent=1))
     else:
-        print(recipe_list.table(recipes), NEXT, RUNGS, sep="\n")
+        known = f"\nwithout a recipe, as too little of them can be read:\n{recipe_list.others()}"
+        print(recipe_list.table(recipes), known, NEXT, RUNGS, sep="\n")
 
 
 def _plan_parser() -> Parser:

@@ -57,17 +57,7 @@ def card(name: str, recipes: list[Recipe]) -> str:
         _rows_table(recipes, _module(name).MINIATURE) if len(recipes) > 1 else "",
         f"Published: {describe_expected(main.expected)}.",
         "## Run it",
-        "\n".join(
-            [
-                "```bash",
-                f"{call(main, ' --plan')}          # every number, without TensorFlow",
-                f"{call(main)}                 # the miniature, minutes on a laptop",
-                f"{call(main, ' --data DIR')}      # as published, on ImageNet in DIR",
-                "```",
-            ]
-        ),
-        f"`python -m tf_largebatch job {_row(main)} --on slurm --workers N --gpus G` prints the "
-        "same for a cluster; `--on` also takes kubernetes, kubeflow, tpu and local.",
+        _run_it(main, _module(name).MINIATURE),
         "## How far it is reproduced here",
         _reproduced(name),
         f"## Numbers{_of(main)}",
@@ -80,6 +70,20 @@ def card(name: str, recipes: list[Recipe]) -> str:
     if main.notes:
         parts += ["## Differs from the paper", "\n".join(f"- {note}" for note in main.notes)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _run_it(main: Recipe, miniature: Miniature) -> str:
+    lines = [f"{call(main, ' --plan')}          # every number, without TensorFlow"]
+    if miniature.rows:
+        lines.append(f"{call(main)}                 # the miniature, minutes on a laptop")
+    if not main.missing:
+        lines.append(f"{call(main, ' --data DIR')}      # as published, on ImageNet in DIR")
+    text = "\n".join(["```bash", *lines, "```"])
+    if main.missing:
+        return f"{text}\n\nIt cannot train yet: {main.missing} is missing."
+    job = f"`python -m tf_largebatch job {_row(main)} --on slurm --workers N --gpus G`"
+    end = "the same for a cluster; `--on` also takes kubernetes, kubeflow, tpu and local."
+    return f"{text}\n\n{job} prints {end}"
 
 
 def _module(name: str):
@@ -103,19 +107,25 @@ def _paper(paper: str) -> str:
 
 
 def _rows_table(recipes: list[Recipe], miniature: Miniature) -> str:
+    stops = any(recipe.stop is not None for recipe in recipes)
     lines = [
         "| row | batch | peak rate | warmup epochs | epochs | updates | published error % "
-        "| miniature |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {'published, to the target | ' * stops}miniature |",
+        "|---|---|---|---|---|---|---|---|" + "---|" * stops,
     ]
     for recipe in recipes:
         batch = f"{recipe.global_batch:,}" + "".join(f" → {b:,}" for _, b in recipe.growth)
         lines.append(
             f"| `{recipe.row}` | {batch} | {recipe.peak_rate:.6g} | "
             f"{recipe.schedule.warmup_epochs:g} | {recipe.epochs:g} | {recipe.updates:,} | "
-            f"{_error(recipe)} | {miniature_verdict(recipe, miniature) or '–'} |"
+            f"{_error(recipe)} | {f'{_reached(recipe)} | ' * stops}"
+            f"{miniature_verdict(recipe, miniature) or '–'} |"
         )
     return "\n".join(lines)
+
+
+def _reached(recipe: Recipe) -> str:
+    return str((recipe.expected and recipe.expected.reached) or "–")
 
 
 def _error(recipe: Recipe) -> str:
@@ -131,7 +141,9 @@ def _reproduced(name: str) -> str:
     ]
     lines.append(f"- `smoke`: {_smoke(name)}")
     record = miniature_record(name)
-    if not _module(name).MINIATURE.claims:
+    if not _module(name).MINIATURE.rows:
+        lines.append(f"- `mini`: none. {_module(name).MINIATURE.contrast}")
+    elif not _module(name).MINIATURE.claims:
         contrast = _module(name).MINIATURE.contrast
         lines.append(f"- `mini`: states no claim, and so has no verdict. {contrast}")
     elif record is None:

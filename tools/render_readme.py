@@ -16,8 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tf_largebatch.__main__ import load_recipes, recipe_modules  # noqa: E402
+from tf_largebatch.records import published  # noqa: E402
 from tf_largebatch.records.result import Result, RowResult  # noqa: E402
-from tf_largebatch.review.recipe_list import describe  # noqa: E402
+from tf_largebatch.review.recipe_list import WITHOUT_RECIPE, describe  # noqa: E402
 
 RUNS = ROOT / "recipes" / "goyal_8k" / "runs"
 END = "<!-- end -->"
@@ -25,8 +26,13 @@ END = "<!-- end -->"
 SYSTEMS = (
     ("He et al. 2016", "he_256", None),
     ("Goyal et al. 2017", "goyal_8k", None),
+    ("You et al. 2017, AlexNet-BN, SGD, 4k", "you_alexnet_bn", "sgd-4096"),
+    ("You et al. 2017, AlexNet-BN, LARS, 4k", "you_alexnet_bn", "lars-4096"),
+    ("You et al. 2017, AlexNet-BN, SGD, 8k", "you_alexnet_bn", "sgd-8192"),
+    ("You et al. 2017, AlexNet-BN, LARS, 8k", "you_alexnet_bn", "lars-8192"),
     ("You et al. 2017, 90 epochs", "you_minutes_32k", "90"),
     ("You et al. 2017, 64 epochs", "you_minutes_32k", "64"),
+    ("Codreanu et al. 2017", "codreanu_14k", None),
     ("Akiba et al. 2017", "akiba_32k", None),
     ("Smith et al. 2017", "smith_16k", None),
     ("Jia et al. 2018", "jia_64k", None),
@@ -35,6 +41,14 @@ SYSTEMS = (
     ("Mikami et al. 2018", "mikami_55k", None),
     ("Yamazaki et al. 2019", "yamazaki_81k", None),
     ("You et al. 2019, LAMB", "lamb_ladder", "32k"),
+    ("Osawa et al. 2019, K-FAC", "osawa_kfac", "128k"),
+    ("Fujitsu, MLPerf v0.6", "fujitsu_86k", None),
+    ("NVIDIA, MLPerf v0.7, 44k", "mlperf", "nvidia-v0.7-44544"),
+    ("NVIDIA, MLPerf v0.7, 53k", "mlperf", "nvidia-v0.7-53360"),
+    ("Alibaba, MLPerf v0.7", "mlperf", "alibaba-v0.7-57600"),
+    ("Google, MLPerf v0.7", "mlperf", "google-v0.7-65536-jax"),
+    ("Google, MLPerf v1.0, Shampoo, 32k", "anil_shampoo", "32k"),
+    ("Google, MLPerf v1.0, Shampoo, 64k", "anil_shampoo", "64k"),
 )
 
 
@@ -84,19 +98,22 @@ def systems() -> str:
     modules = recipe_modules()
     rows = {(r.name, r.row): describe(r, modules[r.name].MINIATURE) for r in load_recipes()}
     lines = [
-        "| system | batch | updates | published top-1 % | hardware and time then | here | recipe |",
-        "|---|---|---|---|---|---|---|",
+        "| system | batch | updates | published top-1 % | hardware | library | time | here "
+        "| recipe |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for who, name, row in SYSTEMS:
         facts = rows[name, row]
         batch = f"{facts['global_batch']:,}"
         batch += "".join(f" → {grown:,}" for _, grown in facts["growth"])
-        then = ", ".join(filter(None, [facts["hardware"], facts["time"]])) or "–"
+        then = " | ".join(facts[name] or "–" for name in ("hardware", "software", "time"))
         chosen = "" if row is None else f" --row {row}"
         lines.append(
             f"| {who} | {batch} | {facts['updates']:,} | {_top1(facts)} | {then} | "
             f"{facts['verdict'] or facts['rung']} | [`{name}{chosen}`](recipes/{name}/card.md) |"
         )
+    known = published.load()
+    lines += [_without_recipe(who, known[i]) for who, i in WITHOUT_RECIPE.items()]
     families: dict[str, list[dict]] = {}
     for (name, _), facts in rows.items():
         families.setdefault(name, []).append(facts)
@@ -107,6 +124,13 @@ def systems() -> str:
         if name not in shown or len(facts) > 2
     ]
     return "\n".join([*lines, "", "Also: " + ", ".join(others) + ".", ""])
+
+
+def _without_recipe(who: str, row: published.PublishedResult) -> str:
+    facts = [row.global_batch and f"{row.global_batch:,}", row.updates and f"{row.updates:,}"]
+    facts += [row.value and f"{row.value:.2f}", row.hardware, row.software, row.time]
+    cells = " | ".join(fact or "–" for fact in facts)
+    return f"| {who} | {cells} | – | [arXiv:{row.arxiv}](https://arxiv.org/abs/{row.arxiv}) |"
 
 
 def _top1(facts: dict) -> str:

@@ -76,11 +76,11 @@ class NetworkLayers:
         y = self.conv_norm(y, filters, 3, gamma=self.spec.last_gamma, name=f"{name}_b")
         return self._join(x, y, stride, name)
 
-    def bottleneck_block(self, x, filters, *, stride, name, place="b"):
+    def bottleneck_block(self, x, filters, *, stride, name, place="b", mean_shortcut=False):
         """Returns relu(shortcut + 1x1, 3x3, 1x1 convolutions).
 
         The stride is on the 3x3 ("b", Goyal et al. §5.1: "v1.5") or on the first 1x1 ("a", He et
-        al.).
+        al.). A shortcut with a stride takes every other pixel, or their means.
         """
         first, second = (stride, 1) if place == "a" else (1, stride)
         y = self.conv_norm(x, filters, 1, stride=first, name=f"{name}_a")
@@ -89,6 +89,9 @@ class NetworkLayers:
         y = layers.ReLU(name=f"{name}_b_relu")(y)
         wide = BOTTLENECK_EXPANSION * filters
         y = self.conv_norm(y, wide, 1, gamma=self.spec.last_gamma, name=f"{name}_c")
+        if mean_shortcut and stride > 1:
+            x = layers.AveragePooling2D(stride, padding="same", name=f"{name}_shortcut_mean")(x)
+            stride = 1
         return self._join(x, y, stride, name)
 
     def head(self, x):

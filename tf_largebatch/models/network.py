@@ -44,7 +44,7 @@ def make_network(
         images = dataclasses.replace(images, pixel_std=(std,) * images.shape[2])
     make = NetworkLayers(spec, images, seed=seed, bn_replicas=bn_replicas)
     match name:
-        case "resnet50" | "resnet50_v1" | "resnet101" | "resnet152":
+        case "resnet50" | "resnet50_v1" | "resnet50_d" | "resnet101" | "resnet152":
             return make_resnet(make)
         case "digits_resnet" | "resnet20":
             return make_small_resnet(make)

@@ -68,6 +68,7 @@ def write(find: Find, arguments: argparse.Namespace) -> str:
             given = f"--row {arguments.row} for {arguments.name}, which has one row alone"
             raise InputError(f"--row is for a family of recipes. Received: {given}. Leave it out")
         recipe = rows[choose(arguments.row, rows, "--row")]
+    recipe.check_trains()
     if on == "tpu" and (arguments.workers or arguments.gpus):
         flag = "--workers" if arguments.workers else "--gpus"
         raise InputError(

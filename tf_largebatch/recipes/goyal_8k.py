@@ -185,6 +185,7 @@ def small(
         "schedule": recipe.schedule.stretched(epochs / recipe.epochs),
         "precision": "float32",
         "wire": "float32",
+        "stop": None,
         "expected": None,
         "notes": (),
     }

@@ -89,4 +89,60 @@ class RMSpropSGDSpec:
         check_fields(self, "optimizer.", "above 0", "period_epochs", "epsilon")
 
 
-OptimizerSpec = SGDSpec | LARSSpec | LAMBSpec | RMSpropSGDSpec
+@dataclass(frozen=True, kw_only=True)
+class ShampooSpec:
+    """Distributed Shampoo (arXiv:2002.09018): a matrix for each side of a tensor; planned only.
+
+    Attributes:
+        matrix_epsilon: added to the statistics before their root.
+        root: of the inverse: statistics to the power -1 / root.
+        block_size: largest side of a matrix; larger tensors are cut.
+        start_update: first one that the matrices shape.
+    """
+
+    beta_1: float  # of the momentum
+    beta_2: float  # of the statistics
+    matrix_epsilon: float
+    root: int
+    block_size: int
+    start_update: int
+    nesterov: bool = True
+    weight_decay: float = 0.0
+    exclude_rank_below: int = 2
+
+    def __post_init__(self) -> None:
+        check_fields(self, "optimizer.", "in [0, 1)", "beta_1", "beta_2")
+        check_fields(self, "optimizer.", "above 0", "matrix_epsilon", "root", "block_size")
+        check_fields(self, "optimizer.", "at least 0", "start_update", *_COMMON)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KFACSpec:
+    """K-FAC (arXiv:1811.12019): a Kronecker-factored Fisher matrix for each layer; planned only.
+
+    Attributes:
+        damping: added to the Fisher matrix, split between its two factors.
+        momentum_correction: momentum follows the rate where that falls.
+        statistics_decay: of the factors' running means; 1 for those of the update alone.
+        stability: factor on one of their diagonals.
+        limit_norm: scale weights down to a norm of at most sqrt(2 x outputs) after each update.
+    """
+
+    momentum: float
+    damping: float
+    momentum_correction: bool = True
+    statistics_decay: float = 1.0
+    stability: float = 1.0
+    limit_norm: bool = False
+    weight_decay: float = 0.0
+    exclude_rank_below: int = 2
+
+    def __post_init__(self) -> None:
+        check_fields(self, "optimizer.", "in [0, 1)", "momentum")
+        check_fields(self, "optimizer.", "above 0", "damping", "statistics_decay", "stability")
+        check_fields(self, "optimizer.", "at least 0", *_COMMON)
+
+
+OptimizerSpec = SGDSpec | LARSSpec | LAMBSpec | RMSpropSGDSpec | ShampooSpec | KFACSpec
+# Without a class of `optimizers`: their recipes are plans.
+PLANNED: dict[type, str] = {ShampooSpec: "Shampoo", KFACSpec: "K-FAC"}

@@ -5,8 +5,15 @@ from typing import Any
 
 from tf_largebatch.records import architectures, sources
 from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.curve import StopSpec
 from tf_largebatch.records.datasets import DATASETS
-from tf_largebatch.records.optimizer_spec import LAMBSpec, LARSSpec, RMSpropSGDSpec
+from tf_largebatch.records.optimizer_spec import (
+    KFACSpec,
+    LAMBSpec,
+    LARSSpec,
+    RMSpropSGDSpec,
+    ShampooSpec,
+)
 from tf_largebatch.records.recipe import Expected, ImageNetSpec, Recipe
 from tf_largebatch.records.settings import Settings
 
@@ -62,6 +69,7 @@ class Plan:
             ("learning rate", recipe.rate_arithmetic),
             *((f"  epoch {e:g}", f"update {self.updates_at(e):,}: {what}") for e, what in events),
             ("updates", f"{self.updates:,} ({per_epoch} an epoch)"),
+            *([("stop", _stop_line(stop))] if (stop := recipe.stop) else []),
             ("loss", _loss_line(recipe)),
             ("optimizer", _optimizer_line(recipe)),
             ("exempt tensors", _exempt_line(recipe)),
@@ -72,6 +80,8 @@ class Plan:
         ]
         if self.scale == "full" and (found := sources.read_recipe(recipe)):
             lines.append(("numbers", sources.count(found)))
+        if recipe.missing:
+            lines.append(("trains", f"not yet: {recipe.missing} is missing"))
         lines += [("note", note) for note in recipe.notes]
         lines += [("modified", change) for change in self.departures]
         return lines
@@ -117,8 +127,15 @@ def describe_expected(expected: Expected | None) -> str:
         return "nothing for this set-up"
     std = "" if expected.std is None else f" +- {expected.std:g}"
     runs = "" if expected.runs is None else f", {expected.runs} runs"
-    top1 = 100 - expected.top1_error_pct
-    return f"{expected.top1_error_pct:g}{std} % error (top-1 {top1:.2f} %; {expected.source}{runs})"
+    took = "" if expected.reached is None else f", in {expected.reached}"
+    what = f"{expected.top1_error_pct:g}{std} % error (top-1 {expected.top1_accuracy_pct:.2f} %"
+    return f"{what}; {expected.source}{runs}){took}"
+
+
+def _stop_line(stop: StopSpec) -> str:
+    first, second = stop.first_epoch, stop.first_epoch + stop.every_epochs
+    which = f"of those after epochs {first}, {second}, ... and the last"
+    return f"at the first evaluation with {stop.target_pct:g} % top-1 or more, {which}"
 
 
 def _published(here: str, published: str) -> str:
@@ -178,7 +195,15 @@ def _optimizer_line(recipe: Recipe) -> str:
         clip = "" if limit is None else f", gradient norm at most {limit:g}"
         betas = f"betas {spec.beta_1:g} and {spec.beta_2:g}"
         return f"LAMB, {betas}, epsilon {spec.epsilon:g}, {decay}{clip}"
+    if isinstance(spec, ShampooSpec):
+        betas = f"betas {spec.beta_1:g} and {spec.beta_2:g}"
+        matrices = f"matrices of {spec.block_size} to the power -1/{spec.root}"
+        start = f"from update {spec.start_update}"
+        return f"Shampoo, {betas}, {matrices} {start}, epsilon {spec.matrix_epsilon:g}, {decay}"
     momentum = f"momentum {spec.momentum:g}"
+    if isinstance(spec, KFACSpec):
+        norms = ", norms of the weights limited" * spec.limit_norm
+        return f"K-FAC, {momentum}, damping {spec.damping:g}, {decay}{norms}"
     if isinstance(spec, RMSpropSGDSpec):
         turn = f"at epoch {spec.center_epochs:g} over {spec.period_epochs:g}"
         rate = spec.rmsprop_learning_rate

@@ -11,15 +11,20 @@ from typing import Any, Literal
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.checks import check, check_fields, check_known
 from tf_largebatch.records.contrast import Contrast
+from tf_largebatch.records.curve import Reached, StopSpec
 from tf_largebatch.records.data_spec import DataSpec, DigitsSpec, ImageNetSpec, SmallImagesSpec
 from tf_largebatch.records.datasets import DATASETS
+from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.model_spec import LossSpec, ModelSpec
 from tf_largebatch.records.optimizer_spec import (
+    PLANNED,
+    KFACSpec,
     LAMBSpec,
     LARSSpec,
     OptimizerSpec,
     RMSpropSGDSpec,
     SGDSpec,
+    ShampooSpec,
 )
 from tf_largebatch.records.scaling import RULES, explain_rate, scaled_rate
 from tf_largebatch.records.schedule_spec import CosineSpec, PolynomialSpec, ScheduleSpec, StepsSpec
@@ -30,8 +35,8 @@ MICRO_BATCH = 64  # of ImageNet images, where batch norm does not decide
 # What a module of `recipes` is written in.
 __all__ = ["Contrast", "Expected", "Miniature", "Recipe", "Row", "ModelSpec", "LossSpec"]
 __all__ += ["ImageNetSpec", "DigitsSpec", "SmallImagesSpec"]
-__all__ += ["SGDSpec", "LARSSpec", "LAMBSpec", "RMSpropSGDSpec"]
-__all__ += ["CosineSpec", "PolynomialSpec", "StepsSpec"]
+__all__ += ["SGDSpec", "LARSSpec", "LAMBSpec", "RMSpropSGDSpec", "ShampooSpec", "KFACSpec"]
+__all__ += ["CosineSpec", "PolynomialSpec", "StepsSpec", "StopSpec"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,17 @@ class Expected:
     _: KW_ONLY
     std: float | None = None
     runs: int | None = None
+    reached: Reached | None = None  # what the median run took, where runs stop at an accuracy
     source: str
 
     def __post_init__(self) -> None:
         error = self.top1_error_pct
         check(0 <= error <= 100, "expected.top1_error_pct", "in 0..100", error)
+
+    @property
+    def top1_accuracy_pct(self) -> float:
+        """100 - error, in the digits of the tables."""
+        return round(100 - self.top1_error_pct, 6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +88,7 @@ class Recipe:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     wire: Literal["float32", "bfloat16", "float16"] = "float32"
     whole_epochs: bool = False  # round the updates of each epoch up (see `batching.py`)
+    stop: StopSpec | None = None  # before the schedule's end, at an accuracy
     expected: Expected | None = None
     # Where this code must differ from the paper, or cannot know; printed at every start.
     notes: tuple[str, ...] = ()
@@ -94,6 +106,20 @@ class Recipe:
         check(rising, "growth", f"at rising epochs within 0 to {self.epochs:g}", growth)
         check(not growth or not self.whole_epochs, "growth", "empty with whole_epochs", growth)
         check(all(batch >= 1 for _, batch in growth), "growth", "of batches >= 1", growth)
+
+    @property
+    def missing(self) -> str:
+        """What this package would need to train it; nothing for most."""
+        name = PLANNED.get(type(self.optimizer))
+        return f"the optimizer {name}" if name else ""
+
+    def check_trains(self) -> None:
+        """Raises InputError where something is missing."""
+        if self.missing:
+            raise InputError(
+                f"{self.label} must have all that it needs to train. Received: a plan without "
+                f"{self.missing}, which is not here yet. --plan shows its numbers"
+            )
 
     @property
     def label(self) -> str:
@@ -202,6 +228,8 @@ def deciding(recipe: dict[str, Any]) -> dict[str, Any]:
     """Returns of a recipe's plain data what decides a run: all but what it says beside that."""
     beside = ("title", "expected", "notes")
     kept = {name: value for name, value in recipe.items() if name not in beside}
+    if kept.get("stop") is None:  # earlier versions had no such field
+        kept.pop("stop", None)
     optimizer = {_RENAMED.get(k, k): value for k, value in kept.get("optimizer", {}).items()}
     return {**kept, "optimizer": optimizer}
 
@@ -219,7 +247,10 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Miniature:
-    """The same experiment on data and a network that fit a laptop, with the paper's ratio kept."""
+    """The same experiment on data and a network that fit a laptop, with the paper's ratio kept.
+
+    Without rows there is none, and `contrast` says why.
+    """
 
     contrast: str  # what the paper's rows and these have in common, in one sentence
     rows: tuple[Row, ...]  # run in this order

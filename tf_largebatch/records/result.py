@@ -2,7 +2,8 @@
 
 The rule is Goyal et al.'s (arXiv:1706.02677 §5.1): the error of a run is the *median* validation
 error of its last five epochs; a row of a table is the mean and the deviation over runs that differ
-only in their seed.
+only in their seed. A run that stops at an accuracy (MLPerf) has the error of its last evaluation,
+and what it took to get there.
 """
 
 import dataclasses
@@ -13,26 +14,9 @@ from typing import Any
 
 from tf_largebatch.records.checks import check
 from tf_largebatch.records.contrast import Contrast
+from tf_largebatch.records.curve import EpochRecord, Reached, StopSpec, first_reached
 
 SCHEMA = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochRecord:
-    """One line of `metrics.csv`. Errors in percent, losses in nats per example."""
-
-    epoch: int  # 1 for the first
-    update: int  # updates done when the epoch ended
-    images_seen: int
-    learning_rate: float  # of the epoch's last update
-    train_loss: float  # mean over the epoch's updates, with augmentation
-    train_error_pct: float  # top-1, over the same examples
-    validation_loss: float
-    validation_error_pct: float
-    validation_top5_error_pct: float
-    seconds: float  # wall time of the epoch's updates, without evaluation
-    unread: int = 0  # training images that could not be read, and were skipped
-    validation_unread: int = 0  # validation images that could not be read, and count as wrong
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +28,21 @@ class SeedResult:
     epochs: tuple[EpochRecord, ...]
     wall_seconds: float  # of the process that finished the run, evaluation and compilation included
     diverged_at: int | None = None  # the update at which the loss stopped being finite
+    stops: bool = False  # at an accuracy: the last evaluation counts, not the last five
 
     @property
     def top1_error_pct(self) -> float | None:
         """Median validation error of the last five epochs; None for a run that diverged."""
         if self.diverged_at is not None or not self.epochs:
             return None
-        return statistics.median(e.validation_error_pct for e in self.epochs[-5:])
+        last = self.epochs[-1:] if self.stops else self.epochs[-5:]
+        return statistics.median(e.validation_error_pct for e in last)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "SeedResult":
-        """Reads the fields back; a derived `top1_error_pct` is left to follow again."""
-        plain = {k: v for k, v in data.items() if k not in ("top1_error_pct", "epochs")}
+        """Reads the fields back; what is derived is left to follow again."""
+        derived = ("top1_error_pct", "reached", "epochs")
+        plain = {k: v for k, v in data.items() if k not in derived}
         return cls(**plain, epochs=tuple(EpochRecord(**epoch) for epoch in data["epochs"]))
 
 
@@ -71,6 +58,9 @@ class RowResult:
     updates: int  # of the whole run
     published_error_pct: float | None = None  # for the corresponding row, at the paper's own scale
     published_std_pct: float | None = None
+    # Top-1 accuracy whose first time is told, and what the published runs took to it.
+    target_pct: float | None = None
+    published_reached: Reached | None = None
     runs: tuple[SeedResult, ...] = ()  # one a seed
 
     @classmethod
@@ -78,7 +68,32 @@ class RowResult:
         """Reads the fields back; derived means and deviations are left to follow again."""
         derived = ("mean_error_pct", "std_error_pct", "runs")
         plain = {k: v for k, v in data.items() if k not in derived}
+        if (took := plain.get("published_reached")) is not None:
+            plain["published_reached"] = Reached(**took)
         return cls(**plain, runs=tuple(SeedResult.from_json(run) for run in data["runs"]))
+
+    @property
+    def stop(self) -> StopSpec | None:
+        """Where its runs end before their schedule does; None where they never do."""
+        fields = self.recipe.get("stop")
+        return StopSpec(**fields) if fields else None
+
+    def reached(self, run: SeedResult) -> Reached | None:
+        """What one of its runs took to the target; None where it never had it, or there is none."""
+        if self.target_pct is None:
+            return None
+        stop = self.stop
+        if stop is not None and stop.target_pct != self.target_pct:
+            stop = None  # asked for another accuracy: every evaluation counts
+        return first_reached(run.epochs, self.target_pct, self.recipe["epochs"], stop)
+
+    @property
+    def median_reached(self) -> Reached | None:
+        """The median run's, the later of two; None where that one never had the target."""
+        took = [self.reached(run) for run in self.runs]
+        there = sorted((r for r in took if r is not None), key=lambda r: r.updates)
+        middle = len(took) // 2  # those that never had it come last
+        return there[middle] if middle < len(there) else None
 
     @property
     def errors_pct(self) -> tuple[float, ...]:
@@ -154,6 +169,8 @@ class Result:
             plain["std_error_pct"] = row.std_error_pct
             for run, plain_run in zip(row.runs, plain["runs"], strict=True):
                 plain_run["top1_error_pct"] = run.top1_error_pct
+                took = row.reached(run)
+                plain_run["reached"] = took and dataclasses.asdict(took)
         return data
 
     @classmethod

@@ -22,10 +22,10 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from tf_largebatch.records.curve import EpochRecord
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import read_json, write_csv, write_json
 from tf_largebatch.records.recipe import deciding
-from tf_largebatch.records.result import EpochRecord
 
 PLAN, RESULT, METRICS = "plan.json", "result.json", "metrics.csv"
 STAMP = "TF_LARGEBATCH_STAMP"  # set by the launcher: restarts find the same folder

@@ -106,7 +106,8 @@ class PolynomialSpec(WarmupSpec):
 
     power: float = 2.0  # 1 is a straight line
     end_rate: float = 0.0  # of the last update
-    end_epoch: float | None = None  # where it is reached; None for the end of training
+    # Where it is reached, or would be: training may end before. None for the end of training.
+    end_epoch: float | None = None
     # t counts from the first update, under the warmup too, after which the rate jumps down (You et
     # al. 2017, arXiv:1708.03888); else from the end of the warmup.
     whole_run: bool = False
@@ -121,8 +122,7 @@ class PolynomialSpec(WarmupSpec):
         check(end is None or end > warmup, "schedule.end_epoch", rule, end)
 
     def check_epochs(self, epochs: float) -> None:
-        """Checks that there is a fall, and that it ends within `epochs`."""
-        super().check_epochs(epochs)
+        """Checks that there is a fall within `epochs`."""
         warmup = self.warmup_epochs
         check(warmup < epochs, "schedule.warmup_epochs", f"below epochs ({epochs:g})", warmup)
 
@@ -139,10 +139,10 @@ class PolynomialSpec(WarmupSpec):
         points = super().milestones(peak_rate, epochs)
         end = self.end_epoch or epochs
         begin = 0.0 if self.whole_run else self.warmup_epochs
-        middle = max((begin + end) / 2, self.warmup_epochs)
+        middle = max((begin + min(end, epochs)) / 2, self.warmup_epochs)
         rate = self._rate(peak_rate, (end - middle) / (end - begin))
         points.append((middle, rate, f"on a polynomial of power {self.power:g}"))
-        if self.end_epoch is not None:
+        if self.end_epoch is not None and self.end_epoch <= epochs:
             points.append((end, self.end_rate, "stays there"))
         return points
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tf_largebatch.records import run_folder
-from tf_largebatch.records.console import Parser, run_command
+from tf_largebatch.records.console import Parser, number, run_command
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.review import comparison
 
@@ -35,6 +35,8 @@ def make_parser() -> Parser:
     )
     text = "folder of a command (all its rows), of one row, or of one run: FOLDER/<row>/seed-<n>"
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help=text)
+    text = "top-1 accuracy in percent: says when each run first had it (default: the run's own)"
+    parser.add_argument("--target", type=number(float, 0, 100), metavar="PCT", help=text)
     text = (
         "where comparison.{html,csv,png} and comparison_epochs.csv are written, made where it is "
         "missing (default: a new folder runs/comparison-...)"
@@ -44,7 +46,7 @@ def make_parser() -> Parser:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    entries = comparison.read_entries(arguments.runs)
+    entries = comparison.read_entries(arguments.runs, arguments.target)
     folder = arguments.out or run_folder.default_folder("comparison")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tf_largebatch.records.curve import EpochRecord
 from tf_largebatch.records.datasets import DATASETS
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import read_json, write_csv
 from tf_largebatch.records.recipe import deciding
-from tf_largebatch.records.result import EpochRecord, Result, RowResult, SeedResult
+from tf_largebatch.records.result import Result, RowResult, SeedResult
 from tf_largebatch.records.run_folder import PLAN, RESULT
 from tf_largebatch.review import tables
 from tf_largebatch.review.report import find_run, read_plan
@@ -43,17 +44,27 @@ class Entry:
         return int(there or DATASETS[self.row.recipe["data"]["name"]].train_examples)
 
 
-def read_entries(folders: Sequence[Path]) -> list[Entry]:
+def read_entries(folders: Sequence[Path], target_pct: float | None = None) -> list[Entry]:
     """Reads run folders; runs that differ in their seed alone become one entry.
 
     Each is of a command (all its rows), of one row, or of one run of a table, has ended, and comes
-    once. The entries are in that order, with labels that differ.
+    once. The entries are in that order, with labels that differ. What they took is told to
+    `target_pct`; without one to their own, for full runs of earlier versions the paper's.
     """
     entries: list[Entry] = []
     for folder in folders:
         for entry in _read(folder):
-            _add(entries, entry)
+            _add(entries, _aim(entry, target_pct))
     return _name_apart(entries)
+
+
+def _aim(entry: Entry, target_pct: float | None) -> Entry:
+    row = entry.row
+    own, published = row.target_pct, row.published_error_pct
+    if own is None and published is not None and entry.result.scale == "full":
+        own = round(100 - published, 6)
+    row = dataclasses.replace(row, target_pct=own if target_pct is None else target_pct)
+    return dataclasses.replace(entry, result=dataclasses.replace(entry.result, rows=(row,)))
 
 
 def table(entries: Sequence[Entry]) -> list[list[str]]:
@@ -82,7 +93,9 @@ def say(entries: Sequence[Entry]) -> list[str]:
         if entry.result.scale == "full"
         for line in tables.verdict(entry.result)[:1]
     ]
-    return lines + [_difference(entry, entries[0]) for entry in entries[1:]]
+    lines += [_difference(entry, entries[0]) for entry in entries[1:]]
+    took = [tables.reached_text(dataclasses.replace(e.row, label=e.label)) for e in entries]
+    return lines + [text for text in took if text]
 
 
 def departures(entries: Sequence[Entry]) -> list[tuple[str, tuple[str, ...]]]:

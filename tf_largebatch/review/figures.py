@@ -5,8 +5,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from tf_largebatch.records.curve import EpochRecord
 from tf_largebatch.records.files import write_bytes
-from tf_largebatch.records.result import EpochRecord, Result, RowResult
+from tf_largebatch.records.result import Result, RowResult
 from tf_largebatch.review.tables import error_text, is_finite, scale_text
 
 # Okabe and Ito's colours, told apart by colour-blind readers; without yellow, pale on white.

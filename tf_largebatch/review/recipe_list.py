@@ -12,7 +12,16 @@ from tf_largebatch.records.result import Result
 from tf_largebatch.review.claims import combined, find
 
 HEADER: tuple[str, ...] = ("recipe", "batch", "optimizer", "epochs", "updates", "top-1 %")
-HEADER += ("hardware and time then", "here")
+HEADER += ("hardware, library, time then", "here")
+# Systems of which what can be read is not enough for a recipe: ids of `records/published.json`.
+WITHOUT_RECIPE = {
+    "Cho et al. 2017, IBM DDL": "ddl2017-rn50",
+    "Sun et al. 2019, SenseTime": "sun2019-alexnet",
+    "Osawa et al. 2020, SP-NGD, 32k": "spngd-32768",
+    "Osawa et al. 2020, SP-NGD, 128k": "spngd-131072",
+    "Liu et al. 2021, ConAdv": "conadv-96k",
+    "Liu et al. 2021, ConAdv, augmented": "conadv-96k-aug",
+}
 # Of the source tree: result records do not travel with the package.
 RECORDS = Path(__file__).parents[2] / "recipes"
 SEEDS = 3  # that a miniature's record has at least
@@ -27,10 +36,9 @@ def describe(recipe: Recipe, miniature: Miniature) -> dict:
     the source tree.
     """
     expected = recipe.expected
-    record = None
-    if expected is not None:
-        batches = [recipe.global_batch, *(batch for _, batch in recipe.growth)]
-        record = published.match(recipe.paper, batches, expected.top1_error_pct)
+    batches = [recipe.global_batch, *(batch for _, batch in recipe.growth)]
+    error_pct = None if expected is None else expected.top1_error_pct
+    record = published.match(recipe.paper, batches, error_pct)
     verdict = miniature_verdict(recipe, miniature)
     rung = ("mini" if verdict else "plan") if RECORDS.is_dir() else None
     return {
@@ -44,9 +52,10 @@ def describe(recipe: Recipe, miniature: Miniature) -> dict:
         "peak_rate": recipe.peak_rate,
         "epochs": recipe.epochs,
         "updates": recipe.updates,
-        "published_top1_pct": expected and round(100 - expected.top1_error_pct, 2),
+        "published_top1_pct": expected and round(expected.top1_accuracy_pct, 2),
         "published_std_pct": expected and expected.std,
         "hardware": record and record.hardware,
+        "software": record and record.software,
         "time": record and record.time,
         "rung": rung,
         "verdict": verdict,
@@ -100,6 +109,21 @@ def _line(row: dict) -> tuple[str, ...]:
         f"{row['epochs']:g}",
         f"{row['updates']:,}",
         top1,
-        ", ".join(filter(None, [row["hardware"], row["time"]])) or "-",
+        ", ".join(filter(None, [row["hardware"], row["software"], row["time"]])) or "-",
         row["verdict"] or row["rung"] or "-",
     )
+
+
+def others() -> str:
+    """Returns the systems without a recipe, one a line, with what is known of each."""
+    rows = published.load()
+    return "\n".join(f"{who}: {_known(rows[i])}" for who, i in WITHOUT_RECIPE.items())
+
+
+def _known(row: published.PublishedResult) -> str:
+    batch = None if row.global_batch is None else f"{row.global_batch:,} images"
+    epochs = None if row.epochs is None else f"{row.epochs:g} epochs"
+    top1 = None if row.value is None else f"top-1 {row.value:g} %"
+    where = f"arXiv:{row.arxiv}, {row.source}"
+    facts = [row.model, batch, epochs, top1, row.hardware, row.software, row.time, where]
+    return ", ".join(filter(None, facts))

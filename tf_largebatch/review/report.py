@@ -10,7 +10,14 @@ from tf_largebatch.records.run_folder import METRICS, PLAN, RESULT
 from tf_largebatch.review.figures import colour, draw_curves
 from tf_largebatch.review.findings import FOLDER, Finding, read_findings, write_findings_csv
 from tf_largebatch.review.page import duration_text, flatten, split_shared, write_page
-from tf_largebatch.review.tables import number_text, scale_text, table, verdict
+from tf_largebatch.review.tables import (
+    MISSING,
+    number_text,
+    reached_numbers,
+    scale_text,
+    table,
+    verdict,
+)
 
 REPORT, CURVES, RATES, ROWS = "report.html", "curves.png", "rates.png", "rows.csv"
 RUNS, INSTRUMENTS = "runs.csv", "instruments.csv"
@@ -54,7 +61,9 @@ def write_report(result: Result, plans: list[dict], folder: Path) -> Path:
         verdict=verdict(result),
         header=header,
         rows=[(colour(i), line) for i, line in enumerate(cells)],
-        runs=[(row.label, *_run_cells(run)) for row, run in _runs(result)],
+        runs=[(row.label, *_run_cells(row, run)) for row, run in _runs(result)],
+        target=any(row.target_pct is not None for row in result.rows),
+        stops=any(row.stop is not None for row in result.rows),
         picture=picture,
         rates=rates.read_bytes() if rates.exists() else None,
         found=found,
@@ -76,13 +85,21 @@ def write_run_reports(result: Result, plans: list[dict], folder: Path) -> None:
 
 def write_runs_csv(result: Result, path: Path) -> None:
     """Writes one line per run; a missing number is an empty field."""
-    header = ("row", "seed", "error_pct", "epochs", "diverged_at", "wall_seconds", "folder")
     lines = [
-        (row.label, run.seed, run.top1_error_pct, len(run.epochs))
-        + (run.diverged_at, run.wall_seconds, run.folder)
+        {
+            "row": row.label,
+            "seed": run.seed,
+            "error_pct": run.top1_error_pct,
+            "epochs": len(run.epochs),
+            "diverged_at": run.diverged_at,
+            "wall_seconds": run.wall_seconds,
+            "folder": run.folder,
+            "target_pct": row.target_pct,
+            **reached_numbers(row.reached(run)),
+        }
         for row, run in _runs(result)
     ]
-    write_csv(path, header, lines)
+    write_csv(path, [*lines[0]] if lines else [], [[*line.values()] for line in lines])
 
 
 def write_instruments_page(run: Path) -> Path:
@@ -156,10 +173,13 @@ def _read_instruments(result: Result, folder: Path) -> list[tuple[str, list[Find
     return [(name, findings) for name, findings in found if findings]
 
 
-def _run_cells(run: SeedResult) -> tuple[str, ...]:
-    """Seed, error, epochs, wall time, folder and its link, as text."""
+def _run_cells(row: RowResult, run: SeedResult) -> tuple[str, ...]:
+    """Seed, error, epochs, what it took to the target, wall time, folder and its link, as text."""
     at = run.diverged_at
     error = number_text(run.top1_error_pct) if at is None else f"diverged at update {at:,}"
     time = duration_text(run.wall_seconds)
     # Quoted with the colon, so that no folder's name can be read as a scheme.
-    return str(run.seed), error, str(len(run.epochs)), time, run.folder, quote(run.folder)
+    took = "" if row.target_pct is None else f"{row.target_pct:g} %: "
+    took += str(row.reached(run) or "not reached") if took else MISSING
+    cells = str(run.seed), error, str(len(run.epochs)), took, time
+    return *cells, run.folder, quote(run.folder)

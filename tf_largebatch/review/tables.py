@@ -6,15 +6,18 @@ smoke run never pass for the paper's experiment, nor a run with departures for a
 Standard library only.
 """
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import TypeGuard
 
+from tf_largebatch.records.curve import Reached
 from tf_largebatch.records.files import write_csv
 from tf_largebatch.records.result import Result, RowResult
 from tf_largebatch.review.claims import sentences
 
 MISSING = "–"
+TARGET_HEADER = "published runs\nat ImageNet scale,\nto the target"
 PAPER_HEADER = "paper's error %\nat ImageNet scale,\nanother experiment"
 
 
@@ -45,12 +48,16 @@ def table(result: Result) -> tuple[list[str], list[list[str]]]:
     """
     header = ["row", "batch", "peak\nrate", "updates", "error %", "seeds", "accuracy %"]
     published = {"full": ["published\nerror %"], "miniature": [PAPER_HEADER]}.get(result.scale, [])
+    stops = any(row.stop is not None for row in result.rows)
+    header += ["to the target", TARGET_HEADER] * stops
     rows = []
     for row in result.rows:
         mean = row.mean_error_pct
         cells = [row.label, f"{row.global_batch:,}", number_text(row.peak_rate, ".4g")]
         cells += [f"{row.updates:,}", error_text(row), seeds_text(row)]
         cells.append(MISSING if mean is None else number_text(100 - mean))
+        if stops:
+            cells += [str(row.median_reached or MISSING), str(row.published_reached or MISSING)]
         if published:
             cells.append(spread_text(row.published_error_pct, row.published_std_pct))
         rows.append(cells)
@@ -73,12 +80,27 @@ def verdict(result: Result) -> tuple[str, ...]:
     else:
         name = len(result.rows) > 1
         lines += [f"{r.label}: " * name + _against_paper(r, result.modified) for r in result.rows]
+    lines += [line for row in result.rows if (line := reached_text(row, len(result.rows) > 1))]
     if result.scale != "smoke" and any(len(r.runs) == 1 for r in result.rows):
         lines.append("one seed: no deviation can be shown, and small differences may be chance")
     if result.modified:
         count = len(result.departures)
         lines.append(f"modified ({count} departure{'s' * (count > 1)}): not a reproduction")
     return tuple(lines)
+
+
+def reached_text(row: RowResult, named: bool = True) -> str:
+    """Returns when the runs of a row first had its target, beside the published runs' own."""
+    if row.target_pct is None or not row.runs:
+        return ""
+    count = sum(row.reached(run) is not None for run in row.runs)
+    seeds = f" ({count} of {len(row.runs)} seeds; the median)" if len(row.runs) > 1 else ""
+    took = row.median_reached
+    text = "not reached" if took is None else f"first in {took} of training"
+    text = f"{f'{row.label}: ' * named}top-1 {row.target_pct:g} % {text}{seeds}"
+    if row.published_reached is not None:
+        text += f" · the published runs, at ImageNet scale: {row.published_reached}"
+    return text
 
 
 def _against_paper(row: RowResult, modified: bool) -> str:
@@ -202,4 +224,12 @@ def row_numbers(result: Result, row: RowResult) -> dict[str, object]:
         "accuracy": None if mean is None else 1 - mean / 100,
         "published_error_pct": row.published_error_pct,
         "published_std_pct": row.published_std_pct,
+        "target_pct": row.target_pct,
+        **reached_numbers(row.median_reached),
     }
+
+
+def reached_numbers(took: Reached | None) -> dict[str, float | int | None]:
+    """Returns what it took to the target by the name of its column in CSV files."""
+    names = [field.name for field in dataclasses.fields(Reached)]
+    return {f"{name}_to_target": getattr(took, name, None) for name in names}

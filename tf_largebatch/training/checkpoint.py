@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_largebatch.records.curve import EpochRecord
 from tf_largebatch.records.errors import InputError, StorageError
-from tf_largebatch.records.result import EpochRecord
 from tf_largebatch.records.run_folder import METRICS, read_metrics, write_metrics
 from tf_largebatch.records.settings import Settings
 from tf_largebatch.training.evaluation import Scores

@@ -115,6 +115,12 @@ class Options:
         "A:B",
         type=span,
     )
+    target: float | None = _flag(
+        "top-1 accuracy in percent: result, report and table say when each run first had it "
+        "(default: with --data the paper's)",
+        "PCT",
+        type=number(float, 0, 100),
+    )
     plan: bool = _flag("print what would run, and stop", default=False, action="store_true")
     smoke: bool = _flag(
         "walk the whole path in a few updates on generated images, and stop",

@@ -28,7 +28,7 @@ def conclude(session: Session, runs: list[tuple[Row, Run, SeedResult]], started:
             for r, run, done in runs
             if r is row
         ]
-        rows.append(_row_result(row, plan, of_row))
+        rows.append(_row_result(row, plan, of_row, session.options.target))
     recipe, scale = session.recipe, session.options.scale
     judged = scale == "miniature" and not session.departures
     result = Result(
@@ -54,16 +54,25 @@ def conclude(session: Session, runs: list[tuple[Row, Run, SeedResult]], started:
     return result
 
 
-def _row_result(row: Row, plan: Plan, runs: list[SeedResult]) -> RowResult:
+def _row_result(
+    row: Row, plan: Plan, runs: list[SeedResult], target_pct: float | None
+) -> RowResult:
+    recipe, published = plan.recipe, row.published
+    if target_pct is None and recipe.stop is not None:
+        target_pct = recipe.stop.target_pct
+    elif target_pct is None and plan.scale == "full" and published is not None:
+        target_pct = published.top1_accuracy_pct
     return RowResult(
         label=row.label,
         shows=row.shows,
-        recipe=dataclasses.asdict(plan.recipe),
-        global_batch=plan.recipe.global_batch,
-        peak_rate=plan.recipe.peak_rate,
+        recipe=dataclasses.asdict(recipe),
+        global_batch=recipe.global_batch,
+        peak_rate=recipe.peak_rate,
         updates=plan.updates,
-        published_error_pct=row.published.top1_error_pct if row.published else None,
-        published_std_pct=row.published.std if row.published else None,
+        published_error_pct=published.top1_error_pct if published else None,
+        published_std_pct=published.std if published else None,
+        target_pct=target_pct,
+        published_reached=published.reached if published else None,
         runs=tuple(runs),
     )
 

@@ -17,7 +17,7 @@ SMOKE_TRAIN_IMAGES, SMOKE_EVAL_IMAGES = 32, 20
 
 
 def choose_rows(recipe: Recipe, miniature: Miniature, options: Options) -> list[Row]:
-    """Returns the rows that this command runs, as published."""
+    """Returns the rows that this command runs, as published; InputError where there is none."""
     small = any(isinstance(row.recipe.data, SmallImagesSpec) for row in miniature.rows)
     if options.miniature_data and not (small and options.scale == "miniature"):
         where = "on the digits" if not small else f"not what runs at scale {options.scale}"
@@ -25,8 +25,11 @@ def choose_rows(recipe: Recipe, miniature: Miniature, options: Options) -> list[
             f"--miniature-data must be left out: the miniature of {recipe.name} is {where}. "
             f"Received: {options.miniature_data}"
         )
-    if options.scale == "miniature":
+    if options.scale == "miniature" and miniature.rows:
         return list(miniature.rows)
+    recipe.check_trains()
+    if options.scale == "miniature":
+        raise InputError(f"--data must name a folder: {recipe.name} has no miniature")
     if options.scale == "full":
         shows, published = recipe.title, recipe.expected
         return [Row(label=recipe.label, shows=shows, recipe=recipe, published=published)]
@@ -53,6 +56,7 @@ def make_smoke(recipe: Recipe) -> Recipe:
         model=dataclasses.replace(recipe.model, bn_batch=SMOKE["bn_batch"]),
         schedule=recipe.schedule.stretched(ratio),
         growth=tuple((e * ratio, SMOKE["grown_batch"]) for e, _ in recipe.growth),
+        stop=None,
         expected=None,
     )
 
@@ -97,6 +101,8 @@ def resolve(
 def describe_plan(recipe: Recipe, miniature: Miniature, options: Options) -> str:
     """Returns what `--plan` prints: the published run, and the rows of the miniature."""
     full = dataclasses.replace(resolve(recipe, options), scale="full")
+    if not miniature.rows:
+        return f"{full.text()}\n\n{miniature.contrast}"
     rows = describe_rows([(row.label, row.recipe) for row in miniature.rows])
     start = f"{full.text()}\n\nWithout --data the miniature runs. {miniature.contrast}"
     return "\n".join([start, rows, *describe_claims(miniature)])

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.curve import StopSpec
 from tf_largebatch.records.errors import NonFiniteError, StoppedError
 from tf_largebatch.records.files import write_json, write_text
 from tf_largebatch.records.result import SeedResult
@@ -52,6 +53,7 @@ def train(run: Run) -> SeedResult:
                 evaluate=Validation(run, step.model, progress),
                 epochs=run.stop_epoch or plan.recipe.epochs,
                 progress=progress,
+                stop=plan.recipe.stop,
                 later=plan.phases[1:],
                 callbacks=make_watchers(run, progress) if team.chief else (),
                 keepers=(UnreadLimit(run), saver, notice),
@@ -77,6 +79,7 @@ def train(run: Run) -> SeedResult:
         epochs=tuple(progress.records),
         wall_seconds=time.perf_counter() - started,
         diverged_at=diverged_at,
+        stops=plan.recipe.stop is not None,
     )
 
 
@@ -87,6 +90,7 @@ def fit(
     evaluate: Callable[[], Scores],
     epochs: float,
     progress: Progress,
+    stop: StopSpec | None = None,
     later: Sequence[BatchPlan] = (),
     callbacks: Sequence[keras.callbacks.Callback] = (),
     keepers: Sequence[Any] = (),
@@ -102,6 +106,7 @@ def fit(
         evaluate: scores the model as it stands.
         epochs: length of the whole training, fractions allowed.
         progress: where to start; changed in place.
+        stop: the accuracy at which training ends before that.
         later: plans of the later phases, where the batch changes (`BatchPlan.followed_by`).
         callbacks: ordinary Keras callbacks, told as `blocks.tell` says; they watch, never steer.
         keepers: each is asked `after_block(progress)`, where True ends the training, and called
@@ -119,6 +124,8 @@ def fit(
     watchers.on_train_begin({})
     try:
         for epoch in range(progress.next_epoch, math.ceil(epochs) + 1):
+            if stop is not None and stop.reached(progress.records, epochs):
+                break  # here, where a run that was killed after its last epoch finds it too
             end = phases.updates_at(min(epoch, epochs))
             if end == progress.update and not len(progress.rows):
                 continue  # a batch larger than the data: the last update ended this epoch too
