@@ -87,6 +87,7 @@ def study_modules() -> dict[str, ModuleType]:
     from tf_largebatch.studies import (  # noqa: F401, what locals() returns
         cifar10,
         critical_batch,
+        generalization_gap,
         lars_or_sgd,
         sharp_minima,
         warmup,
