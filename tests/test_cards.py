@@ -40,6 +40,36 @@ def test_the_record_of_a_miniature_is_of_the_rows_that_the_module_has(name):
         assert then == keep(now, then), row.label
 
 
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("recipes/*/tuning.json")), ids=lambda p: p.parent.name
+)
+def test_every_row_of_a_tuned_miniature_has_its_best_rate_of_one_grid(path):
+    tuned = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    rows = recipe_modules()[path.parent.name].MINIATURE.rows
+    assert [*tuned] == [row.label for row in rows]
+    grids = {tuple(round(rate / pairs[0][0], 6) for rate, _ in pairs) for pairs in tuned.values()}
+    assert len(grids) == 1
+    for row in rows:
+        best = min((error, rate) for rate, error in tuned[row.label] if error is not None)[1]
+        assert row.recipe.reference_rate == pytest.approx(best), row.label
+        assert best not in (tuned[row.label][0][0], tuned[row.label][-1][0]), (
+            "the grid is too short"
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("smith_16k", "of which a part can be held out. Received: digits"),
+        ("smith_16", "Received: smith_16. Nearest: smith_16k"),
+    ],
+)
+def test_a_miniature_that_cannot_be_tuned_is_one_line(name, says):
+    command = [sys.executable, str(ROOT / "tools" / "tune_miniature.py"), name]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
+
+
 def keep(now, old):
     """The fields that the record knows: one that is added later is off in it."""
     if not isinstance(old, dict):

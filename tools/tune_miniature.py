@@ -5,11 +5,11 @@
 Every row is trained at a quarter, half, once, twice and four times its rate, without the last
 10,000 training images, and its error is measured on these: the test set is for the rows at their
 best rates. Writes recipes/NAME/tuning.json, which the card shows; put the best rates into the
-module. Run again from there while the best of a row is at an end of its grid.
+module. Run again from there until the best of each row is inside its grid: only rates that are not
+in the file are tried.
 """
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
@@ -20,12 +20,18 @@ from tf_largebatch.__main__ import find_recipe  # noqa: E402
 from tf_largebatch.records.console import Parser, run_command  # noqa: E402
 from tf_largebatch.records.data_spec import SMALL_IMAGES, SmallImagesSpec  # noqa: E402
 from tf_largebatch.records.errors import InputError  # noqa: E402
-from tf_largebatch.records.files import write_json  # noqa: E402
-from tf_largebatch.records.recipe import Miniature, Row  # noqa: E402
+from tf_largebatch.records.files import read_json, write_json  # noqa: E402
+from tf_largebatch.records.recipe import Miniature, Recipe, Row, deciding  # noqa: E402
+from tf_largebatch.records.run_folder import fingerprint  # noqa: E402
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the rate that the row has, the same for all rows
 HELD_OUT = 10_000
 SEED = 9  # none of those that a record has
+
+
+def setup(recipe: Recipe) -> str:
+    """What a trial is of, besides its rate."""
+    return fingerprint(deciding(dataclasses.asdict(recipe)) | {"reference_rate": None})
 
 
 def trials(miniature: Miniature) -> dict[str, list[tuple[float, Row]]]:
@@ -60,34 +66,63 @@ def main() -> None:
     run_command(parser, _tune)
 
 
-def _tune(arguments) -> None:
+def known_errors(path: Path, setups: dict[str, str]) -> dict[tuple[str, float], float | None]:
+    """Errors of the (row, rate) that were tried before, of rows that are what they were."""
+    kept = read_json(path) if path.exists() else {"setups": {}}
+    return {
+        (label, rate): error
+        for label, before in kept["setups"].items()
+        if setups.get(label) == before
+        for rate, error in kept["rows"][label]
+    }
+
+
+def try_rates(module, rows: tuple[Row, ...], data: str | None) -> dict:
+    """The result of one command over these rows; one that was killed is continued."""
     from tf_largebatch.training.command import main as run
 
-    module = find_recipe(arguments.name)
-    tried = trials(module.MINIATURE)
-    rows = tuple(row for pairs in tried.values() for _, row in pairs)
-    folder = ROOT / "runs" / f"tune-{arguments.name}"
+    which = fingerprint([row.label for row in rows])[:6]
+    folder = ROOT / "runs" / f"tune-{module.RECIPE.name}-{which}"
     argv = ["--run-dir", str(folder), "--seed", str(SEED)]
-    if arguments.miniature_data:
-        argv += ["--miniature-data", arguments.miniature_data]
+    argv += ["--miniature-data", data] if data else []
     try:
         run(module.RECIPE, Miniature(contrast="Rates are tried.", rows=rows), argv)
     except SystemExit as end:
         if end.code:
             raise
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    errors = {row["label"]: row["mean_error_pct"] for row in result["rows"]}
+    return read_json(folder / "result.json")
+
+
+def _tune(arguments) -> None:
+    module = find_recipe(arguments.name)
+    path = ROOT / "recipes" / arguments.name / "tuning.json"
+    tried = trials(module.MINIATURE)
+    setups = {label: setup(pairs[0][1].recipe) for label, pairs in tried.items()}
+    errors = known_errors(path, setups)
+    missing = {
+        row.label: ((label, rate), row)
+        for label, pairs in tried.items()
+        for rate, row in pairs
+        if (label, rate) not in errors
+    }
+    environment = read_json(path)["environment"] if path.exists() else {}
+    if missing:
+        rows = tuple(row for _, row in missing.values())
+        result = try_rates(module, rows, arguments.miniature_data)
+        environment = result["environment"]
+        errors |= {missing[row["label"]][0]: row["mean_error_pct"] for row in result["rows"]}
     kept = {
         "recipe": arguments.name,
         "held_out": HELD_OUT,
         "seed": SEED,
-        "environment": result["environment"],
+        "environment": environment,
+        "setups": setups,
         "rows": {
-            label: [[rate, errors[row.label]] for rate, row in pairs]
+            label: [[rate, errors[label, rate]] for rate, _ in pairs]
             for label, pairs in tried.items()
         },
     }
-    write_json(ROOT / "recipes" / arguments.name / "tuning.json", kept)
+    write_json(path, kept)
     for label, pairs in kept["rows"].items():
         rate = best(pairs)
         edge = " at an end of the grid: go on from there" * (rate in (pairs[0][0], pairs[-1][0]))

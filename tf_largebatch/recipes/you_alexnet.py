@@ -209,14 +209,14 @@ MINIATURE = Miniature(
         Row(
             "SGD, 4,096",
             "warmup and the best rate: accuracy is lost",
-            fashion(ROWS["sgd-4096"], batch=4096, rate=0.1),  # ours
+            fashion(ROWS["sgd-4096"], batch=4096, rate=0.2),  # ours
             ROWS["sgd-4096"].expected,
             of="sgd-4096",
         ),
         Row(
             "LARS, 4,096",
             "a rate per tensor",
-            fashion(ROWS["lars-4096"], batch=4096, rate=8.0),  # ours
+            fashion(ROWS["lars-4096"], batch=4096, rate=16.0),  # ours
             ROWS["lars-4096"].expected,
             of="lars-4096",
         ),
