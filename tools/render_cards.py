@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from tf_largebatch.__main__ import load_recipes, recipe_modules  # noqa: E402
 from tf_largebatch.records import overrides, sources  # noqa: E402
+from tf_largebatch.records.contrast import Contrast  # noqa: E402
 from tf_largebatch.records.files import read_json, write_json  # noqa: E402
 from tf_largebatch.records.plan import describe_expected  # noqa: E402
 from tf_largebatch.records.recipe import Miniature, Recipe  # noqa: E402
@@ -149,7 +150,8 @@ def _reproduced(name: str) -> str:
     elif record is None:
         miniature = _module(name).MINIATURE
         lines += [f"- `mini`: not yet run with five seeds. {miniature.contrast}", ""]
-        lines += [f"  - {c.claim}: {c.difference}" for c in miniature.claims]
+        lines += ["| claim | points of error | agrees where the difference is |", "|---|---|---|"]
+        lines += [f"| {' | '.join(_stated(contrast))} |" for contrast in miniature.claims]
         lines += ["", *_tuning(name), "```bash", *_commands(name), "```", ""]
     else:
         path, result = record
@@ -224,17 +226,18 @@ _STATED = {
 }
 
 
-def _claim(found: Found) -> str:
-    contrast = found.contrast
+def _stated(contrast: Contrast) -> tuple[str, str, str]:
     size = {
         "more": f"{contrast.smallest:g} or more",
         "equal": f"within {contrast.smallest:g}",
         "no_worse": f"below {contrast.smallest:g}",
     }[contrast.kind]
-    return (
-        f"| {contrast.claim} | {contrast.row} − {contrast.minus} | {size} "
-        f"| {claims.numbers(found)} | {found.verdict} |"
-    )
+    return contrast.claim, f"{contrast.row} − {contrast.minus}", size
+
+
+def _claim(found: Found) -> str:
+    cells = (*_stated(found.contrast), claims.numbers(found), found.verdict)
+    return f"| {' | '.join(cells)} |"
 
 
 def _smoke(name: str) -> str:

@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 from tf_largebatch.__main__ import load_recipes, recipe_modules  # noqa: E402
 from tf_largebatch.records import published  # noqa: E402
 from tf_largebatch.records.result import Result, RowResult  # noqa: E402
+from tf_largebatch.review import claims  # noqa: E402
 from tf_largebatch.review.recipe_list import WITHOUT_RECIPE, describe  # noqa: E402
 
 RUNS = ROOT / "recipes" / "goyal_8k" / "runs"
@@ -70,6 +71,7 @@ def section() -> str:
     place = folder.relative_to(ROOT).as_posix()
     timed_place = timed_folder.relative_to(ROOT).as_posix()
     environment = timed.environment
+    shown = claims.sentences(claims.find(recipe_modules()["goyal_8k"].MINIATURE, result))
     lines = [
         f"![Validation error against epoch]({place}/curves.png)",
         "",
@@ -83,6 +85,8 @@ def section() -> str:
         "|---|---|---|---|---|---|",
         *(_row(row) for row in result.rows),
         "",
+        *(f"- {line}" for line in shown),
+        *[""] * bool(shown),
         f"[Record]({place}/result.json) and [report]({place}/report.html). One seed of all five "
         "rows takes",
         f"[{timed.wall_seconds:.0f} seconds]({timed_place}/result.json) on {environment['cores']} "
