@@ -31,15 +31,15 @@ DESIGN: dict[str, Any] = {
         "widen": 3,
         "momentum": 0.9,
     },
-    "quick": {
-        "batches": [16, 64, 256],
-        "waves": [2, 1],
-        "finalists": 1,
-        "noise_batches": [64],
-        "target_pct": 20.0,
-        "updates": 160,
-        "ladder": {"data": "mnist", "batches": [64, 1_024], "epochs": 1, "grid": 2, "widen": 0},
-    },
+}
+QUICK: dict[str, Any] = {
+    "batches": [16, 64, 256],
+    "waves": [2, 1],
+    "finalists": 1,
+    "noise_batches": [64],
+    "target_pct": 20.0,
+    "updates": 160,
+    "ladder": {"data": "mnist", "batches": [64, 256], "epochs": 1, "grid": 2, "widen": 0},
 }
 ROWS = {  # the rules of each row of the ladder: optimizer, exponent of the batch in the rate
     "lamb_root": ("lamb", 0.5),
@@ -52,17 +52,17 @@ TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 
 def of(name: str, scale: Scale) -> Any:
     """A constant of the design at this scale."""
-    return DESIGN["quick"][name] if scale.quick else DESIGN[name]
+    return QUICK[name] if scale.quick else DESIGN[name]
 
 
 def ladder(scale: Scale) -> dict[str, Any]:
     """The constants of the ladder."""
-    return {**DESIGN["ladder"], **(DESIGN["quick"]["ladder"] if scale.quick else {})}
+    return {**DESIGN["ladder"], **(QUICK["ladder"] if scale.quick else {})}
 
 
 def target_pct(data: str, scale: Scale) -> float:
     """The held-out error to reach."""
-    return DESIGN["quick"]["target_pct"] if scale.quick else DESIGN["targets_pct"][data]
+    return QUICK["target_pct"] if scale.quick else DESIGN["targets_pct"][data]
 
 
 def data_of(scale: Scale) -> list[str]:
@@ -81,7 +81,7 @@ def points() -> tuple[dict[str, float], ...]:
 def budget(batch: int, scale: Scale) -> int:
     """Updates of a trial at the most."""
     if scale.quick:
-        return DESIGN["quick"]["updates"]
+        return QUICK["updates"]
     whole = DESIGN["budget"]
     updates = max(whole["updates"], math.ceil(whole["epochs"] * TRAIN_EXAMPLES / batch))
     return 16 * math.ceil(updates / 16)  # small batches are trained up to 16 updates at a time
