@@ -75,7 +75,15 @@ def points() -> tuple[dict[str, float], ...]:
     """Rate and momentum of each point of the search."""
     space = {name: (low, high) for name, (low, high) in DESIGN["space"].items()}
     found = search_points(space, DESIGN["points"], seed=DESIGN["search_seed"])
-    return tuple({"rate": p["rate"], "momentum": 1.0 - p["one_minus_momentum"]} for p in found)
+    return tuple(
+        {"rate": _rounded(p["rate"]), "momentum": _rounded(1.0 - p["one_minus_momentum"])}
+        for p in found
+    )
+
+
+def _rounded(value: float) -> float:
+    """Five digits: the same settings on every machine."""
+    return float(f"{value:.5g}")
 
 
 def budget(batch: int, scale: Scale) -> int:
@@ -188,7 +196,7 @@ def ladder_trial(row: str, batch: int, rate: float, seed: int, stage: str, scale
             "data": rules["data"],
             "optimizer": optimizer,
             "batch": batch,
-            "rate": rate * times**exponent,
+            "rate": _rounded(rate * times**exponent),
             "epochs": rules["epochs"],
             "warmup_epochs": rules["warmup_epochs_at_least"] * times,
             "seed": seed,
