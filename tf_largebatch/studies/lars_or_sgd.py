@@ -64,7 +64,8 @@ CLAIMS = (
     ),
     Claim(
         id="C7",
-        text="|W| / |grad W| differs between the layers by a decade or more, so no rate suits all",
+        text="the norm of a kernel over that of its gradient differs between layers by a decade or "
+        "more: no one rate suits all",
         paper=YOU,
         published="AlexNet-BN after one update: 5.76 (conv1) to 1,345 (fc6), 2.4 decades "
         "([paper: digest])",

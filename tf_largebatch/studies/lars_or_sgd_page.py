@@ -148,7 +148,7 @@ def ratio_table(results: Results, scale: Scale) -> Table:
             ends = f"{10 ** statistics.fmean(spread):.1f}" if spread else ""
             table.append([TITLES[network], name, *(f"{mean:.1f}" for mean in means), ends])
     header = ("network", "update", "hidden 1", "hidden 2", "head", "largest / smallest")
-    return Table("|W| / |grad W| of the kernels, mean of the seeds", header, table)
+    return Table("Norm of a kernel / norm of its gradient, mean of the seeds", header, table)
 
 
 def point_table(results: Results, scale: Scale) -> Table:

@@ -86,7 +86,6 @@ DESIGN = {
     "trust_coefficient": TRUST,
     "pixels": list(PIXELS),
     "full": asdict(FULL),
-    "quick": asdict(QUICK),
     "lowest_rate": {name: list(steps.items()) for name, steps in LOWEST.items()},
     "sweep_from": SWEEP_FROM,
     "usable": USABLE,

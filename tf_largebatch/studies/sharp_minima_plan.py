@@ -70,7 +70,6 @@ DESIGN = {
     "near": NEAR,
     "directions": DIRECTIONS,
     "full": asdict(FULL),
-    "quick": asdict(QUICK),
 }
 
 
