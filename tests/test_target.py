@@ -9,13 +9,14 @@ from commands import call, run_recipe
 from test_compare import command
 from test_loop import StopAt, batches_from, make_step
 
-from tf_largebatch.recipes import mlperf
+from tf_largebatch.recipes import goyal_8k, mlperf
 from tf_largebatch.records.curve import EpochRecord, Reached, StopSpec, first_reached
-from tf_largebatch.records.recipe import deciding
+from tf_largebatch.records.recipe import Miniature, Row, deciding
 from tf_largebatch.records.result import Result, RowResult, SeedResult
 from tf_largebatch.review import compare
 from tf_largebatch.review.tables import reached_text
 from tf_largebatch.training.checkpoint import Progress
+from tf_largebatch.training.command import main
 from tf_largebatch.training.evaluation import Scores
 from tf_largebatch.training.train import fit
 
@@ -224,3 +225,49 @@ def test_compare_tells_when_each_run_had_the_target(tmp_path):
     done = call(compare.main, [str(full), "--out", str(tmp_path / "more")])
     assert "full: top-1 76.26 % first in 1 epochs, 5 updates, 0.02 min of training" in done.stdout
     assert "top-1" not in call(compare.main, [str(a), "--out", str(tmp_path / "no")]).stdout
+
+
+def run_with_stop(folder, *flags):
+    """A row of Goyal et al.'s miniature that ends at 60 %, after every second epoch."""
+    stop = StopSpec(target_pct=60, first_epoch=2, every_epochs=2)
+    recipe = goyal_8k.small(goyal_8k.RECIPE, rate=3.2, stop=stop)
+    row = Row("large", "", recipe, mlperf.RECIPE.expected)
+    miniature = Miniature(contrast="", rows=(row,))
+    return call(main, goyal_8k.RECIPE, miniature, ["--run-dir", str(folder), *flags])
+
+
+@pytest.mark.slow
+def test_a_command_stops_at_its_target_and_one_that_died_after_it_ends_the_same(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    done = run_with_stop(whole)
+    assert done.returncode == 0, done.stderr
+    (own,) = Result.from_json(json.loads((whole / "result.json").read_text())).rows
+    (run,) = own.runs
+    assert own.target_pct == 60 and run.stops
+    last = run.epochs[-1]
+    assert last.epoch < 30 and own.stop.counts(last.epoch)
+    assert last.validation_error_pct == run.top1_error_pct <= 40
+    for epoch in run.epochs[:-1]:
+        assert not own.stop.counts(epoch.epoch) or epoch.validation_error_pct > 40
+    assert own.median_reached.updates == last.update
+    assert "the published runs, at ImageNet scale: 92 epochs, 1,817 updates" in done.stdout
+    assert "that of its last evaluation" in (whole / "report.html").read_text()
+
+    # As a machine that dies after the last epoch, before the result is written.
+    parts.mkdir()
+    for path in ("run.json", "metrics.csv", "checkpoints"):
+        (whole / path).rename(parts / path)
+    again = run_with_stop(parts)
+    assert again.returncode == 0, again.stderr
+    (same,) = Result.from_json(json.loads((parts / "result.json").read_text())).rows
+    assert same.runs[0].epochs == run.epochs
+
+
+@pytest.mark.slow
+def test_another_target_tells_and_does_not_stop(tmp_path):
+    done = run_with_stop(tmp_path / "run", "--target=30")
+    assert done.returncode == 0, done.stderr
+    (own,) = Result.from_json(json.loads((tmp_path / "run" / "result.json").read_text())).rows
+    assert own.target_pct == 30
+    assert own.median_reached.updates < own.runs[0].epochs[-1].update
+    assert "top-1 30 % first in" in done.stdout

@@ -47,7 +47,8 @@ def trials(miniature: Miniature) -> dict[str, list[tuple[float, Row]]]:
         held_out = dataclasses.replace(data, held_out=HELD_OUT)
         for factor in FACTORS:
             rate = factor * row.recipe.reference_rate
-            recipe = dataclasses.replace(row.recipe, data=held_out, reference_rate=rate)
+            # To the end of the schedule: where rows stop at a target, all good rates look alike.
+            recipe = dataclasses.replace(row.recipe, data=held_out, reference_rate=rate, stop=None)
             tried = dataclasses.replace(row, label=f"{row.label}, rate {rate:g}", recipe=recipe)
             found.setdefault(row.label, []).append((rate, tried))
     return found
