@@ -226,11 +226,24 @@ def write_digits(folder):
             (folder / f"{part}-{kind}-ubyte").write_bytes(content)
 
 
+def write_coloured_digits(folder):
+    """The same in the form of CIFAR-10: 32 x 32, three channels, an .npz."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.kron(bunch.images, np.ones((4, 4))).astype(np.uint8)[..., None] * [15, 10, 5]
+    parts = {"x_train": images[:1_500], "x_test": images[1_500:]}
+    labels = {"y_train": bunch.target[:1_500], "y_test": bunch.target[1_500:]}
+    folder.mkdir()
+    np.savez(folder / "cifar10.npz", **{k: v.astype(np.uint8) for k, v in parts.items()}, **labels)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     for name in ("mnist", "fashion_mnist"):
         write_digits(folder / name)
+    write_coloured_digits(folder / "cifar10")
     return folder
 
 
