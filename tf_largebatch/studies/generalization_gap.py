@@ -5,6 +5,7 @@ the root of the batch, ghost batch norm and as many updates as the small batch h
 the distance from the first weights grows as the logarithm of the updates.
 """
 
+import math
 import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -135,7 +136,7 @@ def row_trial(size: Size, row: Row, seed: int) -> Trial:
     longer = size.large // size.small if row.adapted else 1
     batch = size.large if row.large else size.small
     name = row.label.removeprefix("+ ").replace(" ", "-")
-    root = (batch / size.small) ** 0.5
+    root = math.sqrt(batch / size.small)
     settings = {
         **_shared(size, seed),
         "batch": batch,
@@ -152,7 +153,7 @@ def walk_trial(size: Size, batch: int, seed: int) -> Trial:
     settings = {
         **_shared(size, seed),
         "batch": batch,
-        "rate": CONSTANTS["rate"] * (batch / size.small) ** 0.5,
+        "rate": CONSTANTS["rate"] * math.sqrt(batch / size.small),
         "bn_batch": size.small,
         "updates": size.walk_updates,
     }
@@ -354,7 +355,7 @@ STUDY = Study(
         "128.",
     ),
     data=("mnist",),
-    design={"full": asdict(FULL), "quick": asdict(QUICK), "fit_from": FIT_FROM, **CONSTANTS},
+    design={"full": asdict(FULL), "fit_from": FIT_FROM, **CONSTANTS},
     plan=plan,
     run=run,
     conclude=conclude,
