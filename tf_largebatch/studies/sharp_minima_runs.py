@@ -4,6 +4,7 @@ A solution's weights are too large for a record. They are kept in the system's t
 the trials that measure it again, and trained anew where they are gone: the same on the same device.
 """
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -83,7 +84,7 @@ def solution(train: tuple[Any, Any], own: Size, decay: float, side: str, seed: i
     optimizer = keras.optimizers.Adam(RATE)
     fitting.fit(model, optimizer, *train, batch=batch, epochs=own.epochs, seed=seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{key}-{id(model)}.tmp.npz")
+    draft = path.with_name(f"{key}-{os.getpid()}.tmp.npz")
     np.savez(draft, **{str(n): w for n, w in enumerate(model.get_weights())})
     draft.replace(path)
     return model
