@@ -1,5 +1,6 @@
 """The machinery of the studies: trials that survive a kill, the split, searches, record, page."""
 
+import dataclasses
 import json
 import os
 import random
@@ -116,8 +117,6 @@ fake_study_run = fake_study.run
 
 
 def replaced(**changes):
-    import dataclasses
-
     return dataclasses.replace(STUDY, **changes)
 
 
@@ -341,6 +340,29 @@ def test_points_are_even_in_the_logarithm_and_the_first_of_more():
     rates = np.array([p["rate"] for p in points])
     assert 10 <= np.sum(rates < np.sqrt(0.002)) <= 14
     assert grid(0.5, 3) == (0.5, 1.0, 2.0)
+
+
+# The pages.
+
+
+def test_the_claims_on_the_pages_are_those_of_the_records():
+    script = TESTS.parent / "tools" / "render_claims.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_table_of_claims_has_each_by_number_run_or_not(whole):
+    claim = fake_study.CLAIM
+    other = replaced(name="other", claims=[dataclasses.replace(claim, id="C10", text="|x|")])
+    third = replaced(name="third", claims=[dataclasses.replace(claim, id="C2")])
+    record = page.write(STUDY, whole[0], SCALE)
+    studies = {"other": other, "fake": STUDY, "third": third}
+    lines = page.claims_table(studies, {"fake": record}, links="claims/")
+    assert [line.split(":")[0] for line in lines[2:]] == ["| C0", "| C2", "| C10"]
+    ours = "+2.20 points [2.02, 2.38], n = 5 | 5 | **agrees** | [fake](claims/fake/README.md)"
+    assert ours in lines[2]
+    assert "| – | 0 | **not run** | `study third` |" in lines[3]
+    assert r"C10: \|x\|" in lines[4]
 
 
 # The command.

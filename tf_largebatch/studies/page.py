@@ -149,16 +149,15 @@ def _verdict_table(record: Mapping[str, Any]) -> list[str]:
     lines = ["| claim | | measured | verdict |", "|---|---|---|---|"]
     for claim in record["claims"]:
         for a in claim["answers"]:
-            lines.append(f"| {claim['id']} | {a['part']} | {a['effect']} | {a['verdict']} |")
+            lines.append(_row((claim["id"], a["part"], a["effect"], a["verdict"])))
         if len(claim["answers"]) != 1:
-            lines.append(f"| {claim['id']} | all parts | | **{claim['verdict']}** |")
+            lines.append(_row((claim["id"], "all parts", "", f"**{claim['verdict']}**")))
     return lines
 
 
 def _markdown(table: Table) -> list[str]:
-    lines = [f"**{table.title}**", "", f"| {' | '.join(table.header)} |"]
-    lines += ["|" + "---|" * len(table.header)]
-    lines += [f"| {' | '.join(map(str, row))} |" for row in table.rows]
+    lines = [f"**{table.title}**", "", _row(table.header), "|" + "---|" * len(table.header)]
+    lines += [_row(row) for row in table.rows]
     return [*lines, "", table.note] if table.note else lines
 
 
@@ -168,30 +167,52 @@ def read_records(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]
     return {name: read_json(path) for name, path in paths.items() if path.is_file()}
 
 
-def claims_table(records: Iterable[Mapping[str, Any]], *, links: str) -> list[str]:
-    """Returns the table of all claims, by number; `links` is the path to the studies' folders."""
+def claims_table(
+    studies: Mapping[str, Study], records: Mapping[str, Mapping[str, Any]], *, links: str
+) -> list[str]:
+    """Returns the table of all claims in Markdown, by number.
+
+    Args:
+        studies: all there are, by name.
+        records: of those that have run, by name.
+        links: the path to the folders of the studies.
+    """
     rows = []
-    for record in records:
-        for claim in record["claims"]:
-            seeds = [len(a["finding"]["differences"]) for a in claim["answers"] if a["finding"]]
-            effect = "<br>".join(
-                f"{a['part']}: {a['effect']}" if a["part"] else a["effect"]
-                for a in claim["answers"]
-            )
+    for name, study in studies.items():
+        record = records.get(name)
+        known = {claim["id"]: claim for claim in record["claims"]} if record else {}
+        for claim in study.claims:
+            found = known.get(claim.id, {"answers": [], "verdict": "not run"})
+            where = f"[{name}]({links}{name}/README.md)" if record else f"`study {name}`"
+            spent = f", {duration_text(record['cost']['seconds'])}" if record else ""
             cells = (
-                f"{claim['id']}: {claim['text']}",
-                claim["paper"],
-                claim["published"],
-                effect or "not measured",
-                str(min(seeds)) if seeds else "0",
-                f"**{claim['verdict']}**",
-                f"[{record['study']}]({links}{record['study']}/README.md), "
-                f"{duration_text(record['cost']['seconds'])}",
+                f"{claim.id}: {claim.text}",
+                claim.paper,
+                claim.published,
+                "<br>".join(_effect(a) for a in found["answers"]) or "–",
+                _seeds(found["answers"]),
+                f"**{found['verdict']}**",
+                where + spent,
             )
-            rows.append((_number(claim["id"]), f"| {' | '.join(cells)} |"))
+            rows.append((_number(claim.id), _row(cells)))
     header = ("claim", "paper", "published", "ours", "n", "verdict", "study and its cost")
-    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    lines = [_row(header), "|" + "---|" * len(header)]
     return lines + [line for _, line in sorted(rows, key=lambda row: row[0])]
+
+
+def _effect(found: Mapping[str, Any]) -> str:
+    return f"{found['part']}: {found['effect']}" if found["part"] else found["effect"]
+
+
+def _seeds(answers: Sequence[Mapping[str, Any]]) -> str:
+    """The fewest seeds of a claim's parts."""
+    counts = [len(a["finding"]["differences"]) if a["finding"] else 0 for a in answers]
+    return str(min(counts, default=0))
+
+
+def _row(cells: Iterable[object]) -> str:
+    """A line of a table in Markdown."""
+    return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _number(identity: str) -> tuple[int, str]:
