@@ -69,6 +69,9 @@ def test_the_plan_shows_a_departure():
         (["--tpu", "local", "--precision", "float16"], "float32 or bfloat16 on a TPU"),
         (["--unknown"], "unrecognized arguments: --unknown"),
         (["--data", "/nonexistent/imagenet"], "/nonexistent/imagenet"),
+        (["--smoke", "--data", "x"], "--smoke must stand without --data"),
+        (["--skip-unreadable", "2"], "--skip-unreadable must be left out without ImageNet"),
+        (["--replica", "2"], "unrecognized arguments: --replica 2. Nearest: --replicas"),
     ],
 )
 def test_wrong_flags_are_one_line_and_status_2(arguments, message, tmp_path, monkeypatch):

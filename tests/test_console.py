@@ -36,7 +36,13 @@ def test_wrong_input_is_one_line_with_the_name_of_the_command(capsys):
 
 def test_an_unknown_flag_is_one_line(capsys):
     assert ended(lambda arguments: 0, ["--nonsense"]) == 2
-    assert capsys.readouterr().err == "tool: unrecognized arguments: --nonsense\n"
+    line = "tool: unrecognized arguments: --nonsense. There are those of --help\n"
+    assert capsys.readouterr().err == line
+
+
+def test_line_ends_and_escapes_of_what_was_given_do_not_reach_the_terminal(capsys):
+    assert ended(raises(InputError("Received: a\nb\x1b[31m\udcff ö"))) == 2
+    assert capsys.readouterr().err == "tool: Received: a\\nb\\x1b[31m\\udcff ö\n"
 
 
 def test_a_signal_that_ended_the_work_is_128_plus_its_number(capsys):

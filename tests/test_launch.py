@@ -564,10 +564,11 @@ def test_too_few_gpus_for_the_workers_are_refused(job):
     assert "Start at most 1" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_without_dashes_the_usage_is_shown(job):
+def test_without_dashes_one_line_says_where_the_command_stands(job):
     done = job.command("--workers", "2", "-m", "tf_largebatch.recipes.goyal_8k")
     assert done.returncode == 2
-    assert done.stderr.startswith("usage: python -m tf_largebatch launch --workers N [options] --")
+    assert "Received: no --. Write: python -m tf_largebatch launch --workers N --" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_cluster_inside_a_cluster_is_refused(job):

@@ -226,7 +226,7 @@ def test_a_mask_is_refused_when_the_batch_is_cut():
         ({"group": 2.5}, r"`group` must be an integer or None. Received: group=2.5"),
         ({"group": True}, r"`group` must be an integer or None. Received: group=True"),
         ({"momentum": 1.5}, r"`momentum` must be in \[0, 1\]. Received: momentum=1.5"),
-        ({"epsilon": 0.0}, r"`epsilon` must be greater than 0. Received: epsilon=0.0"),
+        ({"epsilon": 0.0}, r"`epsilon` must be a number in \(0, inf\). Received: epsilon=0.0"),
         ({"axis": 1}, r"`axis` must be -1. Received: axis=1"),
         ({"synchronized": True}, r"`synchronized` must be False. Received: synchronized=True"),
         ({"renorm": True}, r"`renorm` must be False. Received: renorm=True"),

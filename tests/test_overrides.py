@@ -28,6 +28,7 @@ def test_a_setting_that_repeats_the_recipe_is_no_departure():
         ("schedule.drop_epochs=40,70,85", "schedule.drop_epochs", (40.0, 70.0, 85.0)),
         ("whole_epochs=true", "whole_epochs", True),
         ("reference_rate=5e-2", "reference_rate", 0.05),
+        ("growth=30:16384,60:32768", "growth", ((30.0, 16384), (60.0, 32768))),
     ],
 )
 def test_values_are_read_as_the_declared_type(setting, field, value):
@@ -42,6 +43,11 @@ def test_values_are_read_as_the_declared_type(setting, field, value):
     ("setting", "message"),
     [
         ("momentum", "must be field=value. Received: 'momentum'"),
+        ("lr=0.1", "no field 'lr'. Nearest: reference_rate"),
+        ("batch_size=64", "no field 'batch_size'. Nearest: global_batch"),
+        ("momentum=0.8", "no field 'momentum'. Nearest: optimizer.momentum"),
+        ("xyzzy=1", "no field 'xyzzy'. --set help shows all"),
+        ("growth=2", "--set growth=2: must be of the form N:N,N:N and so on. Received: '2'"),
         ("optimizer.momentun=0.9", "no field 'optimizer.momentun'. Nearest: optimizer.momentum"),
         ("name=mine", "no field 'name'"),
         ("expected.top1_error_pct=1", "no field 'expected.top1_error_pct'"),
@@ -70,3 +76,22 @@ def test_settings_are_checked_together_and_not_one_after_another():
             changed, departures = overrides.apply(RECIPE, order)
             assert len(departures) == 2
             assert changed.schedule.drop_epochs[-1] <= changed.epochs
+
+
+def test_a_departure_of_a_growing_batch_is_shown_as_it_is_given():
+    _, departures = overrides.apply(RECIPE, ["growth=30:16384,60:32768"])
+    assert departures == ("growth  -> 30:16384,60:32768",)
+
+
+def test_every_field_is_described_as_it_would_be_set():
+    lines = overrides.describe(RECIPE).splitlines()
+    assert "optimizer.momentum=0.9" in lines
+    (rounded,) = overrides.apply(RECIPE, [x for x in lines if not x.endswith("=")])[1]
+    assert rounded == "data.max_aspect 1.77778 -> 1.77778"  # 16 / 9
+
+
+def test_a_network_of_large_pictures_is_refused_on_the_digits():
+    from tf_largebatch.recipes.goyal_256 import MINIATURE
+
+    with pytest.raises(InputError, match="for pictures of 8 x 8.*Use digits_resnet"):
+        overrides.apply(MINIATURE.rows[0].recipe, ["model.architecture=resnet50"])

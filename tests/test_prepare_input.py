@@ -334,12 +334,12 @@ def test_a_picture_cut_short_after_its_header_is_found_by_decoding_alone(tree, c
 @pytest.mark.parametrize(
     ("words", "rule"),
     [
-        (("--train-shards", "0"), "`train_shards` must be 1 to 99999"),
+        (("--train-shards", "0"), "--train-shards: must be a whole number in 1..99999"),
         (("--train-shards", "31"), "at most the number of train pictures, 30"),
         (("--validation-shards", "11"), "at most the number of validation pictures, 10"),
-        (("--max-short-side", "3"), "`max_short_side` must be at least 16"),
-        (("--quality", "101"), "`quality` must be 1 to 100"),
-        (("--verify-md5",), "--verify-md5 is for the two tars"),
+        (("--max-short-side", "3"), "--max-short-side: must be a whole number of at least 16"),
+        (("--quality", "101"), "--quality: must be a whole number in 1..100"),
+        (("--verify-md5",), "--verify-md5 must be left out unless SOURCE is the two tars"),
         (("--layout", "kaggle"), "Kaggle's layout must have"),
         (("--layout", "tfds"), "must have label.labels.txt"),
         (("--layout", "tars"), "ILSVRC2012_img_train.tar is missing"),

@@ -80,7 +80,9 @@ def find_shards(folder: str | os.PathLike) -> dict[str, tuple[str, ...]]:
         names = _list_folder(root)
         inner = {split: _list_folder(_join(root, split)) for split in SPLITS if split in names}
     except (tf.errors.OpError, OSError) as error:
-        raise InputError(f"the data folder {root} cannot be read: {_reason(error)}") from error
+        raise InputError(
+            f"the data folder {root} cannot be read: {_reason(error)}. Pass one that can"
+        ) from error
     places = [(root, names), *((_join(root, split), inner[split]) for split in inner)]
     found: dict[str, dict] = {split: {} for split in SPLITS}
     for place, files in places:

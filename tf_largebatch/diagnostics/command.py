@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tf_largebatch.records.console import LARGEST_SEED, NOT_FINITE, Parser, number, run_command
+from tf_largebatch.records.console import (
+    LARGEST_SEED,
+    NOT_FINITE,
+    Parser,
+    check_folder,
+    local_place,
+    number,
+    place,
+    run_command,
+)
+from tf_largebatch.records.data_spec import DigitsSpec
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.quiet import import_tensorflow
 from tf_largebatch.review.findings import FOLDER
@@ -48,7 +58,9 @@ def make_parser() -> Parser:
         description="Measures the model of a finished run on its training images, without "
         f"augmentation. Writes arrays, figures, a page and TensorBoard events to RUN/{FOLDER}.",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder with its model.keras")
+    parser.add_argument(
+        "run", type=local_place, metavar="RUN", help="a run folder with its model.keras"
+    )
     what = parser.add_argument_group("instruments (default: --noise-scale --layers)")
     for name, text in INSTRUMENTS.items():
         what.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=text)
@@ -56,10 +68,10 @@ def make_parser() -> Parser:
         "loss between this run's model (0) and another's of the same network (1), with "
         "batch-norm statistics interpolated and recomputed"
     )
-    what.add_argument("--interpolate", type=Path, metavar="RUN2", help=text)
+    what.add_argument("--interpolate", type=local_place, metavar="RUN2", help=text)
     data = parser.add_argument_group("data")
     text = "folder of ImageNet shards, where the run had one"
-    data.add_argument("--data", type=Path, metavar="DIR", help=text)
+    data.add_argument("--data", type=place, metavar="DIR", help=text)
     fine = parser.add_argument_group("settings of the instruments")
 
     def add(group, flag, metavar, least, default, text, most=math.inf):
@@ -109,8 +121,10 @@ def _diagnose(arguments: argparse.Namespace) -> None:
             f"{arguments.products}"
         )
     for folder in filter(None, (arguments.run, arguments.interpolate)):
-        if not folder.is_dir():
-            raise InputError(f"RUN must be the folder of a run. Received: {folder}")
+        check_folder("RUN", folder)
+    data = arguments.data
+    if data is not None:
+        check_folder("--data", data)
     wanted = [name for name in INSTRUMENTS if getattr(arguments, name)]
     wanted += ["interpolate"] * (arguments.interpolate is not None)
     import_tensorflow()
@@ -121,6 +135,9 @@ def _diagnose(arguments: argparse.Namespace) -> None:
     from tf_largebatch.review.tensorboard.noise import keep_noise
 
     run = open_run(arguments.run)
+    if data is not None and isinstance(run.data, DigitsSpec):
+        why = "the run's images are the digits, which come with scikit-learn"
+        raise InputError(f"--data must be left out: {why}. Received: {data}")
     other = open_run(arguments.interpolate) if arguments.interpolate else None
     progress = InstrumentProgress()
     progress.start("images")

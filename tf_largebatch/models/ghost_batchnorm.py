@@ -12,7 +12,7 @@ import math
 import keras
 from keras import ops
 
-from tf_largebatch.records.checks import check
+from tf_largebatch.records.checks import check, check_number
 
 
 @keras.saving.register_keras_serializable("tf_largebatch")
@@ -88,8 +88,8 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
                 f"group={group}, replica_group={replica_group}. Statistics come from a part of a "
                 "replica's batch, or from the whole batches of several replicas."
             )
-        check(0.0 <= momentum <= 1.0, "momentum", "in [0, 1]", momentum)
-        check(epsilon > 0.0, "epsilon", "greater than 0", epsilon)
+        check(check_number("momentum", momentum) <= 1.0, "momentum", "in [0, 1]", momentum)
+        check_number("epsilon", epsilon, low_open=True)
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
         check(self.axis == -1, "axis", "-1", self.axis, "Put the channels last.")
         fix = (

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_largebatch.records import stream_position
+from tf_largebatch.records.checks import check, check_count, check_number
 
 _PHILOX = 1  # tf.random.Algorithm.PHILOX
 _WORDS = 4  # 32-bit numbers that Philox makes of one counter
@@ -25,6 +26,9 @@ class StreamDropout(keras.layers.Dropout):
     """
 
     def __init__(self, rate: float, seed: int, **kwargs):
+        check_number("rate", rate, high=1.0)
+        seed = check_count("seed", seed, 0)
+        check(seed < 2**32, "seed", "below 2**32", seed)
         super().__init__(rate, seed=seed, **kwargs)
 
     def call(self, inputs, training=False):

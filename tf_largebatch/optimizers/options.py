@@ -5,7 +5,7 @@ from typing import Any, TypeAlias, TypedDict
 
 import keras
 
-from tf_largebatch.records.checks import check_number, did_you_mean
+from tf_largebatch.records.checks import check, check_count, check_flag, check_number, did_you_mean
 
 # A LearningRateSchedule is a callable too.
 Rate: TypeAlias = float | Callable[..., Any]
@@ -79,4 +79,11 @@ def check_keras_options(
         if options.get(name) is not None:
             fix = "Give a positive number, or None for none."
             options[name] = check_number(name, options[name], low_open=True, fix=fix)
+    for name, least in (("ema_overwrite_frequency", 1), ("gradient_accumulation_steps", 2)):
+        if options.get(name) is not None:
+            fix = f"Give a whole number of at least {least}, or None for none."
+            options[name] = check_count(name, options[name], least, fix)
+    check_flag("use_ema", options.get("use_ema", False))
+    if (share := options.get("ema_momentum")) is not None:
+        check(0 <= check_number("ema_momentum", share) <= 1, "ema_momentum", "in [0, 1]", share)
     return options

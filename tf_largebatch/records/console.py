@@ -4,11 +4,13 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import errno
 import math
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from tf_largebatch.records.errors import InputError, StoppedError, WorkerLostError
@@ -23,9 +25,26 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any):
         super().__init__(allow_abbrev=False, **options)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Returns the flags' values; text that is not UTF-8 could neither be printed nor kept."""
+        texts = list(sys.argv[1:] if args is None else args)
+        for text in texts:
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                self.error(f"arguments must be UTF-8. Received: {text}. Rename what it names")
+        found, rest = self.parse_known_args(texts, namespace)
+        if rest:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            near = difflib.get_close_matches(rest[0].partition("=")[0], flags, n=1)
+            remedy = f"Nearest: {near[0]}" if near else "There are those of --help"
+            self.error(f"unrecognized arguments: {' '.join(rest)}. {remedy}")
+        return found
+
     def error(self, message: str) -> NoReturn:
         """Prints the line and exits with status 2."""
-        self.exit(WRONG_INPUT, f"{self.prog}: {message}\n")
+        message = message.replace("ignored explicit argument", "must have no value. Received:")
+        self.exit(WRONG_INPUT, f"{self.prog}: {one_line(message)}\n")
 
 
 @dataclasses.dataclass
@@ -50,7 +69,7 @@ def ending(parser: Parser) -> Iterator[End]:
         except SystemExit as left:  # --help, or what argparse refuses
             end.status = left.code if isinstance(left.code, int) else 0
         except InputError as error:
-            print(f"{parser.prog}: {error}", file=sys.stderr)
+            print(f"{parser.prog}: {one_line(str(error))}", file=sys.stderr)
             end.status = WRONG_INPUT
         except WorkerLostError as lost:
             print(lost, file=sys.stderr)
@@ -93,6 +112,41 @@ def choose(name: str, names: Iterable[str], what: str) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     remedy = f"Nearest: {near[0]}" if near else f"There are: {', '.join(names)}"
     raise InputError(f"{what} must be a known name. Received: {name}. {remedy}")
+
+
+def one_line(text: str) -> str:
+    r"""Returns the text with line ends, escapes and what is no text written out: `\n`."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text.strip())
+
+
+def place(text: str) -> Path | str:
+    """The `type=` of a flag that names a folder to read; a URL (gs://bucket/folder) stays text."""
+    return text if "://" in text else local_place(text)
+
+
+def local_place(text: str) -> Path:
+    """The `type=` of a flag that names a file or folder of this machine."""
+    if not text or "://" in text:
+        what = text or "an empty text"
+        raise argparse.ArgumentTypeError(f"must be a path of this machine. Received: {what}")
+    try:
+        os.stat(text)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            given = f"{text[:40]}... ({len(text):,} characters)"
+            rule = "must be a path that this system can have"
+            raise argparse.ArgumentTypeError(f"{rule}. Received: {given}") from None
+    return Path(text)
+
+
+def check_folder(flag: str, path: Path | str) -> None:
+    """InputError unless the path is a folder that can be read; a URL is left to its reader."""
+    if "://" not in str(path):
+        try:
+            os.scandir(path).close()
+        except OSError as error:
+            rule = f"{flag} must be a folder that can be read"
+            raise InputError(f"{rule}. Received: {path} ({error.strerror})") from None
 
 
 def number(

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import types
 import typing
+from collections.abc import Iterable
 from typing import Any, Literal, Union
 
 from tf_largebatch.records.errors import InputError
@@ -14,6 +15,12 @@ from tf_largebatch.records.recipe import Recipe
 
 # A recipe under another name, or with another published result, would be a false claim.
 FIXED = ("name", "row", "title", "paper", "expected", "notes", "data.name")
+
+
+# What the fields are called elsewhere.
+_ALIASES = {"lr": "reference_rate", "learning_rate": "reference_rate", "batch": "global_batch"}
+_ALIASES |= {"batch_size": "global_batch", "warmup": "schedule.warmup_epochs"}
+_ALIASES |= {"wd": "optimizer.weight_decay", "eta": "optimizer.trust_coefficient"}
 
 
 def fields(record: Any, prefix: str = "") -> dict[str, Any]:
@@ -38,12 +45,12 @@ def apply(recipe: Recipe, settings: list[str]) -> tuple[Recipe, tuple[str, ...]]
     known, values = fields(recipe), {}
     for setting in settings:
         name, equals, text = setting.partition("=")
-        if not equals:
+        if not equals or not name:
             raise InputError(f"--set must be field=value. Received: {setting!r}")
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=3) or list(known)
-            near = f"Nearest: {', '.join(close)}"
-            raise InputError(f"--set: {recipe.name} has no field {name!r}. {near}")
+            raise InputError(
+                f"--set {setting}: {recipe.name} has no field {name!r}. {_near(name, known)}"
+            )
         try:
             values[name] = parse(_hint(recipe, name), text)
         except ValueError as error:
@@ -86,7 +93,7 @@ def parse(hint: Any, text: str) -> Any:
             raise ValueError(f"must be one of {', '.join(arguments)}. Received: {text!r}")
         return text
     if origin is tuple:
-        return tuple(parse(arguments[0], part) for part in text.split(",") if part.strip())
+        return tuple(_parse_item(arguments[0], p) for p in text.split(",") if p.strip())
     if hint is bool:
         if text.lower() not in ("true", "false"):
             raise ValueError(f"must be true or false. Received: {text!r}")
@@ -103,7 +110,33 @@ def parse(hint: Any, text: str) -> Any:
     return text
 
 
+def _parse_item(hint: Any, text: str) -> Any:
+    """One of several values; one that has parts itself is written 30:16384."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) is tuple else ()
+    parts = text.split(":")
+    if kinds and len(kinds) != len(parts):
+        form = ":".join("N" for _ in kinds)
+        raise ValueError(f"must be of the form {form},{form} and so on. Received: {text!r}")
+    return tuple(map(parse, kinds, parts)) if kinds else parse(hint, text)
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    """Which fields were probably meant: by the whole name, or by its last part."""
+    last = {field.rpartition(".")[2]: field for field in known}
+    meant = _ALIASES.get(name.rpartition(".")[2], "")
+    close = [meant] if meant in last.values() else difflib.get_close_matches(name, known, n=3)
+    close = close or [last[n] for n in difflib.get_close_matches(name.rpartition(".")[2], last)]
+    return f"Nearest: {', '.join(close)}" if close else "--set help shows all"
+
+
+def describe(recipe: Recipe) -> str:
+    """Returns every field that `--set` takes, with its value, a line each."""
+    return "\n".join(f"{name}={_show(value)}" for name, value in fields(recipe).items())
+
+
 def _show(value: Any) -> str:
     if isinstance(value, tuple):
-        return ",".join(f"{v:g}" for v in value)
+        return ",".join(
+            ":".join(map(_show, v)) if isinstance(v, tuple) else _show(v) for v in value
+        )
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -8,6 +8,7 @@ import itertools
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
+from tf_largebatch.records import architectures
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.checks import check, check_fields, check_known
 from tf_largebatch.records.contrast import Contrast
@@ -30,6 +31,7 @@ from tf_largebatch.records.scaling import RULES, explain_rate, scaled_rate
 from tf_largebatch.records.schedule_spec import CosineSpec, PolynomialSpec, ScheduleSpec, StepsSpec
 from tf_largebatch.records.settings import PRECISIONS
 
+LEAST_SIDE, IMAGENET_SIDE = 32, 224  # of a picture that 2 ** 5 leaves a pixel of; of ImageNet's
 MICRO_BATCH = 64  # of ImageNet images, where batch norm does not decide
 
 # What a module of `recipes` is written in.
@@ -97,6 +99,7 @@ class Recipe:
         check_fields(self, "", "at least 1", "global_batch", "reference_batch")
         check_fields(self, "", "above 0", "epochs", "reference_rate")
         check_known(self, "", precision=PRECISIONS, wire=PRECISIONS, scaling=RULES)
+        self._check_network()
         self.schedule.check_epochs(self.epochs)
         plain = self.data.plain_last_epochs
         check(plain <= self.epochs, "data.plain_last_epochs", f"at most {self.epochs:g}", plain)
@@ -106,6 +109,14 @@ class Recipe:
         check(rising, "growth", f"at rising epochs within 0 to {self.epochs:g}", growth)
         check(not growth or not self.whole_epochs, "growth", "empty with whole_epochs", growth)
         check(all(batch >= 1 for _, batch in growth), "growth", "of batches >= 1", growth)
+
+    def _check_network(self) -> None:
+        """A network that halves its pictures five times leaves nothing of the digits."""
+        shape, name = DATASETS[self.data.name].image_shape, self.model.architecture
+        if shape is not None and min(shape[:2]) < LEAST_SIDE:
+            large = min(architectures.get(name).image_shape[:2]) >= IMAGENET_SIDE
+            rule = f"a network for pictures of {shape[0]} x {shape[1]}"
+            check(not large, "model.architecture", rule, name, "Use digits_resnet.")
 
     @property
     def missing(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tf_largebatch.records import run_folder
-from tf_largebatch.records.console import Parser, number, run_command
+from tf_largebatch.records.console import Parser, local_place, number, run_command
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.review import comparison
 
@@ -34,14 +34,14 @@ def make_parser() -> Parser:
         epilog="example: python -m tf_largebatch compare runs/goyal_8k-mini-A runs/lamb-mini-B",
     )
     text = "folder of a command (all its rows), of one row, or of one run: FOLDER/<row>/seed-<n>"
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help=text)
+    parser.add_argument("runs", type=local_place, nargs="+", metavar="RUN", help=text)
     text = "top-1 accuracy in percent: says when each run first had it (default: the run's own)"
     parser.add_argument("--target", type=number(float, 0, 100), metavar="PCT", help=text)
     text = (
         "where comparison.{html,csv,png} and comparison_epochs.csv are written, made where it is "
         "missing (default: a new folder runs/comparison-...)"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help=text)
+    parser.add_argument("--out", type=local_place, metavar="DIR", help=text)
     return parser
 
 

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from tf_largebatch.records.batching import BatchPlan
-from tf_largebatch.records.checks import check_number
+from tf_largebatch.records.checks import check, check_number
 
 # A tensor of Keras's backend, or what becomes one.
 Tensor = Any
@@ -76,6 +76,7 @@ def check_schedule(name: str, value: Any) -> keras.optimizers.schedules.Learning
 
 def first_update(name: str, epoch: Any, plan: BatchPlan) -> int:
     """The first update at or after an epoch."""
+    check(isinstance(plan, BatchPlan), "plan", "a BatchPlan", plan)
     return plan.updates_at(check_number(name, epoch, fix="Epochs count from 0."))
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tf_largebatch.records.console import Parser, choose, number, run_command
+from tf_largebatch.records.console import Parser, choose, local_place, number, run_command
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import read_json
 from tf_largebatch.records.quiet import import_tensorflow
@@ -36,9 +36,9 @@ def make_parser() -> Parser:
     add("--quick", action="store_true", help="a look, in minutes, into OUT/quick; no verdict")
     add("--report", action="store_true", help="run nothing: draw what there is")
     text = "holds mnist/, fashion_mnist/, cifar10/ (default: keras.datasets downloads them)"
-    add("--data", type=Path, metavar="DIR", help=text)
+    add("--data", type=local_place, metavar="DIR", help=text)
     text = "of the record, its trials and figures (default: docs/claims/NAME of a checkout, else "
-    add("--out", type=Path, metavar="DIR", help=text + "claims/NAME)")
+    add("--out", type=local_place, metavar="DIR", help=text + "claims/NAME)")
     text = "processes, one core each (default: 1)"
     add("--workers", type=number(int, 1, 1024), default=1, metavar="N", help=text)
     return parser

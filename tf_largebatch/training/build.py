@@ -39,7 +39,7 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixe
 
 
 def open_dataset(
-    spec: DataSpec, folder: Path | None, *, epochs: float, skip_unreadable: bool = False
+    spec: DataSpec, folder: Path | str | None, *, epochs: float, skip_unreadable: bool = False
 ) -> DataSet:
     """Opens the recipe's data.
 

@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 
+from tf_largebatch.records import overrides
 from tf_largebatch.records.console import NOT_FINITE, ending
 from tf_largebatch.records.recipe import Miniature, Recipe
 from tf_largebatch.training.options import Options, make_parser
@@ -38,6 +39,9 @@ def main(
         options = Options(**vars(parser.parse_args(argv)))
         if rows is not None and options.row is not None:
             recipe = rows[options.row]
+        if options.set and "help" in options.set:
+            print(overrides.describe(recipe))
+            return
         if options.plan:
             print(describe_plan(recipe, miniature, options))
             return

@@ -5,7 +5,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from tf_largebatch.records.console import LARGEST_SEED, Parser, number, span
+from tf_largebatch.records.console import (
+    LARGEST_SEED,
+    Parser,
+    local_place,
+    number,
+    place,
+    span,
+)
 from tf_largebatch.records.recipe import Recipe
 from tf_largebatch.records.settings import JOIN_TIMEOUT, PRECISIONS, WORKER_TIMEOUT, Settings
 
@@ -39,14 +46,16 @@ def _count(help: str, metavar: str = "N", default: int | None = None, least: int
 class Options:
     """One command line of a recipe: every field is a flag. They describe the machine, no paper."""
 
-    data: Path | None = _flag(
-        "folder of ImageNet TFRecord shards: runs the recipe as published", "DIR", type=Path
+    data: Path | str | None = _flag(
+        "folder of ImageNet TFRecord shards, or its URL: runs the recipe as published",
+        "DIR",
+        type=place,
     )
     miniature_data: Path | None = _flag(
         "folder of the miniature's images, where it is on Fashion-MNIST (default: they are "
         "downloaded once, to ~/.keras)",
         "DIR",
-        type=Path,
+        type=local_place,
     )
     skip_unreadable: int = _count(
         "skip and name up to N images an epoch that cannot be read or decoded (default: 0, stop at "
@@ -93,7 +102,7 @@ class Options:
         "where everything is written; a folder of this same run is continued (default: a new "
         "folder runs/RECIPE-...)",
         "DIR",
-        type=Path,
+        type=local_place,
     )
     checkpoint_updates: int | None = _count(
         "write a checkpoint after every N updates (default: only by time and epoch)"
@@ -129,7 +138,7 @@ class Options:
     )
     set: Sequence[str] | None = _flag(
         "change a number of the recipe, for example --set optimizer.momentum=0.95; marks the run "
-        "as modified wherever it is shown (repeatable)",
+        "as modified wherever it is shown (repeatable; --set help shows all)",
         "FIELD=VALUE",
         action="append",
     )

@@ -3,6 +3,7 @@
 import dataclasses
 
 from tf_largebatch.records import overrides
+from tf_largebatch.records.console import check_folder
 from tf_largebatch.records.data_spec import ImageNetSpec, SmallImagesSpec
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.plan import Plan, describe_data
@@ -111,6 +112,27 @@ def describe_plan(recipe: Recipe, miniature: Miniature, options: Options) -> str
 def describe_claims(miniature: Miniature) -> list[str]:
     """Returns what would agree with each claim and what would contradict it, one line each."""
     return [f"  {c.claim}: {rule(c).explain(c.difference)}" for c in miniature.claims]
+
+
+def check_flags(options: Options, plans: list[Plan], *, alone: bool) -> None:
+    """Refuses a flag without effect, and, on a single process, data that is not there.
+
+    Of several workers each says what it lacks once all have come.
+    """
+    data = options.data
+    if options.smoke and data is not None:
+        given = f"--smoke --data {data}"
+        raise InputError(f"--smoke must stand without --data: it draws images. Received: {given}")
+    reads = any(isinstance(plan.recipe.data, ImageNetSpec) for plan in plans)
+    if options.skip_unreadable and not reads:
+        rule = "--skip-unreadable must be left out without ImageNet: arrays have no such images"
+        raise InputError(f"{rule}. Received: {options.skip_unreadable}")
+    if data is None:  # the published sizes are those that are there
+        check_profile(options.profile, plans[0])
+    elif alone:
+        check_folder("--data", data)
+    if alone and options.miniature_data is not None:
+        check_folder("--miniature-data", options.miniature_data)
 
 
 def check_profile(profile: tuple[int, int] | None, plan: Plan) -> None:

@@ -25,6 +25,7 @@ from tf_largebatch.training.options import AUTO, Options
 from tf_largebatch.training.rows import (
     SMOKE_EVAL_IMAGES,
     SMOKE_TRAIN_IMAGES,
+    check_flags,
     check_profile,
     choose_rows,
     departures_of,
@@ -113,6 +114,7 @@ def open_session(recipe: Recipe, miniature: Miniature, options: Options) -> Iter
     if workers is not None and workers.size == 1:
         workers = None
     _check_tpu(options, workers)
+    check_flags(options, plans, alone=workers is None)
     chief = workers is None or workers.is_chief
     folder = claim(recipe, plans, options) if chief else None
     team = None

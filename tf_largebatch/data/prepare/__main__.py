@@ -12,8 +12,8 @@ from tf_largebatch.data.prepare import checks
 from tf_largebatch.data.prepare.collection import SPLITS
 from tf_largebatch.data.prepare.layouts import LAYOUTS, open_collection, recognise
 from tf_largebatch.data.prepare.preparation import LABEL_MAP, MANIFEST, Preparation, Progress
-from tf_largebatch.data.prepare.shard import Options
-from tf_largebatch.records.console import Parser, number, run_command
+from tf_largebatch.data.prepare.shard import LEAST_SIDE, MOST_SHARDS, Options
+from tf_largebatch.records.console import Parser, check_folder, local_place, number, run_command
 from tf_largebatch.records.errors import InputError, StoppedError
 from tf_largebatch.records.progress import format_seconds
 
@@ -46,27 +46,33 @@ def make_parser() -> Parser:
     # The help folds line ends and the spaces after them.
     help = """folder of the two ILSVRC tars, of train/ and val/, of Kaggle's ILSVRC/, or of
         TensorFlow Datasets' imagenet2012"""
-    add("source", type=Path, metavar="SOURCE", help=help)
-    add("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    add("source", type=local_place, metavar="SOURCE", help=help)
+    add("--out", type=local_place, required=True, metavar="DIR", help="folder to make")
     help = "what SOURCE is (default: recognised)"
     add("--layout", choices=("auto", *LAYOUTS), default="auto", help=help)
     help = """classes of validation pictures without class folders: the development kit, Kaggle's
         LOC_val_solution.csv, or text with a WordNet id per picture (default: the first two,
         looked for in SOURCE)"""
-    add("--val-labels", type=Path, metavar="FILE", help=help)
+    add("--val-labels", type=local_place, metavar="FILE", help=help)
     help = """whether the numbers must be ImageNet's: 1,281,167 and 50,000 pictures, 1,000 classes
         (default: %(default)s)"""
     add("--expect", choices=("imagenet", "any"), default="imagenet", help=help)
     help = "hold both tars against their published checksums first; reads all of them"
     add("--verify-md5", action="store_true", help=help)
-    help = "%(default)s"
-    add("--train-shards", type=int, default=Options.train_shards, metavar="N", help=help)
-    add("--validation-shards", type=int, default=Options.validation_shards, metavar="N", help=help)
+    shards, help = number(int, 1, MOST_SHARDS), "%(default)s"
+    add("--train-shards", type=shards, default=Options.train_shards, metavar="N", help=help)
+    add(
+        "--validation-shards",
+        type=shards,
+        default=Options.validation_shards,
+        metavar="N",
+        help=help,
+    )
     help = """encode pictures whose shorter side is longer again, reduced to it; changes the data
         of the papers (default: bytes as they are)"""
-    add("--max-short-side", type=int, metavar="PX", help=help)
+    add("--max-short-side", type=number(int, LEAST_SIDE), metavar="PX", help=help)
     help = "JPEG quality of pictures encoded again (default: %(default)s)"
-    add("--quality", type=int, default=Options.quality, metavar="Q", help=help)
+    add("--quality", type=number(int, 1, 100), default=Options.quality, metavar="Q", help=help)
     help = """make RGB JPEGs of the PNG and the CMYK pictures, for readers other than this package's
         (default: bytes as they are)"""
     add("--reencode-odd", action="store_true", help=help)
@@ -100,7 +106,7 @@ def _run(arguments: argparse.Namespace) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise InputError(str(error)) from None
+        raise InputError(f"files must be readable and writable. Received: {error}") from None
     finally:
         progress.end()
         for number, handler in before.items():
@@ -109,16 +115,21 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _prepare(arguments: argparse.Namespace, progress: Progress) -> None:
     folder, out, layout = arguments.source, arguments.out, arguments.layout
+    if folder.is_dir():
+        check_folder("SOURCE", folder)
     if layout == "auto" or not folder.is_dir():
         layout = recognise(folder)
     print(f"layout      {layout}, {folder}", flush=True)
+    _check_flags(arguments, out)
     if out.exists() and out.samefile(folder):
         raise InputError(f"--out must not be SOURCE. Received: {out}. Pass another folder")
     if arguments.verify_md5 and layout != "tars":
-        raise InputError("--verify-md5 is for the two tars. Received: layout " + layout)
+        rule = "--verify-md5 must be left out unless SOURCE is the two tars"
+        raise InputError(f"{rule}. Received: layout {layout}")
     names = (field.name for field in dataclasses.fields(Options))
     options = Options(**{name: getattr(arguments, name) for name in names})
     collection = open_collection(folder, layout, arguments.val_labels, progress.show)
+    progress.end()
     if arguments.expect == "imagenet":
         checks.check_counts(collection)
     preparation = Preparation(collection, options, out)
@@ -140,6 +151,20 @@ def _prepare(arguments: argparse.Namespace, progress: Progress) -> None:
     manifest = preparation.run(processes=arguments.processes, progress=progress)
     progress.end()
     _print_summary(manifest, time.monotonic() - start, out)
+
+
+def _check_flags(arguments: argparse.Namespace, out: Path) -> None:
+    """Refuses flags without effect, and a place where no folder can be."""
+    again = arguments.max_short_side is not None or arguments.reencode_odd
+    if arguments.quality != Options.quality and not again:
+        rule = "--quality must stand with --max-short-side or --reencode-odd: nothing else encodes"
+        raise InputError(f"{rule}. Received: {arguments.quality}. Add one, or leave it out")
+    above = next(p for p in (out, *out.absolute().parents) if os.path.lexists(p))
+    if above == out:
+        check_folder("--out", out)
+    if not above.is_dir():
+        rule = "--out must be a folder, or a name for a new one"
+        raise InputError(f"{rule}. Received: {out}, but {above} is none")
 
 
 def _print_plan(preparation: Preparation, processes: int) -> None:

@@ -59,6 +59,9 @@ def open_folders(
         validation, words = label_validation(folder, labels, validation, classes)
         names = words | names
     else:
+        if labels is not None:
+            rule = "--val-labels must be left out where validation has class folders"
+            raise InputError(f"{rule}. Received: {labels}, beside {held_out[0]}")
         validation = _read_classes(held_out[0], ignored, note)
         if strange := sorted(set(inner) - set(classes)):
             raise InputError(

@@ -18,6 +18,8 @@ from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import DRAFT, read_json, write_text
 from tf_largebatch.records.quiet import import_tensorflow
 
+MOST_SHARDS = 99_999  # their names have five digits
+LEAST_SIDE = 16  # pixels
 PARTIAL = ".partial"  # the folder below --out where everything is written
 
 
@@ -35,10 +37,13 @@ class Options:
 
     def __post_init__(self):
         side = self.max_short_side
-        rules = {  # the names of shards have five digits
-            "train_shards": (1 <= self.train_shards <= 99_999, "1 to 99999"),
-            "validation_shards": (1 <= self.validation_shards <= 99_999, "1 to 99999"),
-            "max_short_side": (side is None or side >= 16, "at least 16 pixels"),
+        rules = {
+            "train_shards": (1 <= self.train_shards <= MOST_SHARDS, f"1 to {MOST_SHARDS}"),
+            "validation_shards": (
+                1 <= self.validation_shards <= MOST_SHARDS,
+                f"1 to {MOST_SHARDS}",
+            ),
+            "max_short_side": (side is None or side >= LEAST_SIDE, f"at least {LEAST_SIDE} pixels"),
             "quality": (1 <= self.quality <= 100, "1 to 100"),
         }
         for name, (holds, rule) in rules.items():

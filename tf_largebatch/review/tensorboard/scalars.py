@@ -14,7 +14,7 @@ from tensorboard.plugins.hparams import summary as hparams_summary
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 
-from tf_largebatch.records.checks import check_count
+from tf_largebatch.records.checks import check, check_count
 from tf_largebatch.review.tensorboard.dashboards import make_layout
 from tf_largebatch.review.tensorboard.layers import layer_points, named_tensors
 from tf_largebatch.review.tensorboard.pictures import picture_grid
@@ -104,6 +104,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
         check_count("every", every, 1)
         check_count("first_update", first_update, 0)
         check_count("first_epoch", first_epoch, 0)
+        check(isinstance(hparams, dict), "hparams", "a dict", hparams)
         for name, value in hparams.items():
             if not isinstance(value, bool | int | float | str):
                 raise ValueError(

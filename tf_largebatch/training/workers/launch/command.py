@@ -34,6 +34,8 @@ from tf_largebatch.training.workers.gpus import GPUS, gpu_for_local_rank, share_
 from tf_largebatch.training.workers.launch import start
 
 PROGRAM = "python -m tf_largebatch launch"
+AFTER = "what each worker runs must stand after --"
+WRITE = f"Write: {PROGRAM} --workers N -- -m MODULE [arguments]"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,8 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         own, command = argv[:cut], argv[cut + 1 :]
     parser = make_parser()
     if command is None and not {"-h", "--help", "--print"} & set(own):
-        parser.print_usage(sys.stderr)
-        parser.error("what each worker runs must stand after --. Received: no --")
+        parser.error(f"{AFTER}. Received: no --. {WRITE}")
     run_command(parser, lambda arguments: _run(arguments, command), own)
 
 
@@ -98,7 +99,7 @@ def _run(arguments: argparse.Namespace, command: list[str] | None) -> int:
         print(_describe_environment())
         return 0
     if not command:
-        raise InputError("what each worker runs must stand after --. Received: nothing after --")
+        raise InputError(f"{AFTER}. Received: nothing after --. {WRITE}")
     if arguments.workers is None:
         raise InputError("--workers must be given. Received: no --workers")
     limits = dict(vars(arguments))
