@@ -21,6 +21,7 @@ RIGHT: dict[Any, dict[str, Any]] = {
     lb.MomentumSGD: {"learning_rate": 0.1},
     lb.LARS: {"learning_rate": 0.1},
     lb.LAMB: {"learning_rate": 0.1},
+    lb.Muon: {"learning_rate": 0.1},
     lb.RMSpropSGD: {"learning_rate": 0.1, "center_updates": 10, "period_updates": 5},
     lb.Constant: {"rate": 0.1},
     lb.Steps: {"rate": 0.1, "boundaries": [3, 6], "factor": 0.1},
@@ -36,6 +37,13 @@ RIGHT: dict[Any, dict[str, Any]] = {
     lb.Scaled: {"schedule": ROOF, "rule": "linear", "global_batch": 64, "reference_batch": 32},
     lb.BatchPhases: {"batches": [8, 16], "updates": [3, 4], "rates": [1.0, 2.0]},
     lb.BatchPlan: {"global_batch": 64, "train_examples": 1280},
+    lb.LargeBatch: {
+        "model": keras.Sequential([keras.Input([4]), keras.layers.Dense(2)]),
+        "global_batch": 64,
+        "train_examples": 1280,
+        "epochs": 10,
+        "reference_rate": 0.1,
+    },
     lb.GhostBatchNormalization: {},
     lb.NoiseScaleScalars: {"folder": Path("noise"), "every": 1},
     lb.TensorBoardScalars: {
@@ -56,6 +64,7 @@ ANNOTATIONS: dict[tuple[str, str], Any] = {
 }
 # No number of ours, or none that has a wrong value: a name, plain data, what only runs read.
 LEFT_OUT = {"folder", "plan_markdown", "departures", "inputs", "layout", "published", "name"}
+LEFT_OUT |= {"optimizer", "optimizer_options", "decay", "ns_coefficients"}
 LEFT_OUT |= {"start_update", "start_position", "start_epoch"}
 
 
@@ -66,7 +75,7 @@ def wrong_calls() -> Iterator[Wrong]:
         for name, hint in _arguments(make).items():
             for kind, value in _wrong_values(hint, name):
                 yield _call(kind, where, make, right, name, value)
-    for optimizer in (lb.MomentumSGD, lb.LARS, lb.LAMB, lb.RMSpropSGD):
+    for optimizer in (lb.MomentumSGD, lb.LARS, lb.LAMB, lb.Muon, lb.RMSpropSGD):
         yield from _unknown_options(optimizer)
     yield from _contradictions()
     yield from _wrong_configs()
@@ -104,7 +113,7 @@ def _wrong_values(hint: Any, name: str) -> list[tuple[str, Any]]:
             return [*missing, ("type", 5), ("type", "x"), ("type", [1])]
         case _ if name in ("schedule", "after", "over_images"):
             return [*missing, ("type", 0.1), ("type", "x"), ("type", [ROOF])]
-        case _ if name == "plan":
+        case _ if name in ("plan", "model"):
             return [*missing, ("type", 64), ("type", "x")]
         case _ if "dict" in text:
             return [*missing, ("type", {"a": [1]}), ("type", {"a": None})]

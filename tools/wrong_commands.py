@@ -61,6 +61,7 @@ class Command:
     main: Callable[[list[str]], None]
     right: tuple[str, ...] = ()  # with {run}, {images}: folders that `prepared` makes
     stop: tuple[str, ...] = ()  # flags that end it early where it takes what is wrong
+    trains: bool = True  # False for a recipe that is a plan alone
 
     def wrong(self, kind: str, names: Sequence[str], value: str, arguments: list[str], **more):
         """The input that appends these arguments."""
@@ -91,7 +92,8 @@ def commands() -> list[Command]:
     for name, module in front.recipe_modules().items():
         rows = getattr(module, "ROWS", None)
         parser = recipe_parser(module.RECIPE, rows)
-        found.append(Command(f"recipes.{name}", parser, _recipe_main(module, rows)))
+        trains = bool(module.MINIATURE.rows) and not module.RECIPE.missing
+        found.append(Command(f"recipes.{name}", parser, _recipe_main(module, rows), trains=trains))
     return found
 
 
@@ -217,7 +219,7 @@ def _wrong_paths(command: Command) -> Iterator[Wrong]:
         "study": ([], "--out"),
         "prepare": ([], "--out"),
     }
-    if command.name.startswith("recipes."):
+    if command.name.startswith("recipes.") and command.trains:
         reads[command.name] = (["--data"], ("--data", "data folder"))
         writes[command.name] = ([], "--run-dir")
     if command.name in reads:

@@ -39,7 +39,7 @@ LONGEST_SECONDS = 2.0
 # The rule that a value breaks says what to give in its place.
 REMEDY = re.compile(
     r"\bmust\b|[Nn]earest|There are|choose from|[Ee]xpected|Did you mean|required|Only one"
-    r"|Choose|Pass|Give|Use|Leave|Write|Put|Copy|needed|shows all"
+    r"|Choose|Pass|Give|Use|Leave|Run|Write|Put|Copy|needed|shows all"
 )
 NOBODY = 65_534  # root may read everything: it becomes nobody where a folder is locked
 VARIABLES = ("TF_CONFIG", "SLURM_", "TF_LARGEBATCH_", "JOB_COMPLETION_INDEX")

@@ -84,6 +84,7 @@ def check_keras_options(
             fix = f"Give a whole number of at least {least}, or None for none."
             options[name] = check_count(name, options[name], least, fix)
     check_flag("use_ema", options.get("use_ema", False))
-    if (share := options.get("ema_momentum")) is not None:
+    if "ema_momentum" in options:
+        share = options["ema_momentum"]
         check(0 <= check_number("ema_momentum", share) <= 1, "ema_momentum", "in [0, 1]", share)
     return options

@@ -149,6 +149,18 @@ def check_folder(flag: str, path: Path | str) -> None:
             raise InputError(f"{rule}. Received: {path} ({error.strerror})") from None
 
 
+def make_folder(flag: str, folder: Path) -> None:
+    """Makes the folder where it is missing; InputError unless it can be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        why = f"Received: {folder} ({error.strerror or error})"
+        raise InputError(f"{flag} must be a folder that can be written to. {why}") from None
+
+
 def number(
     kind: type[int] | type[float],
     least: float,

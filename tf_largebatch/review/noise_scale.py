@@ -18,7 +18,7 @@ an estimate for the population that the N examples came from.
 import math
 from dataclasses import dataclass
 
-from tf_largebatch.records.checks import check
+from tf_largebatch.records.checks import check, check_number
 
 DECAY = 0.95  # ours; the paper does not state its own
 WARM_ESTIMATES = 20  # ours: one time constant of the default decay
@@ -72,8 +72,7 @@ class NoiseScale:
     """
 
     def __init__(self, decay: float = DECAY):
-        check(0 <= decay < 1, "decay", "in [0, 1)", decay)
-        self._decay = decay
+        self._decay = check_number("decay", decay, high=1.0)
         self._grad_sq = self._trace = self._weight = 0.0
         self.count = 0
 

@@ -5,7 +5,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tf_largebatch.records.console import Parser, choose, local_place, number, run_command
+from tf_largebatch.records.console import (
+    Parser,
+    choose,
+    local_place,
+    make_folder,
+    number,
+    run_command,
+)
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import read_json
 from tf_largebatch.records.quiet import import_tensorflow
@@ -86,6 +93,7 @@ def work(study: Study, folder: Path, scale: Scale, data: Path | None, workers: i
     runner.check_backend(study)
     sets = Sets(data)
     sets.check(study.data)
+    make_folder("--out", folder)
     if workers > 1:
         import multiprocessing
 

@@ -11,8 +11,8 @@ from tf_largebatch.optimizers.base import LargeBatchOptimizer
 from tf_largebatch.optimizers.exemptions import Exemption, resolve
 from tf_largebatch.optimizers.momentum_sgd import MomentumSGD
 from tf_largebatch.records.batching import BatchPlan
-from tf_largebatch.records.checks import check, check_count, check_number
-from tf_largebatch.records.scaling import explain_rate, scale_factor, scaled_rate
+from tf_largebatch.records.checks import check, check_choice, check_count, check_flag, check_number
+from tf_largebatch.records.scaling import RULES, explain_rate, scaled_rate
 from tf_largebatch.review.noise_scale import NoiseEstimate, advise
 from tf_largebatch.schedules import Cosine, Polynomial, Steps, Warmup
 from tf_largebatch.schedules.base import Schedule
@@ -88,7 +88,9 @@ class LargeBatch:
         check(ours, "optimizer", rule, optimizer, "Give LARS, LAMB or MomentumSGD itself.")
         self.epochs = check_count("epochs", epochs, 1)
         self._rate = check_number("reference_rate", reference_rate, low_open=True)
-        scale_factor(scaling, global_batch, reference_batch)  # raises where it cannot be
+        check_choice("scaling", scaling, RULES)
+        check_count("reference_batch", reference_batch, 1)
+        check_flag("drop_remainder", drop_remainder)
         warmup = check_number("warmup_epochs", warmup_epochs)
         if noise_scale is not None:
             check_number("noise_scale", noise_scale, low_open=True)
