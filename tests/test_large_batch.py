@@ -120,7 +120,7 @@ def test_batch_norm_that_remembers_its_start_is_told():
         ({"micro_batch": 1000}, "`micro_batch` must divide the replica batch"),
         ({"replicas": 2, "micro_batch": 1024}, "`micro_batch` must be the replica batch on sever"),
         ({"reference_rate": 0.0}, "`reference_rate` must be a number in"),
-        ({"scaling": "log"}, "`rule` must be one of linear"),
+        ({"scaling": "log"}, "`scaling` must be one of 'linear'"),
         ({"decay": "linear"}, "`decay` must be cosine, polynomial, or the epochs"),
         ({"decay": (3,)}, "must end before the first drop"),
         ({"warmup_epochs": 30}, "epoch"),

@@ -16,6 +16,7 @@ from tf_largebatch.optimizers.options import AdaptiveOptions, Options
 
 PLAN = lb.BatchPlan(global_batch=64, train_examples=1280)
 ROOF = lb.Polynomial(1.0, decay_updates=100)
+MODEL = object()  # stands for a model, which would start the framework as this is imported
 # What a class needs to be made at all.
 RIGHT: dict[Any, dict[str, Any]] = {
     lb.MomentumSGD: {"learning_rate": 0.1},
@@ -38,7 +39,7 @@ RIGHT: dict[Any, dict[str, Any]] = {
     lb.BatchPhases: {"batches": [8, 16], "updates": [3, 4], "rates": [1.0, 2.0]},
     lb.BatchPlan: {"global_batch": 64, "train_examples": 1280},
     lb.LargeBatch: {
-        "model": keras.Sequential([keras.Input([4]), keras.layers.Dense(2)]),
+        "model": MODEL,
         "global_batch": 64,
         "train_examples": 1280,
         "epochs": 10,
@@ -138,9 +139,16 @@ def _call(kind: str, where: str, make: Callable, right: dict, name: str, value: 
         where=where,
         names=(name,),
         value=shown,
-        run=lambda: make(**arguments),
+        run=lambda: _give(make, arguments),
         text=f"{where}({name}={value!r})"[:200],
     )
+
+
+def _give(make: Callable, arguments: dict[str, Any]) -> None:
+    if arguments.get("model") is MODEL:
+        model = keras.Sequential([keras.Input([4]), keras.layers.Dense(2)])
+        arguments = {**arguments, "model": model}
+    make(**arguments)
 
 
 def _unknown_options(optimizer: type) -> Iterator[Wrong]:
