@@ -190,8 +190,8 @@ def _figures(
     figures = []
     if drawn:
         text = (
-            "Differences of the test error with their 95 % intervals; diamonds are the papers', on "
-            "ImageNet. Shaded: smaller than what matters."
+            "Differences of the test error with their 95 % intervals, a tick a seed; diamonds: the "
+            "papers', on ImageNet. Shaded: where the claim holds."
         )
         png = contrast_figures.draw_contrasts(drawn, "difference of the error, points")
         figures.append(Figure("differences.png", png, text))

@@ -22,27 +22,48 @@ class Contrast:
 
 
 def draw_contrasts(contrasts: Sequence[Contrast], xlabel: str) -> bytes:
-    """Draws means with their intervals, one below another; diamonds are published differences."""
-    figure, axes = make_axes((7.2, 1.3 + 0.62 * len(contrasts)))
+    """Draws means with intervals and seeds, one below another, published ones as diamonds.
+
+    Where a claim agrees the ground is shaded.
+    """
+    figure, axes = make_axes((7.2, 1.5 + 0.62 * len(contrasts)))
+    shown = [v for c in contrasts for v in (*c.finding.differences, c.published or 0.0)]
+    low, high = (f(*shown, *(c.rule.smallest for c in contrasts)) for f in (min, max))
+    wide = max(high, -low) > 10  # one large difference would hide where the small ones lie
+    left, right = (low * 1.3 - 0.5, high * 1.3) if wide else (low - 0.5, high + 0.5)
     for place, contrast in enumerate(contrasts):
         found, smallest = contrast.finding, contrast.rule.smallest
-        low = -smallest if contrast.rule.kind == "equal" else 0.0
-        axes.fill_betweenx([place - 0.3, place + 0.3], low, smallest, color="#dddddd", lw=0)
+        ground = {"more": (smallest, right), "equal": (-smallest, smallest)}
+        holds = ground.get(contrast.rule.kind, (left, smallest))
+        axes.fill_betweenx([place - 0.3, place + 0.34], *holds, color="#dfeedd", lw=0)
         axes.plot([found.low, found.high], [place, place], color=colour(0), lw=2)
         axes.plot(found.mean, place, "o", color=colour(0), ms=7)
         axes.plot(found.differences, [place + 0.2] * found.seeds, "|", color=colour(0), ms=7)
         if contrast.published is not None:
             axes.plot(contrast.published, place, "D", mfc="none", color=colour(1), ms=8)
-        text = axes.text(0.0, place - 0.38, contrast.label, fontsize=9)
+        text = axes.text(0.005, place - 0.38, f"{contrast.label}: {found.verdict}", fontsize=9)
         text.set_transform(axes.get_yaxis_transform())
     axes.axvline(0, color="#555555", lw=0.8)
-    axes.set_ylim(len(contrasts) - 0.45, -0.75)
-    axes.set_yticks([])
-    widest = max(abs(v) for c in contrasts for v in (c.finding.low, c.finding.high))
-    if widest > 10:  # one large difference would hide where the small ones lie
+    if wide:
         axes.set_xscale("symlog", linthresh=2)
         plain_numbers_around_zero(axes)
-    return finish(figure, axes, xlabel, "", legend=False)
+    axes.set_ylim(len(contrasts) - 0.45, -0.75)
+    axes.set_xlim(left, right)
+    axes.set_yticks([])
+    name_axes(axes, xlabel, "")
+    return as_png(figure, _marks())
+
+
+def _marks() -> list:
+    """The legend of measured and published values."""
+    from matplotlib.lines import Line2D
+
+    ours = {"color": colour(0), "ms": 7, "ls": "-", "lw": 2}
+    paper = {"color": colour(1), "mfc": "none", "ms": 8, "ls": "none"}
+    return [
+        Line2D([], [], marker="o", **ours, label="measured here"),
+        Line2D([], [], marker="D", **paper, label="published"),
+    ]
 
 
 def plain_numbers_around_zero(axes) -> None:
@@ -57,19 +78,32 @@ def plain_numbers_around_zero(axes) -> None:
 
 def draw_rates(curves: Mapping[str, Sequence[Point]]) -> bytes:
     """Draws each search's (rate, error), named at the line's end; both axes are logarithmic."""
-    figure, axes = make_axes((7.2, 4.4))
+    figure, axes = make_axes((7.6, 4.4))
+    ends = []
     for number, (label, points) in enumerate(curves.items()):
         kept = sorted((r, e) for r, e in points if e < GUESSING_PCT)
         lost = [r for r, e in points if e >= GUESSING_PCT]
         shade = colour(number)
         if kept:
-            axes.plot(*zip(*kept, strict=True), "o-", color=shade, ms=4, label=label)
+            axes.plot(*zip(*kept, strict=True), "o-", color=shade, ms=4)
+            ends.append((*kept[-1], label, shade))
         where = axes.get_xaxis_transform()
         axes.plot(lost, [0.98] * len(lost), "x", color=shade, ms=7, transform=where)
     for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
         scale("log")
         plain_numbers(axis)
-    return finish(figure, axes, "learning rate", "held-out error, %", legend=True)
+    _name_ends(axes, ends)
+    return finish(figure, axes, "learning rate", "held-out error, %", legend=False)
+
+
+def _name_ends(axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Writes (x, y, label, colour) right of the lines' ends, apart from each other."""
+    spot, points = -1e9, 72 / axes.figure.dpi
+    for x, y, label, shade in sorted(ends, key=lambda end: end[1]):
+        height = axes.transData.transform((x, y))[1] * points
+        spot = max(height, spot + 11)
+        at = {"xytext": (7, spot - height), "textcoords": "offset points", "va": "center"}
+        axes.annotate(label, (x, y), **at, color=shade, fontsize=9, annotation_clip=False)
 
 
 def draw_losses(runs: Mapping[str, Sequence[tuple[Sequence[int], Sequence[float]]]]) -> bytes:
@@ -79,6 +113,7 @@ def draw_losses(runs: Mapping[str, Sequence[tuple[Sequence[int], Sequence[float]
     band their range.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     figure = Figure(figsize=(8.4, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -95,6 +130,8 @@ def draw_losses(runs: Mapping[str, Sequence[tuple[Sequence[int], Sequence[float]
     for axes in (left, right):
         axes.set_yscale("log")
         plain_numbers(axes.yaxis)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     return as_png(figure, left.get_legend_handles_labels()[0])
 
 
@@ -109,7 +146,8 @@ def draw_rows(rows: Sequence[tuple[str, Sequence[float], float | None]], xlabel:
             axes.plot(published, place, "D", mfc="none", color=colour(1), ms=8)
     axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    return finish(figure, axes, xlabel, "", legend=False)
+    name_axes(axes, xlabel, "")
+    return as_png(figure, _marks())
 
 
 def draw_walks(
@@ -117,7 +155,8 @@ def draw_walks(
     lines: Mapping[str, Point],
 ) -> bytes:
     """Draws distances against the logarithm of the updates, with lines (slope, intercept)."""
-    figure, axes = make_axes((7.2, 4.4))
+    figure, axes = make_axes((7.6, 4.4))
+    names = []
     for number, (label, seeds) in enumerate(walks.items()):
         updates, shade = seeds[0][0], colour(number)
         distances = list(zip(*(d for _, d in seeds), strict=True))
@@ -125,13 +164,13 @@ def draw_walks(
         axes.fill_between(updates, low, high, color=shade, alpha=0.2, lw=0)
         means = [sum(of) / len(of) for of in distances]
         axes.plot(updates, means, "o-", color=shade, ms=4)
-        axes.annotate(label, (updates[-1], means[-1]), (6, 0), textcoords="offset points")
+        names.append((updates[-1], means[-1], label, shade))
         slope, intercept = lines[label]
         ends = (updates[0], updates[-1])
         fitted = [slope * math.log(t) + intercept for t in ends]
         axes.plot(ends, fitted, "--", color=shade, lw=1)
     axes.set_xscale("log")
-    axes.set_xlim(right=axes.get_xlim()[1] * 3)  # room for the names
     axes.set_ylim(bottom=0)
+    _name_ends(axes, names)
     plain_numbers(axes.xaxis)
     return finish(figure, axes, "updates t", "distance from the first weights", legend=False)
