@@ -237,6 +237,18 @@ def write_coloured_digits(folder):
     np.savez(folder / "cifar10.npz", **{k: v.astype(np.uint8) for k, v in parts.items()}, **labels)
 
 
+def write_colours(folder):
+    """Noise with a hue for each class, as CIFAR-10's binary batches have it."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for batch in (*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"):
+        labels = rng.integers(0, 10, 300)
+        hues = np.random.default_rng(1).integers(60, 196, (10, 3, 1))[labels]
+        images = np.clip(hues + rng.normal(0, 40, (300, 3, 1_024)), 0, 255)
+        rows = np.concatenate([labels[:, None], images.reshape(300, -1)], axis=1)
+        (folder / f"{batch}.bin").write_bytes(rows.astype(np.uint8).tobytes())
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")

@@ -136,9 +136,10 @@ class TargetTraining:
         images, labels = train
         rng, estimates = np.random.default_rng([seed, 11]), []
         every = max(1, updates // NOISE_PLACES)
+        big = min(NOISE_BIG, len(images) // NOISE_SMALL * NOISE_SMALL)
 
         def visit(update: int, model: keras.Model) -> bool:
-            at = rng.choice(len(images), NOISE_BIG, replace=False)
+            at = rng.choice(len(images), big, replace=False)
             estimates.append(self._estimate(model, images[at], labels[at]))
             return False
 
