@@ -49,7 +49,8 @@ def judge(claim, found):
 
 
 def miniature(*stated, labels=("SGD", "LARS")):
-    recipe = MODULES["goyal_8k"].MINIATURE.rows[0].recipe
+    recipe = MODULES["smith_16k"].MINIATURE.rows[0].recipe
+    recipe = dataclasses.replace(recipe, global_batch=256, reference_rate=1.0, scaling="none")
     of = tuple(Row(label, "", recipe) for label in labels)
     return Miniature(contrast="A test.", rows=of, claims=stated)
 
@@ -97,9 +98,13 @@ def test_a_claim_that_cannot_be_is_one_line_that_names_it(change, message):
 
 def test_a_record_of_other_rows_is_one_line_that_names_them():
     record = result(rows([5.0] * 5, [4.0] * 5))
-    with pytest.raises(InputError, match=r"rows of its module \(SGD; Nesterov\)") as error:
+    with pytest.raises(InputError, match=r"module \(SGD at 256, rate 1; Nesterov at 256") as error:
         claims.find(miniature(labels=("SGD", "Nesterov")), record)
-    assert "Received: SGD; LARS" in str(error.value) and "\n" not in str(error.value)
+    assert "Received: SGD at 256, rate 1; LARS" in str(error.value)
+    assert "\n" not in str(error.value)
+    faster = [dataclasses.replace(row, peak_rate=2.0) for row in record.rows]
+    with pytest.raises(InputError, match="Received: SGD at 256, rate 2; "):
+        claims.find(miniature(), dataclasses.replace(record, rows=tuple(faster)))
 
 
 def result(found, **fields):
@@ -182,3 +187,13 @@ def test_the_list_reads_verdicts_and_computes_none():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.endswith("loaded []\n")
+
+
+def test_the_plan_says_before_the_run_what_would_agree_and_what_would_contradict(capsys):
+    with pytest.raises(SystemExit):
+        main(["plan", "smith_16k"])
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "a growing batch ends" in x]
+    assert (
+        "batch doubles - rate decays: agrees where the interval lies within 1 points of 0" in line
+    )
+    assert "contradicts where" in line and "fewer than 5 seeds, cannot tell" in line

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from tf_largebatch.records.contrast import Contrast
 from tf_largebatch.records.datasets import DATASETS
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.records.recipe import Miniature
+from tf_largebatch.records.recipe import Miniature, Recipe
 from tf_largebatch.records.result import Found, Result, RowResult
 from tf_largebatch.review.verdict import CANNOT_TELL, Finding, Rule, combine, decide
 
@@ -33,13 +33,14 @@ def judge(
 def find(miniature: Miniature, result: Result) -> tuple[Found, ...]:
     """Returns what a record of a miniature shows, read where it says it, else computed.
 
-    InputError: a record of other rows.
+    InputError: a record of other rows, batches or rates.
     """
-    labels, recorded = ([row.label for row in rows] for rows in (miniature.rows, result.rows))
-    if labels != recorded:
+    own = [_named(row.label, row.recipe) for row in miniature.rows]
+    recorded = [_named(row.label, row) for row in result.rows]
+    if own != recorded:
         raise InputError(
-            f"the record of {result.recipe} must have the rows of its module ({'; '.join(labels)})."
-            f" Received: {'; '.join(recorded)}. Run the miniature again"
+            f"the record of {result.recipe} must have the rows of its module ({'; '.join(own)}). "
+            f"Received: {'; '.join(recorded)}. Run the miniature again"
         )
     if [found.contrast for found in result.claims] == list(miniature.claims):
         return result.claims
@@ -68,6 +69,10 @@ def sentences(found: Sequence[Found]) -> list[str]:
         for one in found
     ]
     return lines + [f"together: {combined(found)}"] * (len(lines) > 1)
+
+
+def _named(label: str, of: Recipe | RowResult) -> str:
+    return f"{label} at {of.global_batch:,}, rate {of.peak_rate:g}"
 
 
 def _judge(
