@@ -1,5 +1,7 @@
 """A data set whose images are NumPy arrays in memory."""
 
+import functools
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -78,6 +80,14 @@ class ArrayData(DataSet):
             + f", none from epoch {self._plain_from_epoch} on"
             * (self._plain_from_epoch is not None)
         )
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A digest of all images and labels."""
+        digest = hashlib.sha256(self.name.encode())
+        for tensor in (*self._train, *self._eval):
+            digest.update(tensor.numpy().data)
+        return digest.hexdigest()[:16]
 
     def _batch_training(self, stream, replica_batch, seed):
         images, labels = self._train

@@ -54,6 +54,11 @@ class DataSet(Protocol):
         """Returns one line for the plan: sizes, format, augmentation."""
         ...
 
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits, equal where the same examples come in the same order."""
+        ...
+
     def train_batches(
         self,
         plan: BatchPlan,

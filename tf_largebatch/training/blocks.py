@@ -49,17 +49,23 @@ def tell(
 
 
 def stop_if_not_finite(step: TrainingStep, rows: np.ndarray, first: int) -> None:
-    """Raises NonFiniteError where a gradient of the block is not finite."""
-    loss, bad = rows[:, COLUMNS.index("loss")], rows[:, COLUMNS.index("first_bad_tensor")]
-    broken = np.flatnonzero(bad >= 0)
+    """Raises NonFiniteError where a gradient, a loss or what the block left is not finite.
+
+    An update that is skipped to lower the loss scale says nothing of either.
+    """
+    names = ("loss", "first_bad_tensor", "grad_norm", "learning_rate")
+    loss, bad, norm, rates = (rows[:, COLUMNS.index(name)] for name in names)
+    skipped = bool(step.variables) & ~np.isfinite(norm)
+    broken = np.flatnonzero((bad >= 0) | (~np.isfinite(loss) & ~skipped))
     if not len(broken):
-        return
+        return step.finite.check(first + len(rows))
     i = int(broken[0])
-    tensor = step.model.trainable_variables[int(bad[i])].path
-    rate = rows[i, COLUMNS.index("learning_rate")]
+    what = "the loss"
+    if bad[i] >= 0:
+        what = f"the gradient of {step.model.trainable_variables[int(bad[i])].path}"
     raise NonFiniteError(
-        f"update {first + i}: the gradient of {tensor} is not finite, with loss {loss[i]:.6g} at "
-        f"rate {rate:.6g}. Lower the rate or lengthen the warmup; the last checkpoint is unharmed",
+        f"update {first + i}: {what} is not finite, with loss {loss[i]:.6g} and gradient norm "
+        f"{norm[i]:.6g} at rate {rates[i]:.6g}. Lower the rate or lengthen the warmup",
         first + i,
     )
 

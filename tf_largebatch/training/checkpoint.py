@@ -1,8 +1,15 @@
-"""Checkpoints from which a killed run continues at the exact update."""
+"""Checkpoints from which a killed run continues at the exact update: docs/checkpoint.md."""
 
+import contextlib
+import dataclasses
+import json
+import math
+import re
 import shutil
 import sys
 import time
+import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,9 +22,13 @@ from tf_largebatch.records.errors import InputError, StorageError
 from tf_largebatch.records.run_folder import METRICS, read_metrics, write_metrics
 from tf_largebatch.records.settings import Settings
 from tf_largebatch.training.evaluation import Scores
+from tf_largebatch.training.finite import FiniteCheck
 from tf_largebatch.training.run import Run
 from tf_largebatch.training.step import COLUMNS, TrainingStep
 
+FORMAT = 2  # of a checkpoint; 1 had neither a number, nor the run it is of, nor the epochs
+_FORMAT_KEY = "format/.ATTRIBUTES/VARIABLE_VALUE"
+_FIELDS = typing.get_type_hints(EpochRecord)
 # What writing to a full disk raises: TensorFlow reports it under several names.
 _WRITE_ERRORS = (tf.errors.OpError, OSError)
 # A truncated file shows as IndexError or as an error of TensorFlow.
@@ -75,11 +86,13 @@ class Checkpoints:
     """Weights, batch-norm statistics, optimizer state and progress of one run.
 
     No metric and no data state: the data pipeline is a function of (seed, epoch, update), so the
-    number of updates is all that it needs. `tf.train.CheckpointManager` writes the files first and
-    the index that names them last: a checkpoint is whole or is not listed.
+    number of updates is all that it needs. TensorFlow writes the data first and the index that
+    names them last: a checkpoint is whole or has no index, and everything in it has a checksum.
+    Which there are is read from the folder; TensorFlow's list, `checkpoint`, is for other readers.
 
     Model and optimizer are built; `others` are further variables, as `TrainingStep.variables`. The
-    newest `keep` checkpoints stay in the folder, which holds nothing else.
+    newest `keep` checkpoints stay in the folder, which holds nothing else. `run` says whose they
+    are: one of another run is not restored.
     """
 
     def __init__(
@@ -89,67 +102,138 @@ class Checkpoints:
         optimizer: keras.optimizers.Optimizer,
         others: list[tf.Variable] | None = None,
         keep: int = Settings.keep,
+        run: Mapping[str, str] | None = None,
     ):
-        self._folder = folder
+        self._folder, self._keep, self._run = folder, keep, dict(run or {})
+        self._finite = FiniteCheck(model, optimizer)
         self._update = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-        shape = tf.TensorShape([None, len(COLUMNS)])
-        self._rows = tf.Variable(np.zeros((0, len(COLUMNS)), np.float32), shape=shape)
-        checkpoint = tf.train.Checkpoint(
-            model=model,
-            optimizer=optimizer,
-            others=others or [],
-            update=self._update,
-            seconds=self._seconds,
-            rows=self._rows,
+        self._rows = _table(np.zeros((0, len(COLUMNS)), np.float32))
+        # float64 holds every field exactly: counts stay far below 2**53.
+        self._records = _table(np.zeros((0, len(_FIELDS))))
+        self._names = tf.Variable(json.dumps(list(_FIELDS)))
+        self._of = tf.Variable(json.dumps(self._run))
+        parts = {
+            "model": model,
+            "optimizer": optimizer,
+            "others": others or [],
+            "update": self._update,
+            "seconds": self._seconds,
+            "rows": self._rows,
+        }
+        self._format_1 = tf.train.Checkpoint(**parts)
+        self._checkpoint = tf.train.Checkpoint(
+            **parts,
+            format=tf.Variable(FORMAT, dtype=tf.int64, trainable=False),
+            records=self._records,
+            record_fields=self._names,
+            run=self._of,
         )
-        self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=keep)
+        self._kept: list[int] = []  # whole ones in the folder, oldest first
         self.damaged: list[str] = []
+        self.format = FORMAT  # of the one that was restored
 
     def save(self, progress: Progress) -> None:
-        """Writes a checkpoint; the records are the caller's to write.
+        """Writes a checkpoint, and removes those that are older than the newest `keep`.
 
-        One that cannot be written is a StorageError: those before it are unharmed, and what was
-        written of it is removed.
+        NonFiniteError: a number in it is not finite, and nothing was written. StorageError: it
+        cannot be written; what was written of it is removed.
         """
+        self._finite.check(progress.update)
+        records = [dataclasses.astuple(record) for record in progress.records]
         self._update.assign(progress.update)
         self._seconds.assign(progress.seconds)
         self._rows.assign(progress.rows)
+        self._records.assign(np.reshape(np.array(records, np.float64), (-1, len(_FIELDS))))
+        self._names.assign(json.dumps(list(_FIELDS)))
+        self._of.assign(json.dumps(self._run))
         try:
-            self._manager.save(checkpoint_number=progress.update)
+            self._checkpoint.write(self._prefix(progress.update))
+            self._kept = [n for n in self._kept if n != progress.update] + [progress.update]
+            self._prune()
         except _WRITE_ERRORS as error:
-            for path in self._folder.glob(f"ckpt-{progress.update}[._]*"):
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
-            reason = str(error).strip().splitlines()[0][:160]
+            with contextlib.suppress(OSError):
+                self._remove(progress.update)
             raise StorageError(
                 f"the checkpoint of update {progress.update:,} could not be written to "
-                f"{self._folder} ({reason}). Those before it are unharmed: make room, and the same "
-                "command with this --run-dir continues"
+                f"{self._folder} ({_reason(error)}). Make room: the same command with this "
+                "--run-dir then continues from the newest one that is whole"
             ) from None
 
-    def restore(self, records: list[EpochRecord]) -> Progress:
+    def restore(self) -> Progress | None:
         """Restores the newest checkpoint that is whole; `damaged` then names those that are not.
 
-        Returns where it stands, at the start where there is none; the records may go beyond it.
-        InputError: there are checkpoints, but none can be restored.
+        Returns where it stands, None where there is none. One of format 1 holds no epochs:
+        `format` tells. InputError: there are checkpoints, but none can be restored, or one is of a
+        later format.
         """
-        self.damaged = []
-        for path in reversed(self._manager.checkpoints):
+        self.damaged, self._kept = [], []
+        numbers = sorted(_numbers(self._folder, r"ckpt-(\d+)\.index"))
+        for place, number in reversed(list(enumerate(numbers))):
             try:
-                self._manager.checkpoint.restore(path).assert_existing_objects_matched()
+                progress = self._read(number)
             except _READ_ERRORS as error:
-                reason = str(error).strip().splitlines()[0][:120]
-                self.damaged.append(f"checkpoint {path} cannot be restored ({reason})")
+                if isinstance(error, InputError):
+                    raise
+                self.damaged.append(
+                    f"checkpoint {self._prefix(number)} cannot be restored ({_reason(error)})"
+                )
                 continue
-            update, rows = int(self._update.numpy()), self._rows.numpy()
-            done = [record for record in records if record.update <= update - len(rows)]
-            return Progress(update, done, rows, float(self._seconds.numpy()))
+            self._kept = numbers[: place + 1]
+            return progress
         if self.damaged:
-            raise InputError(f"{self.damaged[0]}. Choose another --run-dir")
-        return Progress()
+            remedy = f"Remove {self._folder} to begin again, or choose another --run-dir"
+            raise InputError(f"{self.damaged[0]}. {remedy}")
+        return None
+
+    def _read(self, number: int) -> Progress:
+        path = self._prefix(number)
+        there = tf.train.load_checkpoint(path)
+        known = int(there.get_tensor(_FORMAT_KEY)) if there.has_tensor(_FORMAT_KEY) else 1
+        if known > FORMAT:
+            raise InputError(
+                f"checkpoint {path} is of format {known}. This version reads formats 1 to {FORMAT}:"
+                " continue with the version that wrote it, or choose another --run-dir"
+            )
+        self.format, records = known, []
+        checkpoint = self._format_1 if known == 1 else self._checkpoint
+        checkpoint.read(path).assert_existing_objects_matched()
+        update = int(self._update.numpy())
+        if update != number:
+            raise ValueError(f"it is of update {update:,}")
+        if known > 1:
+            whose = json.loads(self._of.numpy())
+            for what in whose.keys() & self._run.keys():
+                if whose[what] != self._run[what]:
+                    text = f"{what} {whose[what]} there, {self._run[what]} here"
+                    raise ValueError(f"it is of another run: {text}")
+            names = json.loads(self._names.numpy())
+            rows = self._records.numpy().tolist()
+            records = [
+                EpochRecord(**{n: _FIELDS[n](v) for n, v in zip(names, row, strict=True)})
+                for row in rows
+            ]
+        if bad := self._finite.first_bad():
+            raise ValueError(f"{bad} is not finite")
+        return Progress(update, records, self._rows.numpy(), float(self._seconds.numpy()))
+
+    def _prefix(self, number: int) -> str:
+        return str(self._folder / f"ckpt-{number}")
+
+    def _prune(self) -> None:
+        for number in self._kept[: -self._keep]:
+            self._remove(number)
+        self._kept = self._kept[-self._keep :]
+        paths = [self._prefix(number) for number in self._kept]
+        tf.compat.v1.train.update_checkpoint_state(str(self._folder), paths[-1], paths)
+
+    def _remove(self, number: int) -> None:
+        # The index first: without it, what is left is no checkpoint.
+        for path in sorted(self._folder.glob(f"ckpt-{number}[._]*"), reverse=True):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 class Saver:
@@ -159,29 +243,46 @@ class Saver:
     """
 
     def __init__(self, run: Run, step: TrainingStep):
-        self._run = run
-        self._metrics = run.folder / METRICS
-        folder, keep = run.folder / "checkpoints", run.plan.settings.keep
-        self._checkpoints = Checkpoints(folder, step.model, step.optimizer, step.variables, keep)
+        self._run, self._step = run, step
+        self._metrics, self._folder = run.folder / METRICS, run.folder / "checkpoints"
+        self._checkpoints = Checkpoints(
+            self._folder,
+            step.model,
+            step.optimizer,
+            step.variables,
+            run.plan.settings.keep,
+            run.identity,
+        )
         self._saved = time.monotonic()
 
     def restore(self) -> Progress:
         """Returns where the newest whole checkpoint stands, the same on all workers."""
-        progress = self._checkpoints.restore(read_metrics(self._metrics))
-        self._run.team.agree({"the checkpoint that --run-dir shows": f"update {progress.update}"})
-        for damage in self._checkpoints.damaged if self._run.team.chief else ():
-            print(f"{damage}: continues from update {progress.update}", file=sys.stderr)
-        return progress
+        team, problem, progress = self._run.team, None, None
+        try:
+            progress = self._checkpoints.restore()
+            if progress is not None and self._checkpoints.format == 1:
+                progress.records = self._records_of_format_1(progress)
+        except InputError as error:
+            problem = error
+        stands = "none" if progress is None else f"update {progress.update}"
+        team.agree({"the checkpoint that --run-dir shows": stands}, problem=problem)
+        if not team.chief:
+            return progress or Progress()
+        for damage in self._checkpoints.damaged:
+            print(f"{damage}: continues from {stands}", file=sys.stderr)
+        if progress is not None:
+            self._write_metrics(progress)
+        elif self._metrics.exists() or _numbers(self._folder, r"ckpt-(\d+)\.data.*"):
+            lost = f"{self._folder} has no whole checkpoint, although this run has been trained"
+            print(f"{lost}: starts again at update 0", file=sys.stderr)
+        return progress or Progress()
 
     def save(self, progress: Progress) -> None:
-        """Writes the epochs' records, then the checkpoint that goes with them, or StorageError."""
+        """Writes a checkpoint, then its epochs as a table for people, or StorageError."""
         if not self._run.team.chief:
             return
-        try:
-            write_metrics(self._metrics, progress.records)
-        except OSError as error:
-            raise StorageError(f"{self._metrics} could not be written ({error.strerror})") from None
         self._checkpoints.save(progress)
+        self._write_metrics(progress)
         self._saved = time.monotonic()
 
     def after_block(self, progress: Progress) -> None:
@@ -191,4 +292,48 @@ class Saver:
         if by_count or time.monotonic() - self._saved > 60.0 * settings.checkpoint_minutes:
             self.save(progress)
 
-    after_epoch = save
+    def after_epoch(self, progress: Progress) -> None:
+        """Saves; NonFiniteError on every worker where the evaluation left something not finite."""
+        self._step.finite.check(progress.update)
+        self.save(progress)
+
+    def _write_metrics(self, progress: Progress) -> None:
+        try:
+            write_metrics(self._metrics, progress.records)
+        except OSError as error:
+            raise StorageError(f"{self._metrics} could not be written ({error.strerror})") from None
+
+    def _records_of_format_1(self, progress: Progress) -> list[EpochRecord]:
+        """The epochs before the checkpoint from `metrics.csv`, which must hold each of them."""
+        done = progress.update - len(progress.rows)
+        plan, epochs = self._run.plan, self._run.plan.recipe.epochs
+        ends: dict[int, int] = {}  # of updates: the first epoch that ends there
+        for epoch in range(1, math.ceil(epochs) + 1):
+            ends.setdefault(plan.updates_at(min(epoch, epochs)), epoch)
+        wanted = [(epoch, end) for end, epoch in ends.items() if end <= done]
+        try:
+            found = [r for r in read_metrics(self._metrics) if r.update <= done]
+        except (OSError, ValueError, TypeError, KeyError):
+            found = []
+        if [(record.epoch, record.update) for record in found] != wanted:
+            raise InputError(
+                f"{self._metrics} must hold the {len(wanted)} epochs up to update {done:,}: the "
+                "checkpoints in this folder are of format 1, which has them nowhere else. "
+                f"Received: {len(found)}. Bring the file back, or choose another --run-dir"
+            )
+        return found
+
+
+def _table(values: np.ndarray) -> tf.Variable:
+    """A variable of any number of rows."""
+    return tf.Variable(values, shape=tf.TensorShape([None, None]), trainable=False)
+
+
+def _numbers(folder: Path, pattern: str) -> set[int]:
+    """Of the files whose names match."""
+    names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+    return {int(match[1]) for name in names if (match := re.fullmatch(pattern, name))}
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

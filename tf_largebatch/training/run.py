@@ -1,5 +1,6 @@
 """One training: what is trained, where, on which data, and by whom."""
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ import tensorflow as tf
 from tf_largebatch.data.dataset import DataSet as DataSet
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.plan import Plan
+from tf_largebatch.records.recipe import deciding
+from tf_largebatch.records.run_folder import fingerprint
 from tf_largebatch.training.workers.team import Team
 
 
@@ -24,6 +27,18 @@ class Run:
     team: Team
     stop_epoch: float | None = None  # end here, to be continued later
     profile: tuple[int, int] = (0, 0)  # (first, end) updates to trace; none where they are equal
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What makes this the same training as another: its checkpoints and its result carry it."""
+        recipe, settings = self.plan.recipe, self.plan.settings
+        return {
+            "recipe": fingerprint(deciding(dataclasses.asdict(recipe))),
+            "seed": str(self.seed),
+            "precision": settings.precision,
+            "wire": settings.wire,
+            "data": self.dataset.fingerprint,
+        }
 
     def batches(self, plan: BatchPlan, update: int) -> Iterator:
         """Returns endless (images, labels) from `update` on, one replica batch per replica."""

@@ -223,7 +223,7 @@ def _agree_on_data(
                 )
     except InputError as error:
         problem = error
-    described = " ".join(dataset.describe() for dataset in opened.values())
+    described = " ".join(f"{data.describe()} {data.fingerprint}" for data in opened.values())
     team.agree({"the data": described}, problem=problem)
     return [opened[plan.recipe.data] for plan in plans]
 

@@ -35,6 +35,7 @@ import tensorflow as tf
 from tf_largebatch.records import stream_position
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.settings import Settings
+from tf_largebatch.training.finite import FiniteCheck
 
 # The columns of what `TrainingStep.run` returns, one row per update.
 COLUMNS = (
@@ -91,6 +92,7 @@ class TrainingStep:
             update that is done before the next batch is there waits until then. It counts as done
             when its loss and gradient are known on the host, some of the optimizer's work before.
         weight_norm: () -> the 2-norm of all trainable weights together, a float32 scalar.
+        finite: looks at all that the updates have written.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class TrainingStep:
                 self.variables = [self._scale.value, self._good.value]
         self._compile()
         self.weight_norm = tf.function(self._weight_norm)
+        self.finite = FiniteCheck(model, optimizer)
 
     def for_plan(self, plan: BatchPlan) -> "TrainingStep":
         """Returns the step of another batch over the same model, optimizer and loss scale."""
