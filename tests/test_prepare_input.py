@@ -1,10 +1,13 @@
 """What the preparation refuses, in one line each; headers, label files, the plan, the progress."""
 
 import csv
+import gzip
 import io
+import os
 import struct
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import prepare_sources as fake
@@ -105,14 +108,29 @@ def test_a_class_tar_that_was_cut_short_within_the_training_tar(tmp_path, capsys
     assert "cannot be read near byte" in prepare_refused(capsys, source)
 
 
-def test_a_class_tar_without_a_mark_at_its_end_ends_where_it_ends(tmp_path):
+def test_a_class_tar_that_was_cut_between_two_of_its_files(tmp_path, capsys):
     source = fake.write_tars(tmp_path / "source")
     inner = [fake.tar_of(pictures.items()) for pictures in fake.train_pictures().values()]
     last = inner[0].rstrip(b"\0")
     unmarked = last + b"\0" * (-len(last) % 512)
     (source / "ILSVRC2012_img_train.tar").write_bytes(nested(unmarked, *inner[1:]))
-    found = layouts.open_collection(source, "tars", None, lambda text: None)
-    assert len(found.splits["train"]) == 30 and not found.ignored
+    assert "it is cut short: there is no block of zeros" in prepare_refused(capsys, source)
+
+
+def test_the_training_tar_that_was_cut_between_two_classes(tmp_path, capsys):
+    source = fake.write_tars(tmp_path / "source")
+    path = source / "ILSVRC2012_img_train.tar"
+    with tarfile.open(path) as archive:
+        path.write_bytes(path.read_bytes()[: archive.getmembers()[3].offset])
+    assert "it is cut short: there is no block of zeros" in prepare_refused(capsys, source)
+
+
+def test_a_class_tar_that_is_there_twice(tmp_path, capsys):
+    source = fake.write_tars(tmp_path / "source")
+    inner = [(f"{w}.tar", fake.tar_of(p.items())) for w, p in fake.train_pictures().items()]
+    other = ("n01440764.tar", fake.tar_of([("n01440764_9.JPEG", fake.jpeg(9))]))
+    (source / "ILSVRC2012_img_train.tar").write_bytes(fake.tar_of([*inner, other]))
+    assert "with n01440764.tar twice" in prepare_refused(capsys, source)
 
 
 def test_a_tar_of_pictures_instead_of_class_tars(tmp_path, capsys):
@@ -267,6 +285,53 @@ def test_files_that_are_no_pictures_are_named_and_left_out(tree, capsys):
     assert "ignored     2 files that are no pictures: .DS_Store, notes.txt" in (
         capsys.readouterr().out
     )
+
+
+def test_links_that_lead_nowhere_and_pipes_are_named_as_ignored(tree, capsys):
+    (tree / "train" / "n01440764" / "a.JPEG").symlink_to("nowhere")
+    os.mkfifo(tree / "train" / "n01440764" / "b.JPEG")
+    assert fake.prepare(tree, "--out", tree.parent / "out", *fake.SMALL) == 0
+    assert "ignored     2 files that are no pictures: a.JPEG, b.JPEG" in capsys.readouterr().out
+
+
+def test_a_pictures_name_need_not_be_utf8_and_a_class_must_be(tree, capsys):
+    folder = tree / "train" / "n01440764"
+    name = os.fsdecode(b"n01440764_\xff\xfe.JPEG")
+    (folder / name).write_bytes(fake.jpeg(9))
+    out = tree.parent / "out"
+    assert fake.prepare(tree, "--out", out, *fake.SMALL) == 0
+    names = [record["image/filename"] for record in fake.read_records(find_shards(out)["train"])]
+    assert len(names) == 31 and b"n01440764_\xff\xfe.JPEG" in names
+    folder.rename(tree / "train" / os.fsdecode(b"n0144076\xe9"))
+    line = refused(capsys, tree, "--out", tree.parent / "other", *fake.SMALL)
+    assert "the name of a class must be UTF-8" in line and "udce9" in line
+
+
+def test_a_file_of_gigabytes_is_no_picture_and_is_not_read(tree, capsys, monkeypatch):
+    with (tree / "train" / "n01440764" / "n01440764_3.JPEG").open("wb") as file:
+        file.truncate(4 << 30)  # sparse
+    monkeypatch.setattr(checks, "free_bytes", lambda folder: 1 << 40)
+    line = prepare_refused(capsys, tree)
+    assert "has 4,294,967,296 bytes, more than the 256 MiB of any" in line
+
+
+def test_a_development_kit_that_unpacks_to_gigabytes_is_refused_before_it_is(tmp_path, capsys):
+    source = fake.write_tars(tmp_path / "source")
+    kit = source / "ILSVRC2012_devkit_t12.tar.gz"
+    member = tarfile.TarInfo("data/meta.mat")
+    member.size = 3 << 30  # in the header alone: what follows is not looked at
+    with gzip.open(kit, "wb") as file:
+        file.write(member.tobuf())
+        file.write(bytes(1 << 20))
+    line = prepare_refused(capsys, source)
+    assert "must be of at most 16 MiB unpacked" in line and "3,221,22" in line
+
+
+def test_labels_in_a_pipe_are_refused_and_not_waited_for(tmp_path, capsys):
+    source = fake.write_tars(tmp_path / "source")
+    os.mkfifo(tmp_path / "labels")
+    line = prepare_refused(capsys, source, "--val-labels", tmp_path / "labels")
+    assert "--val-labels must be a file or a folder" in line
 
 
 BROKEN = {

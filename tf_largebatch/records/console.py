@@ -63,6 +63,8 @@ def ending(parser: Parser) -> Iterator[End]:
     (`| head`).
     """
     end = End()
+    if hasattr(sys.stdout, "reconfigure"):  # names of files need not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             yield end

@@ -58,9 +58,28 @@ def check_class_of(picture: Picture, place: str | Path) -> Picture:
 def rank_classes(found: Iterable[str], place: str | Path) -> tuple[str, ...]:
     """Returns the classes sorted, of which there must be two; a class's rank is its label."""
     classes = tuple(sorted(found))
+    if strange := [name for name in classes if not _is_utf8(name)]:
+        raise InputError(
+            f"the name of a class must be UTF-8. Received: {place}, with {ascii(strange[0])}. "
+            "Rename it: it goes into every record"
+        )
     if len(classes) < 2:
         raise InputError(
             f"the training pictures must be of two classes or more. Received: {place}, with "
             f"{', '.join(classes) or 'no class'}"
         )
     return classes
+
+
+def name_bytes(name: str) -> bytes:
+    """Returns the bytes of a file's name, which need not be UTF-8: the same on every machine."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether the bytes of a file's name are; Python keeps those that are not as surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -94,6 +94,6 @@ def _pictures(folder: Path, wnid: str, ignored: list[str]) -> list[Picture]:
         for entry in sorted(entries, key=lambda e: e.name):
             if entry.is_file() and is_picture(entry.name):
                 found.append(Picture(entry.name, wnid, entry.path, 0, entry.stat().st_size))
-            elif entry.is_file():
+            elif not entry.is_dir():  # links that lead nowhere, pipes and sockets too
                 ignored.append(entry.path)
     return found

@@ -21,6 +21,7 @@ from tf_largebatch.records.errors import InputError
 DEVKIT, DEVKIT_FOLDER = "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12"
 KAGGLE_LABELS, KAGGLE_NAMES = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
 _TRUTH, _META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
+_LARGEST_KIT = 16 << 20  # bytes; the kit of 2012 unpacks to a few million
 _NEED = (
     f"Put {DEVKIT} (image-net.org, ILSVRC 2012, development kit of task 1) or {KAGGLE_LABELS} "
     f"(Kaggle's ImageNet competition) beside the pictures, or pass one of them, or a text file "
@@ -43,6 +44,8 @@ def label_validation(
         raise InputError(f"the validation pictures in {folder} have no labels. {_NEED}")
     if not path.exists():
         raise InputError(f"--val-labels must be an existing file. Received: {path}. {_NEED}")
+    if not (path.is_dir() or path.is_file()):
+        raise InputError(f"--val-labels must be a file or a folder. Received: {path}. {_NEED}")
     words: dict[str, str] = {}
     try:
         if path.is_dir() or tarfile.is_tarfile(path):
@@ -81,6 +84,7 @@ def read_kaggle_names(folder: Path) -> dict[str, str]:
 
 
 def _read_text(path: Path, pictures: Sequence[str]) -> dict[str, str]:
+    _is_small(path, path.stat().st_size)
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if lines and lines[0].startswith("ImageId,"):
         return _read_kaggle(lines, path, pictures)
@@ -149,11 +153,23 @@ def _read_devkit(path: Path, pictures: Sequence[str]) -> tuple[dict[str, str], d
 def _devkit_files(path: Path) -> dict[str, bytes]:
     """Returns the two files of the kit, from the archive or from the folder."""
     if path.is_dir():
-        return {name: p.read_bytes() for name in (_TRUTH, _META) for p in path.rglob(name)}
+        inside = [(name, p) for name in (_TRUTH, _META) for p in path.rglob(name)]
+        return {name: p.read_bytes() for name, p in inside if _is_small(path, p.stat().st_size)}
     found = {}
     with tarfile.open(path) as archive:
         for member in archive:
+            # Before it is unpacked: a few bytes can stand for gigabytes.
+            _is_small(path, member.offset_data + member.size)
             name = PurePosixPath(member.name).name
             if name in (_TRUTH, _META) and (file := archive.extractfile(member)) is not None:
                 found[name] = file.read()
     return found
+
+
+def _is_small(path: Path, size: int) -> bool:
+    if size > _LARGEST_KIT:
+        raise InputError(
+            f"the labels must be of at most {_LARGEST_KIT >> 20} MiB unpacked. Received: {path}, "
+            f"with {size:,} bytes. {_NEED}"
+        )
+    return True

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
-from tf_largebatch.data.prepare.collection import SPLITS, Collection, Picture
+from tf_largebatch.data.prepare.collection import SPLITS, Collection, Picture, name_bytes
 from tf_largebatch.data.prepare.labels import label_map
 from tf_largebatch.data.prepare.pool import spread
 from tf_largebatch.data.prepare.shard import PARTIAL, Options, Shard, make_shard, read_if_whole
@@ -78,7 +78,7 @@ def deal(split: str, pictures: Sequence[Picture], shards: int) -> list[tuple[Pic
 
     def place(picture: Picture) -> tuple[bytes, str]:
         key = f"{split}/{picture.wnid}/{picture.name}"
-        return hashlib.blake2b(key.encode(), digest_size=8).digest(), key
+        return hashlib.blake2b(name_bytes(key), digest_size=8).digest(), key
 
     keyed = sorted((*place(picture), picture) for picture in pictures)
     for (_, key, one), (_, other, two) in pairwise(keyed):
@@ -163,7 +163,8 @@ class Preparation:
         ranks = {wnid: rank for rank, wnid in enumerate(self.collection.classes)}
         for shard in self._shards:
             for name, wnid, _, _, length, _ in shard.pictures:
-                digest.update(f"{shard.name}/{wnid}/{name}/{ranks[wnid]}/{length}\n".encode())
+                line = f"{shard.name}/{wnid}/{name}/{ranks[wnid]}/{length}\n"
+                digest.update(name_bytes(line))
         return digest.hexdigest()
 
     def _check_out(self) -> None:

@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tf_largebatch.data.prepare.collection import Picture
+from tf_largebatch.data.prepare.collection import Picture, name_bytes
 from tf_largebatch.data.prepare.pictures import PictureError, decode, read_header, reencode
 from tf_largebatch.data.prepare.tfds import read_record
 from tf_largebatch.records.errors import InputError
@@ -20,6 +20,7 @@ from tf_largebatch.records.quiet import import_tensorflow
 
 MOST_SHARDS = 99_999  # their names have five digits
 LEAST_SIDE = 16  # pixels
+LARGEST = 1 << 28  # bytes of a picture; ImageNet's largest has 15 million
 PARTIAL = ".partial"  # the folder below --out where everything is written
 
 
@@ -121,6 +122,9 @@ def _write(draft: Path, shard: Shard) -> dict:
     with tf.io.TFRecordWriter(os.fspath(draft)) as writer:
         for picture, stored in zip(shard.pictures, _read(shard.pictures), strict=True):
             try:
+                if picture.length > LARGEST:
+                    size = f"{picture.length:,} bytes"
+                    raise PictureError(f"has {size}, more than the {LARGEST >> 20} MiB of any")
                 encoded = _read_tfrecord(picture) if stored is None else stored
                 header = read_header(encoded)
                 seen = header.oddities()
@@ -165,7 +169,7 @@ def _record(encoded: bytes, header, picture: Picture, label: int) -> bytes:
         "image/encoded": encoded,
         "image/class/label": label,
         "image/class/synset": picture.wnid.encode(),
-        "image/filename": picture.name.encode(),
+        "image/filename": name_bytes(picture.name),
         "image/height": header.height,
         "image/width": header.width,
         "image/format": header.format.encode(),
@@ -183,7 +187,7 @@ def _read(pictures: tuple[Picture, ...]) -> Iterator[bytes | None]:
         for path, group in groupby(pictures, key=attrgetter("path")):
             with open(path, "rb", buffering=0) as file:
                 for picture in group:
-                    if picture.record:
+                    if picture.record or picture.length > LARGEST:
                         yield None
                         continue
                     encoded = os.pread(file.fileno(), picture.length, picture.offset)

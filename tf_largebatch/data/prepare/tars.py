@@ -19,6 +19,7 @@ from tf_largebatch.data.prepare.collection import (
 from tf_largebatch.data.prepare.labels import label_validation
 from tf_largebatch.records.errors import InputError
 
+_BLOCK = 512  # bytes; a tar ends with two of zeros (POSIX.1-1988, ustar)
 TRAIN_TAR, VALIDATION_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 
 
@@ -56,6 +57,11 @@ def _index_train(path: Path, ignored: list[str], note) -> dict[str, list[Picture
                     f"the training tar must hold one tar per class, such as n01440764.tar. "
                     f"Received: {path}, with {tar}. Pass the tar as image-net.org has it"
                 )
+            if wnid in found:
+                raise InputError(
+                    f"the training tar must hold one tar per class. Received: {path}, with {tar} "
+                    f"twice. Pass the tar as image-net.org has it"
+                )
             if len(found) % 50 == 0:
                 note(f"reading the headers of {path.name}: {len(found):,} classes")
             found[wnid] = []
@@ -78,7 +84,7 @@ def _walk(path: Path, file, start: int, size: int | None = None):
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # or 1.3 million stay in memory
                 if member.offset >= end:
-                    break  # without a mark at its end the reader would go on in the outer archive
+                    break  # the reader has gone on in the outer archive
                 place = member.offset
                 if member.offset_data + member.size > end:
                     raise tarfile.ReadError("its last file is cut short")
@@ -86,6 +92,11 @@ def _walk(path: Path, file, start: int, size: int | None = None):
                     yield member.name.rsplit("/", 1)[-1], member.offset_data, member.size
                 elif not member.isdir():
                     raise tarfile.ReadError(f"it holds a link, {member.name}")
+            # A cut between two files would pass for a smaller archive.
+            place = archive.offset
+            file.seek(place)
+            if place + _BLOCK > end or file.read(_BLOCK) != bytes(_BLOCK):
+                raise tarfile.ReadError("it is cut short: there is no block of zeros at its end")
     except (tarfile.TarError, OSError) as error:
         raise InputError(
             f"the tar {path} cannot be read near byte {place:,}: {error}. Copy it again; "
