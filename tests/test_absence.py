@@ -1,13 +1,19 @@
 """Who is missing at the start, and who is gone later."""
 
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
+from commands import ROOT
 from workers import free_ports
 
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.training.workers.absence import describe_loss, meet
+from tf_largebatch.training.workers.absence import describe_loss, meet, watch
 from tf_largebatch.training.workers.cluster import Cluster
 
 
@@ -21,7 +27,9 @@ def meet_all(workers, ranks, seconds):
 
     def one(rank):
         try:
-            results[rank] = meet(Cluster(workers, rank), seconds)
+            for connection in meet(Cluster(workers, rank), seconds):
+                connection.close()
+            results[rank] = None
         except InputError as error:
             results[rank] = str(error)
 
@@ -68,6 +76,75 @@ def test_strangers_on_the_port_are_no_workers():
     assert meet_all(workers, [1], 6.0) == {1: None}
     thread.join(30)
     assert results == {0: None}
+
+
+FROZEN = """
+import sys, time
+from tf_largebatch.training.workers.absence import meet, watch
+from tf_largebatch.training.workers.cluster import Cluster
+workers = Cluster(tuple(sys.argv[1:]), 0)
+watch(workers, meet(workers, 60.0), 2.0, print)
+print("together", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_frozen_chief_is_named_and_one_that_thaws_in_time_is_not():
+    workers, said = cluster(2), []
+    with subprocess.Popen(
+        [sys.executable, "-c", FROZEN, *workers],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as chief:
+        me = Cluster(workers, 1)
+        watch(me, meet(me, 60.0), 2.0, said.append)
+        assert chief.stdout.readline() == "together\n"
+        chief.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        chief.send_signal(signal.SIGCONT)
+        time.sleep(4.0)
+        assert said == []
+        chief.send_signal(signal.SIGSTOP)
+        frozen = time.monotonic()
+        while not said and time.monotonic() - frozen < 20:
+            time.sleep(0.05)
+        assert time.monotonic() - frozen < 2.0 + 3.0  # --worker-timeout, and what the docs say
+        chief.kill()
+    assert said == [
+        "worker 0 has been silent for 2 s (--worker-timeout); the same command continues from the "
+        "newest checkpoint that is whole"
+    ]
+
+
+def test_a_chief_that_has_ended_is_not_called_silent():
+    workers, said, connections = cluster(2), [], {}
+    threads = [
+        threading.Thread(target=lambda r=r: connections.update({r: meet(Cluster(workers, r), 20)}))
+        for r in (0, 1)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    watch(Cluster(workers, 1), connections[1], 0.1, said.append)
+    connections[0][0].close()
+    time.sleep(3.0)
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("workers", "local"),
+    [
+        (("127.0.0.1:1", "127.0.0.1:2"), True),
+        (("localhost:1", "127.0.0.2:2"), True),
+        (("127.0.0.1:1", "10.0.0.1:2"), False),
+        (("node1:1", "node2:1"), False),
+        (("127.0.0.1.evil.org:1", "127.0.0.1:2"), False),
+    ],
+)
+def test_workers_of_one_machine_meet_on_loopback_alone(workers, local):
+    assert Cluster(workers, 0).is_local is local
 
 
 @pytest.mark.parametrize(

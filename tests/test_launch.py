@@ -485,6 +485,18 @@ def test_sigkill_of_the_launcher_leaves_no_process_and_no_folder(job, tmp_path):
     assert not list((tmp_path / "scratch").iterdir())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ends the workers")
+def test_sigkill_of_the_guard_and_then_of_the_launcher_leaves_no_worker(job):
+    process = job.start("signal.signal(signal.SIGTERM, signal.SIG_IGN);ready();time.sleep(60)")
+    pids = [job.pid("pid-0"), job.pid("pid-1")]
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (guard,) = set(map(int, children)) - set(pids)
+    os.kill(guard, signal.SIGKILL)
+    process.kill()
+    process.communicate(timeout=50)
+    assert all(gone(pid) for pid in pids)
+
+
 def test_sigkill_of_the_launchers_whole_group_leaves_no_worker(job):
     script = PRELUDE + CHILD + "time.sleep(60)"
     (job.path / "worker.py").write_text(script)

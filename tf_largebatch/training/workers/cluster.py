@@ -39,6 +39,7 @@ EXAMPLE = '{"cluster": {"worker": ["a:5000", "b:5000"]}, "task": {"type": "worke
 # numbers can share a node: 12000 + 16 * 1250 = 32000.
 _FIRST_PORT, _PORTS_PER_JOB, _JOBS = 12_000, 16, 1_250
 
+_LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}")
 _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 
 
@@ -84,6 +85,12 @@ class Cluster:
     def is_chief(self) -> bool:
         """Whether this process writes what is written once."""
         return self.rank == 0
+
+    @property
+    def is_local(self) -> bool:
+        """Whether all workers are reached through this machine's loopback (IPv4)."""
+        hosts = {address.rpartition(":")[0].lower() for address in self.workers}
+        return all(host == "localhost" or _LOOPBACK.fullmatch(host) for host in hosts)
 
     @functools.cached_property
     def _neighbours(self) -> tuple[int, ...]:

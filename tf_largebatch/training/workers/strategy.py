@@ -2,13 +2,16 @@
 
 import functools
 import os
+import sys
+from typing import NoReturn
 
 import tensorflow as tf
 
+from tf_largebatch.records.console import WORKER_LOST
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.settings import JOIN_TIMEOUT, WORKER_TIMEOUT
 from tf_largebatch.training.workers import cluster
-from tf_largebatch.training.workers.absence import meet
+from tf_largebatch.training.workers.absence import meet, watch
 
 
 # One object per process and size: a second MirroredStrategy over the same devices numbers its
@@ -90,9 +93,16 @@ def _join(
         cluster_register_timeout_in_ms=1000 * join_timeout,
         coordinated_jobs=[job],
     )
-    meet(workers, join_timeout)
+    watch(workers, meet(workers, join_timeout), worker_timeout, _leave)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     return _all_of(strategy, "the devices of all workers", replicas)
+
+
+def _leave(text: str) -> NoReturn:
+    """Ends this process from another thread than its own, which TensorFlow holds."""
+    sys.stdout.flush()
+    os.write(2, f"{text}\n".encode())
+    os._exit(WORKER_LOST)
 
 
 def _all_of(strategy: tf.distribute.Strategy, what: str, replicas: int | None):

@@ -1,13 +1,17 @@
 """Signals to the launcher, and what ends the workers when the launcher itself is killed."""
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 from pathlib import Path
 
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -69,7 +73,12 @@ class Guard:
 
     def add_this_process(self) -> None:
         """Called in the worker's process, which leads its group already."""
-        os.write(self._write, b"+%d\n" % os.getpid())
+        if sys.platform == "linux":  # where the guard was killed first, the system ends this one
+            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        before = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._write, b"+%d\n" % os.getpid())
+        signal.signal(signal.SIGPIPE, before)
 
     def forget(self, pid: int) -> None:
         """Called once the group is gone."""
