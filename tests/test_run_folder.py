@@ -1,7 +1,12 @@
 import dataclasses
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
+from commands import ROOT
 
 from tf_largebatch.recipes.goyal_8k import RECIPE
 from tf_largebatch.records import run_folder
@@ -9,6 +14,11 @@ from tf_largebatch.records.curve import EpochRecord
 from tf_largebatch.records.errors import InputError
 
 IDENTITY = {"recipe": "goyal_8k", "seeds": [0, 1], "epochs": (30.0, 60.0)}
+
+
+def claim(folder, identity):
+    with run_folder.locked(folder):
+        return run_folder.claim(folder, identity)
 
 
 def record(epoch, error=12.5):
@@ -28,15 +38,15 @@ def record(epoch, error=12.5):
 
 def test_a_new_folder_is_claimed_and_then_recognised(tmp_path):
     folder = tmp_path / "a" / "b"
-    assert run_folder.claim(folder, IDENTITY) is False
-    assert run_folder.claim(folder, IDENTITY) is True
+    assert claim(folder, IDENTITY) is False
+    assert claim(folder, IDENTITY) is True
     assert [p.name for p in folder.iterdir()] == ["run.json"]
 
 
 def test_the_folder_of_another_recipe_is_refused_by_name(tmp_path):
-    run_folder.claim(tmp_path / "run", IDENTITY)
+    claim(tmp_path / "run", IDENTITY)
     with pytest.raises(InputError, match='belongs to another run .recipe: "goyal_8k" there.'):
-        run_folder.claim(tmp_path / "run", {**IDENTITY, "recipe": "goyal_256"})
+        claim(tmp_path / "run", {**IDENTITY, "recipe": "goyal_256"})
 
 
 def identity_of(recipe):
@@ -53,38 +63,38 @@ def old_form(recipe):
 
 def test_a_run_of_before_is_continued_whatever_it_said_beside_its_numbers(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(old_form(RECIPE)))
-    assert run_folder.claim(tmp_path, identity_of(RECIPE)) is True
+    assert claim(tmp_path, identity_of(RECIPE)) is True
     other = dataclasses.replace(RECIPE, reference_rate=0.2)
     with pytest.raises(InputError, match="belongs to another run"):
-        run_folder.claim(tmp_path, identity_of(other))
+        claim(tmp_path, identity_of(other))
 
 
 def test_a_mark_that_is_no_record_is_named(tmp_path):
     (tmp_path / "run.json").write_text("[1]")
     with pytest.raises(InputError, match="run.json is damaged"):
-        run_folder.claim(tmp_path, identity_of(RECIPE))
+        claim(tmp_path, identity_of(RECIPE))
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(InputError, match="holds thesis.tex"):
-        run_folder.claim(tmp_path, IDENTITY)
+        claim(tmp_path, IDENTITY)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_file_or_a_place_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="must be a folder that can be written to"):
-        run_folder.claim(tmp_path / "file", IDENTITY)
+        claim(tmp_path / "file", IDENTITY)
     with pytest.raises(InputError, match="must be a folder that can be written to"):
-        run_folder.claim(tmp_path / "file" / "below", IDENTITY)
+        claim(tmp_path / "file" / "below", IDENTITY)
 
 
 def test_a_claimed_folder_is_given_up_only_while_it_is_empty(tmp_path):
-    run_folder.claim(tmp_path / "empty", IDENTITY)
+    claim(tmp_path / "empty", IDENTITY)
     run_folder.release(tmp_path / "empty")
     assert not (tmp_path / "empty").exists()
-    run_folder.claim(tmp_path / "used", IDENTITY)
+    claim(tmp_path / "used", IDENTITY)
     (tmp_path / "used" / "metrics.csv").write_text("epoch")
     run_folder.release(tmp_path / "used")
     assert (tmp_path / "used" / "run.json").exists()
@@ -93,7 +103,55 @@ def test_a_claimed_folder_is_given_up_only_while_it_is_empty(tmp_path):
 def test_a_damaged_mark_is_named(tmp_path):
     (tmp_path / "run.json").write_text('{"recipe": "go')
     with pytest.raises(InputError, match="run.json is damaged"):
-        run_folder.claim(tmp_path, IDENTITY)
+        claim(tmp_path, IDENTITY)
+
+
+HOLD = """
+import pathlib, sys, time
+from tf_largebatch.records import run_folder
+with run_folder.locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_in_which_another_command_is_at_work_is_refused_with_its_name(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        at_work = f"another command is at work .process {process.pid} on"
+        with pytest.raises(InputError, match=at_work):
+            claim(tmp_path / "run", IDENTITY)
+        process.kill()
+    # What it left is a file, and no lock.
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["run.lock"]
+    assert claim(tmp_path / "run", IDENTITY) is False
+
+
+def test_what_a_killed_start_leaves_does_not_stop_the_next(tmp_path):
+    for name in ("run.lock", "run.json.part"):
+        (tmp_path / name).write_text("{")
+    assert claim(tmp_path, IDENTITY) is False
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_lock_is_not_taken_through_a_link(tmp_path):
+    (tmp_path / "elsewhere").write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="must be a folder that can be written to"):
+        claim(tmp_path / "run", IDENTITY)
+    assert (tmp_path / "elsewhere").read_text() == "precious"
+
+
+def test_a_folder_that_is_gone_hides_no_message(tmp_path):
+    run_folder.release(tmp_path / "absent")
+    with run_folder.locked(tmp_path / "run"):
+        shutil.rmtree(tmp_path / "run")
 
 
 def test_metrics_come_back_exactly(tmp_path):
@@ -121,8 +179,8 @@ def test_default_folders_do_not_collide(tmp_path, monkeypatch):
 def test_an_optimizer_under_the_names_of_before_is_the_same_run(tmp_path):
     now = {"optimizer": {"exclude_rank_below": 2, "global_clipnorm": 1.0, "momentum": 0.9}}
     old = {"optimizer": {"exempt_rank_below": 2, "clip_norm": 1.0, "momentum": 0.9}}
-    assert not run_folder.claim(tmp_path / "run", {"recipes": [old]})
-    assert run_folder.claim(tmp_path / "run", {"recipes": [now]})
+    assert not claim(tmp_path / "run", {"recipes": [old]})
+    assert claim(tmp_path / "run", {"recipes": [now]})
     with pytest.raises(InputError, match="another run"):
         other = {"optimizer": {**now["optimizer"], "momentum": 0.8}}
-        run_folder.claim(tmp_path / "run", {"recipes": [other]})
+        claim(tmp_path / "run", {"recipes": [other]})

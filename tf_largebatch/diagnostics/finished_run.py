@@ -12,11 +12,10 @@ from tf_largebatch.diagnostics.objective import Batch
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.data_spec import DATA_SPECS, DataSpec
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.records.files import read_json
+from tf_largebatch.records.files import read_json, read_sealed
 from tf_largebatch.records.model_spec import LossSpec, ModelSpec
-from tf_largebatch.records.run_folder import PLAN
+from tf_largebatch.records.run_folder import MODEL, PLAN, SEED
 
-MODEL = "model.keras"
 NAMED = 12  # runs in an error
 # Images without mixing, and without augmentation in a training of one epoch.
 PLAIN = {"plain_last_epochs": 1.0, "randaugment_magnitude": 0.0}
@@ -135,5 +134,8 @@ def _tuples(value):
 
 
 def _seed(folder: Path) -> int | None:
-    mark = folder / "seed.json"
-    return read_json(mark).get("seed") if mark.exists() else None
+    mark = folder / SEED
+    try:
+        return read_sealed(mark).get("seed") if mark.exists() else None
+    except ValueError as error:
+        raise InputError(f"{mark} cannot be read ({error}). Run it again") from None

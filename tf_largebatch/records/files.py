@@ -1,6 +1,7 @@
 """Small files that are there whole or not at all, and plain data in them."""
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -10,20 +11,27 @@ from pathlib import Path
 from typing import Any
 
 DRAFT = ".part"  # the end of a name whose content is not whole
+CHECKSUM = "checksum"  # in a sealed record, of all the rest
 
 
 def write_bytes(path: Path, data: bytes, *, sync: bool = False) -> None:
     """Writes the file whole or not at all: to a neighbour, then renamed.
 
-    With `sync` it is on the disk before the rename, so that a power cut leaves no empty file.
+    A neighbour that is there is removed first: what it links to is left alone. With `sync` the file
+    is on the disk before the rename, so that a power cut leaves no empty one.
     """
     draft = path.with_name(path.name + DRAFT)
-    with draft.open("wb") as file:
-        file.write(data)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(draft, path)
+    draft.unlink(missing_ok=True)
+    try:
+        with draft.open("xb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path: Path, text: str, *, sync: bool = False) -> None:
@@ -39,6 +47,30 @@ def write_json(path: Path, data: object) -> None:
 def read_json(path: Path) -> Any:
     """Returns the plain data of a file; ValueError where it is not JSON."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_sealed(path: Path, data: dict[str, Any]) -> None:
+    """Writes plain data with a checksum of its own, by which `read_sealed` knows that it is so."""
+    write_json(path, {**data, CHECKSUM: fingerprint(data)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Returns the data of `write_sealed`; ValueError where it is none, or another than was written.
+
+    Data without a checksum are of the versions before there was one.
+    """
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} holds no record")
+    checksum = data.pop(CHECKSUM, None)
+    if checksum not in (None, fingerprint(data)):
+        raise ValueError(f"{path} was changed after it was written")
+    return data
+
+
+def fingerprint(data: object) -> str:
+    """Returns 16 hexadecimal digits of plain data, equal where the data is."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

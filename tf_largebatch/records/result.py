@@ -40,9 +40,12 @@ class SeedResult:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "SeedResult":
-        """Reads the fields back; what is derived is left to follow again."""
-        derived = ("top1_error_pct", "reached", "epochs")
-        plain = {k: v for k, v in data.items() if k not in derived}
+        """Reads the fields back; what is derived is left to follow again.
+
+        `run` says of which run a file of its own is; whoever opens it for that run compares it.
+        """
+        beside = ("top1_error_pct", "reached", "epochs", "run")
+        plain = {k: v for k, v in data.items() if k not in beside}
         return cls(**plain, epochs=tuple(EpochRecord(**epoch) for epoch in data["epochs"]))
 
 

@@ -1,15 +1,12 @@
 """One folder per run: who owns it, files that are whole or absent, and where it was run.
 
-    plan.json  result.json  metrics.csv  report.html  curves.png  rates.png  rows.csv
-    model.keras  checkpoints/  train/  validation/
-
-The last two are TensorBoard's.
+docs/checkpoint.md has every file, and what becomes of a run without it.
 """
 
 import contextlib
 import csv
 import dataclasses
-import hashlib
+import fcntl
 import importlib.metadata
 import itertools
 import json
@@ -19,15 +16,18 @@ import subprocess
 import sys
 import time
 import typing
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tf_largebatch.records.curve import EpochRecord
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.records.files import read_json, write_csv, write_json
+from tf_largebatch.records.files import DRAFT, read_json, write_csv, write_json
 from tf_largebatch.records.recipe import deciding
 
-PLAN, RESULT, METRICS = "plan.json", "result.json", "metrics.csv"
+MARK, LOCK = "run.json", "run.lock"
+PLAN, RESULT, METRICS, SEED = "plan.json", "result.json", "metrics.csv", "seed.json"
+MODEL = "model.keras"
 STAMP = "TF_LARGEBATCH_STAMP"  # set by the launcher: restarts find the same folder
 PACKAGES = ("tf-largebatch", "tensorflow", "keras", "numpy", "tensorboard")
 
@@ -44,28 +44,79 @@ def default_folder(name: str) -> Path:
     return next(f for f in (Path("runs") / name for name in names) if not f.exists())
 
 
-def claim(folder: Path, identity: dict[str, Any]) -> bool:
-    """Makes the folder this run's own; returns whether it was before, so that it is continued.
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Makes the folder if need be, and keeps other commands out of it for the length of the block.
 
-    `identity` is plain data: what makes two runs the same one (recipe, seeds, precision, ...).
+    The lock ends with the process, however that ends. A file system that knows no locks keeps
+    nobody out.
 
     Raises:
-        InputError: not a folder, not writable, another run's, or holding files of no run.
+        InputError: not a folder, not writable, or another command is at work in it.
     """
+    path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        file = _lock(path)
+    except BlockingIOError:
+        raise InputError(
+            f"--run-dir must not be in use. Received: {folder}, where another command is at work "
+            f"({_holder(path)}). Wait for it, or choose another folder"
+        ) from None
     except OSError as error:
         why = f"Received: {folder} ({error.strerror or error})"
         raise InputError(f"--run-dir must be a folder that can be written to. {why}") from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _lock(path: Path) -> IO[str]:
+    while True:
+        # Not through a link: what it leads to is not ours.
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        file = os.fdopen(handle, "r+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise
+        except OSError:  # no locks on this file system
+            pass
+        # Whoever held it before may have removed this very file meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                file.truncate()
+                file.write(f"process {os.getpid()} on {platform.node()}")
+                file.flush()
+                return file
+        file.close()
+
+
+def _holder(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")[:100] or "just started"
+    except (OSError, ValueError):
+        return "unknown"
+
+
+def claim(folder: Path, identity: dict[str, Any]) -> bool:
+    """Makes the folder this run's own; returns whether it was before, so that it is continued.
+
+    The caller has it `locked`. `identity` is plain data: what makes two runs the same one (recipe,
+    seeds, precision, ...).
+
+    Raises:
+        InputError: another run's, or holding files of no run.
+    """
     identity = _deciding(json.loads(json.dumps(identity)))
-    mark = folder / "run.json"
+    mark = folder / MARK
     if mark.exists():
         try:
             owner = _deciding(read_json(mark))
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             remedy = "Remove the folder or choose another --run-dir"
             raise InputError(f"{mark} is damaged. {remedy}") from None
         if owner == identity:
@@ -74,7 +125,8 @@ def claim(folder: Path, identity: dict[str, Any]) -> bool:
         what = ", ".join(f"{k}: {_brief(owner.get(k))} there" for k in differs[:3])
         whose = f"belongs to another run ({what or 'another version'})"
         raise InputError(f"--run-dir {folder} {whose}. Choose another folder")
-    if others := sorted(p.name for p in folder.iterdir()):
+    ours = {LOCK, MARK + DRAFT}  # of a start that was killed
+    if others := sorted(p.name for p in folder.iterdir() if p.name not in ours):
         rule = "must be an empty folder or one of this run"
         raise InputError(f"--run-dir {rule}. Received: {folder}, which holds {others[0]}")
     write_json(mark, identity)
@@ -89,14 +141,11 @@ def _deciding(identity: dict[str, Any]) -> dict[str, Any]:
 
 def release(folder: Path) -> None:
     """Gives up a claimed folder in which nothing was written yet; another is left alone."""
-    if [path.name for path in folder.iterdir()] == ["run.json"]:
-        (folder / "run.json").unlink()
-        folder.rmdir()
-
-
-def fingerprint(data: object) -> str:
-    """Returns 16 hexadecimal digits of plain data, equal where the data is."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+    with contextlib.suppress(OSError):
+        if {path.name for path in folder.iterdir()} <= {MARK, LOCK}:
+            (folder / MARK).unlink(missing_ok=True)
+            (folder / LOCK).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _brief(value: object) -> str:

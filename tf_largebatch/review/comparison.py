@@ -10,15 +10,14 @@ from pathlib import Path
 from tf_largebatch.records.curve import EpochRecord
 from tf_largebatch.records.datasets import DATASETS
 from tf_largebatch.records.errors import InputError
-from tf_largebatch.records.files import read_json, write_csv
+from tf_largebatch.records.files import read_json, read_sealed, write_csv
 from tf_largebatch.records.recipe import deciding
 from tf_largebatch.records.result import Result, RowResult, SeedResult
-from tf_largebatch.records.run_folder import PLAN, RESULT
+from tf_largebatch.records.run_folder import PLAN, RESULT, SEED
 from tf_largebatch.review import tables
 from tf_largebatch.review.report import find_run, read_plan
 from tf_largebatch.review.tables import MISSING, error_text, is_finite, seeds_text, spread_text
 
-SEED = "seed.json"  # of a run that ended
 HEADER: tuple[str, ...] = ("run", "scale", "batch", "peak\nrate", "updates", "error %", "seeds")
 HEADER += ("published\nerror %", "departures")
 
@@ -191,7 +190,7 @@ def _read(folder: Path) -> list[Entry]:
 def _read_one(folder: Path) -> Entry:
     """One run of a table: its own records, and its command's for the name of its row."""
     place = folder.resolve()
-    run = SeedResult.from_json(read_json(folder / SEED))
+    run = SeedResult.from_json(read_sealed(folder / SEED))
     if found := find_run(place):
         above, whole, row, own = found
         return _entry(whole, row, (own,), above)

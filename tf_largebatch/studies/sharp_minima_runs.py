@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tf_largebatch.records.run_folder import fingerprint
+from tf_largebatch.records.files import fingerprint
 from tf_largebatch.studies.sharp_minima_plan import (
     BATCH_NORM,
     DESIGN,

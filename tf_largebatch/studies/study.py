@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tf_largebatch.records.checks import check
-from tf_largebatch.records.run_folder import fingerprint
+from tf_largebatch.records.files import fingerprint
 from tf_largebatch.review.verdict import CANNOT_TELL, Finding, Rule, combine, decide
 
 TUNE, FINAL = "tune", "final"  # stages of a trial: only a final one may read the test set

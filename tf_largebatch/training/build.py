@@ -22,6 +22,7 @@ from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.model_spec import LossSpec
 from tf_largebatch.records.optimizer_spec import LAMBSpec, LARSSpec, RMSpropSGDSpec, SGDSpec
 from tf_largebatch.records.recipe import Recipe
+from tf_largebatch.records.run_folder import MODEL
 from tf_largebatch.records.schedule_spec import CosineSpec, PolynomialSpec, StepsSpec
 from tf_largebatch.schedules import BatchPhases, Cosine, Polynomial, Steps, Warmup
 from tf_largebatch.training.run import Run
@@ -217,6 +218,7 @@ def export(model: keras.Model, run: Run) -> None:
     exported = make_model(plain, run.dataset, run.seed)
     exported.set_weights(model.get_weights())
     # Keras decides the format by the suffix, so the unfinished file needs the same one.
-    part = run.folder / "part-model.keras"
+    part = run.folder / f"part-{MODEL}"
+    part.unlink(missing_ok=True)  # what it links to is left alone
     exported.save(part)
-    part.replace(run.folder / "model.keras")
+    part.replace(run.folder / MODEL)

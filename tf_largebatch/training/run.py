@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from tf_largebatch.data.dataset import DataSet as DataSet
 from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.records.files import fingerprint
 from tf_largebatch.records.plan import Plan
 from tf_largebatch.records.recipe import deciding
-from tf_largebatch.records.run_folder import fingerprint
 from tf_largebatch.training.workers.team import Team
 
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 from tf_largebatch.records import __version__, run_folder
 from tf_largebatch.records.console import WRONG_INPUT
 from tf_largebatch.records.errors import InputError, WorkerLostError
-from tf_largebatch.records.files import read_json, write_json
+from tf_largebatch.records.files import fingerprint, read_sealed, write_json, write_sealed
 from tf_largebatch.records.plan import Plan
 from tf_largebatch.records.quiet import import_tensorflow
 from tf_largebatch.records.recipe import Miniature, Recipe, Row
 from tf_largebatch.records.result import SeedResult
+from tf_largebatch.training import storage
 from tf_largebatch.training.options import AUTO, Options
 from tf_largebatch.training.rows import (
     SMOKE_EVAL_IMAGES,
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from tf_largebatch.data.dataset import DataSet as DataSet
     from tf_largebatch.training.run import Run
     from tf_largebatch.training.workers.team import Team
-
-FINISHED = "seed.json"  # of a run: its result, written last
 
 
 @dataclass(frozen=True)
@@ -83,14 +82,33 @@ class Session:
                 yield row, run
 
     def finished(self, run: "Run") -> SeedResult | None:
-        """Returns the result of a run that ended before; None where it must be trained."""
-        mark = run.folder / FINISHED
+        """Returns the result of a run that ended before; None where it must be trained.
+
+        One whose result is damaged, or whose model is gone, is trained from its last checkpoint.
+        """
+        mark = run.folder / run_folder.SEED
+        done, problem = None, None
+        if mark.exists():
+            try:
+                done = _read_result(mark, run)
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+                problem = f"{type(error).__name__}: {error}"[:200]
+        if done and done.diverged_at is None and not (run.folder / run_folder.MODEL).exists():
+            done = None
+        # All workers read the folder before the chief may write to it.
+        self.team.agree({"the run folder": f"{mark} {'is' if done else 'is not'} there"})
         if self.team.chief:
             run.folder.mkdir(parents=True, exist_ok=True)
-        # All workers read the folder before the chief may write to it again.
-        there = mark.exists()
-        self.team.agree({"the run folder": f"{mark} {'is' if there else 'is not'} there"})
-        return SeedResult.from_json(read_json(mark)) if there else None
+            if problem:
+                aside = mark.with_name(f"{mark.name}.damaged")
+                os.replace(mark, aside)
+                print(
+                    f"{mark} is no result of this run ({problem}): kept as {aside}; the run goes "
+                    "on from its last checkpoint",
+                    file=sys.stderr,
+                )
+            write_json(run.folder / run_folder.PLAN, run.plan.to_json())
+        return done
 
     def keep(self, run: "Run", done: SeedResult) -> None:
         """Marks a run as finished, and notes what its events say of the gradient noise."""
@@ -98,7 +116,8 @@ class Session:
             from tf_largebatch.review.tensorboard.noise import keep_noise
 
             keep_noise(run.folder, global_batch=run.plan.phases[-1].global_batch)
-            write_json(run.folder / FINISHED, dataclasses.asdict(done))
+            result = {**dataclasses.asdict(done), "run": run.identity}
+            write_sealed(run.folder / run_folder.SEED, result)
 
 
 @contextlib.contextmanager
@@ -116,33 +135,36 @@ def open_session(recipe: Recipe, miniature: Miniature, options: Options) -> Iter
     _check_tpu(options, workers)
     check_flags(options, plans, alone=workers is None)
     chief = workers is None or workers.is_chief
-    folder = claim(recipe, plans, options) if chief else None
     team = None
-    try:
-        team = _gather(options, workers)
-        mine = run_folder.fingerprint([dataclasses.asdict(plan.recipe) for plan in plans])
-        team.agree({"version": __version__, "the recipe": mine, **options.compared()})
-        folder = Path(team.exchange(str(folder))[0])
-        datasets = _agree_on_data(plans, options, folder, team)
-        plans = _agree_on_plans(rows, datasets, options, team)
-        session = Session(recipe, miniature, options, rows, plans, datasets, folder, team)
-        if team.chief:
-            _announce(session)
-        yield session
-    except InputError:
-        if chief and folder is not None:
-            run_folder.release(folder)  # nothing came of it: leave no empty run behind
-        elif team is not None:
-            sys.exit(WRONG_INPUT)  # the chief says it
-        raise
-    except Exception as error:
-        if workers is not None and (loss := _describe_loss(error, workers, options.worker_timeout)):
-            raise WorkerLostError(loss) from None
-        raise
+    with claimed(recipe, plans, options) if chief else contextlib.nullcontext() as folder:
+        try:
+            team = _gather(options, workers)
+            mine = fingerprint([dataclasses.asdict(plan.recipe) for plan in plans])
+            team.agree({"version": __version__, "the recipe": mine, **options.compared()})
+            folder = Path(team.exchange(str(folder))[0])
+            datasets = _agree_on_data(plans, options, folder, team)
+            plans = _agree_on_plans(rows, datasets, options, team)
+            session = Session(recipe, miniature, options, rows, plans, datasets, folder, team)
+            if team.chief:
+                _announce(session)
+            yield session
+        except InputError:
+            if not chief and team is not None:
+                sys.exit(WRONG_INPUT)  # the chief says it
+            raise
+        except Exception as error:
+            seconds = options.worker_timeout
+            if workers is not None and (loss := _describe_loss(error, workers, seconds)):
+                raise WorkerLostError(loss) from None
+            raise
 
 
-def claim(recipe: Recipe, plans: list[Plan], options: Options) -> Path:
-    """Makes the run folder this run's own, once the recipes fit the devices."""
+@contextlib.contextmanager
+def claimed(recipe: Recipe, plans: list[Plan], options: Options) -> Iterator[Path]:
+    """Makes the run folder this run's own for the length of the block, once the recipes fit.
+
+    InputError where it cannot be, or cannot be used any longer; no empty run stays behind.
+    """
     scale, departures = options.scale, departures_of(plans)
     name = recipe.name if recipe.row is None or scale != "full" else f"{recipe.name}-{recipe.row}"
     name += {"full": "", "miniature": "-mini", "smoke": "-smoke"}[scale]
@@ -157,14 +179,33 @@ def claim(recipe: Recipe, plans: list[Plan], options: Options) -> Path:
         "seeds": [options.seed, options.seeds],
         "recipes": [dataclasses.asdict(plan.recipe) for plan in plans],
     }
-    if run_folder.claim(folder, identity):
-        print(f"continues {folder}", file=sys.stderr)
-    return folder
+    with run_folder.locked(folder):
+        try:
+            if run_folder.claim(folder, identity):
+                print(f"continues {folder}", file=sys.stderr)
+        except OSError as error:
+            raise storage.explain(error, folder) or error from None
+        try:
+            yield folder
+        except InputError:
+            run_folder.release(folder)
+            raise
+        except Exception as error:
+            raise storage.explain(error, folder) or error from None
 
 
 def slug(label: str) -> str:
     """Returns the label as a folder name: `linear, warmup 5` -> `linear-warmup-5`."""
     return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
+
+
+def _read_result(mark: Path, run: "Run") -> SeedResult:
+    """What `Session.keep` wrote; ValueError where it is another run's."""
+    data = read_sealed(mark)
+    of = data.get("run", run.identity)  # the versions before did not say
+    if of != run.identity or data["seed"] != run.seed:
+        raise ValueError("it is another run's")
+    return SeedResult.from_json(data)
 
 
 def _check_tpu(options: Options, workers: cluster.Cluster | None) -> None:

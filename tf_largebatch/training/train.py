@@ -13,9 +13,8 @@ import tensorflow as tf
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.curve import StopSpec
 from tf_largebatch.records.errors import NonFiniteError, StoppedError
-from tf_largebatch.records.files import write_json, write_text
+from tf_largebatch.records.files import write_text
 from tf_largebatch.records.result import SeedResult
-from tf_largebatch.records.run_folder import PLAN
 from tf_largebatch.training.blocks import BLOCK, LOOKS, Phases, stop_if_not_finite, tell
 from tf_largebatch.training.build import export, make_step
 from tf_largebatch.training.checkpoint import Progress, Saver
@@ -38,8 +37,6 @@ def train(run: Run) -> SeedResult:
     restored. StoppedError: a signal came; a checkpoint was written.
     """
     started, plan, team = time.perf_counter(), run.plan, run.team
-    if team.chief:
-        write_json(run.folder / PLAN, plan.to_json())
     step = make_step(run)
     saver = Saver(run, step)
     progress = saver.restore()
@@ -61,6 +58,7 @@ def train(run: Run) -> SeedResult:
                 look_every=max(BLOCK, plan.updates // LOOKS),
                 profile=Profile(*run.profile, folder=run.folder if team.chief else None),
             )
+            step.finite.check(progress.update)  # before it is exported
         except NonFiniteError as error:
             diverged_at = error.update
             if team.chief:
