@@ -1,11 +1,13 @@
 """Finding and indexing shards: against TensorFlow's writer, and everything that can be wrong."""
 
 import gzip
+import os
 import shutil
 import struct
 import time
 
 import numpy as np
+import prepare_sources
 import pytest
 import shards as toy
 import tensorflow as tf
@@ -276,3 +278,18 @@ def test_full_sized_set_opens_in_seconds_and_faster_again(tmp_path, monkeypatch)
         seconds.append(time.monotonic() - start)
     print(f"first {seconds[0]:.2f} s, again {seconds[1]:.2f} s")
     assert seconds[0] < 60 and seconds[1] < 10 and seconds[1] < seconds[0]
+
+
+def test_a_shard_that_was_cut_between_two_records_is_found_by_what_prepare_noted(tmp_path):
+    source = prepare_sources.write_folders(tmp_path / "source")
+    words = ("--out", tmp_path / "out", *prepare_sources.SMALL)
+    assert prepare_sources.prepare(source, *words) == 0
+    paths = find_shards(tmp_path / "out")["train"]
+    whole = index_shards(paths)
+    last = int(np.flatnonzero(whole.shards == 0)[-1])
+    os.truncate(paths[0], int(whole.offsets[last]))
+    with pytest.raises(InputError, match=r"must have the [\d,]+ bytes that dataset.json says"):
+        index_shards(paths)
+    # Without the note it looks whole.
+    (tmp_path / "out" / "dataset.json").unlink()
+    assert len(index_shards(paths)) == len(whole) - 1

@@ -8,6 +8,7 @@ Folders may be local or of any file system that `tf.io.gfile` knows. Where the w
 (`tf_largebatch.data.shard_index`), its result is kept for the next time.
 """
 
+import json
 import os
 import re
 import struct
@@ -25,6 +26,7 @@ from tf_largebatch.records.errors import InputError
 
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
+NOTES = "dataset.json"  # of `prepare`, beside its shards
 SPLITS = ("train", "validation")
 # One family is train-00000-of-01024, the other imagenet2012-train.tfrecord-00000-of-01024.
 _SHARD_NAME = re.compile(
@@ -104,6 +106,7 @@ def index_shards(paths: tuple[str | os.PathLike, ...]) -> ShardIndex:
     started = time.monotonic()
     with ThreadPoolExecutor(_READERS) as pool:
         sizes = list(pool.map(_size, names))
+        _check_noted(names, sizes)
         lengths = load_lengths(names, sizes)
         if lengths is None:
             lengths = list(pool.map(_record_lengths, names, sizes))
@@ -148,6 +151,32 @@ def _size(path: str) -> int:
     if size == 0:
         raise InputError(f"the shard {path} is empty (0 bytes). {_AGAIN}")
     return size
+
+
+def _check_noted(paths: tuple[str, ...], sizes: list[int]) -> None:
+    """Holds the sizes against those that `prepare` noted: a cut between two records is not seen.
+
+    Folders of other tools have no such note.
+    """
+    noted: dict[str, dict[str, int]] = {}
+    for path, size in zip(paths, sizes, strict=True):
+        folder, _, name = path.rpartition("/")
+        if folder not in noted:
+            noted[folder] = _read_noted(folder)
+        if noted[folder].get(name, size) != size:
+            raise InputError(
+                f"the shard {path} must have the {noted[folder][name]:,} bytes that {NOTES} says. "
+                f"Received: {size:,} bytes. {_AGAIN}"
+            )
+
+
+def _read_noted(folder: str) -> dict[str, int]:
+    try:
+        with tf.io.gfile.GFile(_join(folder, NOTES)) as file:
+            splits = json.loads(file.read())["splits"]
+        return {row["name"]: row["bytes"] for split in splits.values() for row in split["shards"]}
+    except (tf.errors.OpError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _record_lengths(path: str, size: int) -> np.ndarray:

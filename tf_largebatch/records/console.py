@@ -63,8 +63,9 @@ def ending(parser: Parser) -> Iterator[End]:
     (`| head`).
     """
     end = End()
-    if hasattr(sys.stdout, "reconfigure"):  # names of files need not be UTF-8
-        sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             yield end

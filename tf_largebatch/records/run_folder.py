@@ -88,9 +88,9 @@ def _lock(path: Path) -> IO[str]:
         # Whoever held it before may have removed this very file meanwhile.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), os.stat(path)):
-                file.truncate()
-                file.write(f"process {os.getpid()} on {platform.node()}")
-                file.flush()
+                with contextlib.suppress(OSError):  # a word for people
+                    os.truncate(handle, 0)
+                    os.write(handle, f"process {os.getpid()} on {platform.node()}".encode())
                 return file
         file.close()
 

@@ -108,6 +108,8 @@ class Session:
                     file=sys.stderr,
                 )
             write_json(run.folder / run_folder.PLAN, run.plan.to_json())
+            if done:
+                run_folder.write_metrics(run.folder / run_folder.METRICS, list(done.epochs))
         return done
 
     def keep(self, run: "Run", done: SeedResult) -> None:
