@@ -147,19 +147,20 @@ def test_a_run_of_two_workers_continues_on_one_process(undisturbed, tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_a_frozen_worker_is_named_within_the_configured_time(tmp_path):
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_frozen_worker_is_named_within_the_configured_time(tmp_path, rank):
     folder = tmp_path / "run"
     process = start(
         *["-m", "tf_largebatch.launch", *LAUNCH, "--", "-m", MODULE],
         *["--run-dir", folder, *SETTINGS, "--worker-timeout", "4", "--set=epochs=30"],
     )
     wait_for(lambda: checkpoints(folder))
-    os.kill(worker_processes(process)[1], signal.SIGSTOP)
+    os.kill(worker_processes(process)[rank], signal.SIGSTOP)
     frozen = time.monotonic()
     status, text = end(process)
     assert time.monotonic() - frozen < 60
     assert status == 4, text
-    assert "worker 1 has been silent for 4 s (--worker-timeout)" in text
+    assert f"worker {rank} has been silent for 4 s (--worker-timeout)" in text
     assert "Traceback" not in text
     assert checkpoints(folder)
 

@@ -1,6 +1,7 @@
 """Workers that are not there: none at the start, or gone later, each named in one line."""
 
 import contextlib
+import functools
 import re
 import socket
 import threading
@@ -47,11 +48,10 @@ def watch(
     TensorFlow notices a frozen worker within `seconds`, but a frozen chief, which is the one that
     notices, only after several times that. `lost` is called in another thread, with what to say.
     """
+    part = functools.partial(_listen, workers, connections[0], seconds, lost)
     if workers.is_chief:
-        target, arguments = _beat, (connections,)
-    else:
-        target, arguments = _listen, (workers, connections[0], seconds, lost)
-    threading.Thread(target=target, args=arguments, daemon=True).start()
+        part = functools.partial(_beat, connections)
+    threading.Thread(target=part, daemon=True).start()
 
 
 def _beat(guests: list[socket.socket]) -> None:
@@ -65,7 +65,7 @@ def _beat(guests: list[socket.socket]) -> None:
         time.sleep(_BEAT_SECONDS)
 
 
-def _listen(workers: Cluster, chief: socket.socket, seconds: float, lost) -> None:
+def _listen(workers: Cluster, chief: socket.socket, seconds: float, lost: Callable) -> None:
     chief.settimeout(seconds + _LATE_SECONDS)
     try:
         while chief.recv(_LINE_BYTES):
