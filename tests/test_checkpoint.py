@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from test_loop import losses, make_step, run
 
+from tf_largebatch.records.curve import EpochRecord
 from tf_largebatch.records.errors import InputError, NonFiniteError
-from tf_largebatch.records.result import EpochRecord
 from tf_largebatch.training.checkpoint import FORMAT, Checkpoints, Progress
 from tf_largebatch.training.step import COLUMNS
 

@@ -52,7 +52,9 @@ def test_a_run_opens_no_socket_and_writes_below_its_folder_only(audited, tmp_pat
     }
     outside = {Path(p) for p in written if not Path(p).is_relative_to(folder)}
     temporary = Path(tempfile.gettempdir())
-    passing = {temporary, *temporary.glob("__autograph_generated_file*")}
+    passing = {p for p in outside if p.parent == temporary and p.name.startswith("tmp")}
+    assert not [p for p in passing if p.exists()]
+    passing |= {temporary, *temporary.glob("__autograph_generated_file*")}
     unexplained = outside - passing - {Path(os.devnull)}
     assert {p for p in unexplained if "__pycache__" not in p.parts} == set()
     assert any(p.endswith("seed.json.part") for p in written)  # the hook hears

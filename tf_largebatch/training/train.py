@@ -114,7 +114,7 @@ def fit(
             this many updates. Like the next, the same on every worker.
         profile: updates to trace, each in a block of its own.
 
-    NonFiniteError: a gradient is not finite; names the update and the first tensor.
+    NonFiniteError: a gradient, a loss or what they left is not finite; names update and tensor.
     """
     watchers = keras.callbacks.CallbackList(list(callbacks), model=step.model)
     phases, profile = Phases(step, later, batches), profile or Profile()
