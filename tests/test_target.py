@@ -9,6 +9,7 @@ from commands import call, run_recipe
 from test_compare import command
 from test_loop import StopAt, batches_from, make_step
 
+from tf_largebatch.diagnostics.finished_run import open_run
 from tf_largebatch.recipes import goyal_8k, mlperf
 from tf_largebatch.records.curve import EpochRecord, Reached, StopSpec, first_reached
 from tf_largebatch.records.recipe import Miniature, Row, deciding
@@ -261,6 +262,20 @@ def test_a_command_stops_at_its_target_and_one_that_died_after_it_ends_the_same(
     assert again.returncode == 0, again.stderr
     (same,) = Result.from_json(json.loads((parts / "result.json").read_text())).rows
     assert same.runs[0].epochs == run.epochs
+
+
+def test_a_run_that_stopped_is_diagnosed_at_the_update_that_it_reached(tmp_path):
+    plan = {
+        "recipe": dataclasses.asdict(goyal_8k.SMALL),
+        "batch": {"global_batch": 8},
+        "updates": 4800,
+    }
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    (tmp_path / "model.keras").touch()
+    assert open_run(tmp_path).updates == 4800
+    run = dataclasses.asdict(row(CURVE).runs[0])
+    (tmp_path / "seed.json").write_text(json.dumps(run))
+    assert open_run(tmp_path).updates == 60
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def kind(recipe: Recipe) -> tuple:
 
 def chosen() -> list[Recipe]:
     """The rows to run: kinds that no other recipe shares first, so that a short run says most."""
-    of_modules = {(r.name, kind(r)): r for r in reversed(load_recipes())}
+    of_modules = {(r.name, kind(r)): r for r in reversed(load_recipes()) if not r.missing}
     first, later, known = [], [], set()
     for recipe in reversed(of_modules.values()):
         (later if kind(recipe) in known else first).append(recipe)

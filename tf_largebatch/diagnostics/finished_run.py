@@ -89,14 +89,16 @@ def open_run(folder: Path) -> FinishedRun:
     try:
         kept = read_json(plan)
         recipe = kept["recipe"]
+        done = _result(folder)
         phases = [kept["batch"]["global_batch"], *(phase[2] for phase in kept.get("growth", []))]
         return FinishedRun(
             folder=folder,
             data=_record(DATA_SPECS[recipe["data"]["name"]], recipe["data"] | PLAIN),
             model=_record(ModelSpec, recipe["model"] | {"bn_batch": None}),
             loss=_record(LossSpec, recipe.get("loss", {})),
-            seed=_seed(folder),
-            updates=int(kept["updates"]),
+            seed=done.get("seed"),
+            # A run that stops at its target makes fewer than its plan has.
+            updates=done["epochs"][-1]["update"] if done.get("epochs") else int(kept["updates"]),
             global_batch=int(phases[-1]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -133,9 +135,9 @@ def _tuples(value):
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _seed(folder: Path) -> int | None:
+def _result(folder: Path) -> dict:
     mark = folder / SEED
     try:
-        return read_sealed(mark).get("seed") if mark.exists() else None
+        return read_sealed(mark) if mark.exists() else {}
     except ValueError as error:
         raise InputError(f"{mark} cannot be read ({error}). Run it again") from None

@@ -60,7 +60,9 @@ def read_entries(folders: Sequence[Path], target_pct: float | None = None) -> li
 def _aim(entry: Entry, target_pct: float | None) -> Entry:
     row = entry.row
     own, published = row.target_pct, row.published_error_pct
-    if own is None and published is not None and entry.result.scale == "full":
+    if own is None and row.stop is not None:
+        own = row.stop.target_pct
+    elif own is None and published is not None and entry.result.scale == "full":
         own = round(100 - published, 6)
     row = dataclasses.replace(row, target_pct=own if target_pct is None else target_pct)
     return dataclasses.replace(entry, result=dataclasses.replace(entry.result, rows=(row,)))
