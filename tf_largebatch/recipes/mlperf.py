@@ -358,7 +358,7 @@ LARGE = you_alexnet.fashion(
 )
 SGD = replace(
     LARGE,
-    reference_rate=0.1,  # ours
+    reference_rate=0.4,  # ours
     optimizer=SGDSpec(momentum=0.9, weight_decay=1e-4),  # ours: as small submissions, as LARS
 )
 
@@ -371,7 +371,11 @@ MINIATURE = Miniature(
         Row(
             "SGD, short warmup",
             "the small submissions' course: 3 of 42 epochs warming up",
-            replace(SGD, schedule=ROWS["dellemc-v0.7-1664"].schedule.stretched(12 / 42)),  # ours
+            replace(
+                SGD,
+                reference_rate=0.2,  # ours
+                schedule=ROWS["dellemc-v0.7-1664"].schedule.stretched(12 / 42),  # ours
+            ),
             ROWS["dellemc-v0.7-1664"].expected,
             of="dellemc-v0.7-1664",
         ),
