@@ -20,9 +20,12 @@ from tf_largebatch.__main__ import find_recipe  # noqa: E402
 from tf_largebatch.records.console import Parser, run_command  # noqa: E402
 from tf_largebatch.records.data_spec import SMALL_IMAGES, SmallImagesSpec  # noqa: E402
 from tf_largebatch.records.errors import InputError  # noqa: E402
-from tf_largebatch.records.files import read_json, write_json  # noqa: E402
+from tf_largebatch.records.files import (  # noqa: E402
+    fingerprint,  # noqa: E402
+    read_json,
+    write_json,
+)
 from tf_largebatch.records.recipe import Miniature, Recipe, Row, deciding  # noqa: E402
-from tf_largebatch.records.run_folder import fingerprint  # noqa: E402
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the rate that the row has, the same for all rows
 HELD_OUT = 10_000
