@@ -146,22 +146,31 @@ def rows(scale: Scale) -> list[Row]:
 
 
 def plan(results: Results, scale: Scale) -> list[Trial]:
-    """All trials known to be needed, the most telling first."""
+    """All trials known to be needed, those of the claims before the rest of the ladder."""
     own = size(scale)
     wanted = [ratio_trial(net, seed, scale) for net in own.networks for seed in range(scale.seeds)]
-    for row in rows(scale):
-        found = search(row, results, scale)
-        wanted += grid_trials(row, found, scale)
-        wanted += finals(row, found.best, MOMENTUM, scale)
-        if row.optimizer == SGD and row.batch != own.small:
-            wanted += finals(row, linear_rate(row, results, scale), MOMENTUM, scale)
-    for row in (row for row in rows(scale) if row.batch == own.batches[-1]):
-        tried = tuned(row, results, scale)
-        wanted += tried.trials
-        wanted += tuned_finals(row, tried, scale)
-        if row.optimizer == SGD:
-            wanted += sweep(row.network, scale)
+    ends = (own.small, own.batches[-1])
+    for row in (row for row in rows(scale) if row.batch in ends):
+        wanted += row_trials(row, results, scale)
+    for name in own.optimizers:
+        for net in reversed(own.networks):  # batch norm first, as in the claim of Nado et al.
+            row = Row(net, name, own.batches[-1])
+            tried = tuned(row, results, scale)
+            wanted += (*tried.trials, *tuned_finals(row, tried, scale))
+        if name == own.optimizers[1]:
+            wanted += [trial for net in own.networks for trial in sweep(net, scale)]
+    for row in (row for row in rows(scale) if row.batch not in ends):
+        wanted += row_trials(row, results, scale)
     return list({trial.name: trial for trial in wanted}.values())
+
+
+def row_trials(row: Row, results: Results, scale: Scale) -> list[Trial]:
+    """The search of a row's rate, its final trials, and those of the linear rule."""
+    found = search(row, results, scale)
+    wanted = grid_trials(row, found, scale) + finals(row, found.best, MOMENTUM, scale)
+    if row.optimizer == SGD and row.batch != size(scale).small:
+        wanted += finals(row, linear_rate(row, results, scale), MOMENTUM, scale)
+    return wanted
 
 
 def make_trial(

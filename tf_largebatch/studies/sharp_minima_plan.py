@@ -81,17 +81,17 @@ def size(scale: Scale) -> Size:
 def plan(results: Results, scale: Scale) -> list[Trial]:
     """All trials, the most telling first; what is between two solutions once both are there."""
     own, first, wanted = size(scale), 0, []
-    for seed in range(scale.seeds):
-        for decay in DECAYS:
+    for decay in DECAYS:
+        for seed in range(scale.seeds):
             wanted += [make_trial("solution", decay, seed, scale, side) for side in SIDES]
+    for side in SIDES:
+        if own.variations and make_trial("solution", 0.0, first, scale, side).name in results:
+            wanted.append(make_trial("variations", 0.0, first, scale, side))
     for seed in range(scale.seeds):
         for decay in DECAYS:
             ends = [make_trial("solution", decay, seed, scale, side) for side in SIDES]
             if all(end.name in results for end in ends):
                 wanted.append(make_trial("between", decay, seed, scale))
-    for side in SIDES:
-        if own.variations and make_trial("solution", 0.0, first, scale, side).name in results:
-            wanted.append(make_trial("variations", 0.0, first, scale, side))
     for decay in DECAYS:
         for side in SIDES:
             done = make_trial("solution", decay, first, scale, side).name in results
