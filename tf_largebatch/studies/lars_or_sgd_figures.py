@@ -8,6 +8,7 @@ from typing import Any
 from tf_largebatch.review.figures import as_png, colour, name_axes, plain_numbers
 
 Errors = Sequence[float]  # of each seed, percent
+TICKS = (8, 9, 10, 12, 15, 20, 30, 50)  # percent
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Panel:
 def draw_ladders(panels: Sequence[Panel], highest: float) -> bytes:
     """Draws test error against the batch; above `highest` a point is a mark at the top."""
     figure, all_axes = _side_by_side(panels)
+    batches = sorted({b for panel in panels for row in panel.ladders for b in row.errors})
     for axes, panel in zip(all_axes, panels, strict=True):
         labels = []
         for number, row in enumerate(panel.ladders):
@@ -64,11 +66,13 @@ def draw_ladders(panels: Sequence[Panel], highest: float) -> bytes:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_ylim(top=highest)
-        axes.set_xticks(sorted({b for row in panel.ladders for b in row.errors}))
+        axes.set_xticks(batches)
+        axes.set_yticks([tick for tick in TICKS if tick <= highest])
         _label(axes, labels)
-        plain_numbers(axes.xaxis, base=2)
-        plain_numbers(axes.yaxis)
-        axes.set_title(panel.title, fontsize=10)
+        for axis in (axes.xaxis, axes.yaxis):
+            plain_numbers(axis, base=2)
+        axes.minorticks_off()
+        axes.set_title(panel.title, fontsize=10, pad=12)
         name_axes(axes, "images an update", "test error, %" if axes is all_axes[0] else "")
     return as_png(figure)
 
@@ -137,6 +141,7 @@ def _draw(axes, errors: Mapping[Any, Errors], look: dict) -> None:
     places = sorted(errors)
     low, high = ([of(errors[p]) for p in places] for of in (min, max))
     axes.fill_between(places, low, high, color=look["color"], alpha=0.2, lw=0)
+    axes.vlines(places, low, high, color=look["color"], alpha=0.5, lw=3)
     means = [statistics.fmean(errors[p]) for p in places]
     axes.plot(places, means, marker="o", ms=4, **look)
 
