@@ -111,17 +111,21 @@ def searched(size: Size) -> dict[str, Row]:
 
 def search(size: Size, results: Results) -> dict[str, Search]:
     """The state of every search, by its row's label; all grids have one size."""
-    return {
-        label: search_rates(
+    found = {}
+    for label, row in searched(size).items():
+
+        def tune(rate: float, seed: int, row: Row = row) -> Trial:
+            return make_trial(size, replace(row, rate=rate), TUNE, seed)
+
+        found[label] = search_rates(
             f"{label}, {row.batches[0]:,}",
             [row.rate * rate for rate in size.rates],
             results,
-            lambda rate, seed, row=row: make_trial(size, replace(row, rate=rate), TUNE, seed),
+            tune,
             seeds=size.tuning_seeds,
             widen=size.widen,
         )
-        for label, row in searched(size).items()
-    }
+    return found
 
 
 def rows(size: Size, found: dict[str, Search]) -> dict[str, Row]:

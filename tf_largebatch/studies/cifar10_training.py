@@ -74,7 +74,10 @@ def make_optimizer(settings: dict[str, Any]) -> Any:
     grown = len(settings["batches"]) - 1
     drops = [updates_before(settings, epoch) for epoch in settings["drops"][grown:]]
     schedule: Any = Steps(settings["rate"], drops, factor=CONSTANTS["drop_factor"])
-    shared = {"momentum": CONSTANTS["momentum"], "weight_decay": CONSTANTS["weight_decay"]}
+    shared: dict[str, Any] = {
+        "momentum": CONSTANTS["momentum"],
+        "weight_decay": CONSTANTS["weight_decay"],
+    }
     if settings["start"] == RMSPROP:
         updates = updates_before(settings, settings["epochs"])
         return RMSpropSGD(

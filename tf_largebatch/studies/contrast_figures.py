@@ -58,12 +58,10 @@ def _marks() -> list:
     """The legend of measured and published values."""
     from matplotlib.lines import Line2D
 
-    ours = {"color": colour(0), "ms": 7, "ls": "-", "lw": 2}
-    paper = {"color": colour(1), "mfc": "none", "ms": 8, "ls": "none"}
-    return [
-        Line2D([], [], marker="o", **ours, label="measured here"),
-        Line2D([], [], marker="D", **paper, label="published"),
-    ]
+    ours = Line2D([], [], color=colour(0), marker="o", ms=7, lw=2, label="measured here")
+    paper = Line2D([], [], color=colour(1), marker="D", ms=8, mfc="none", ls="none")
+    paper.set_label("published")
+    return [ours, paper]
 
 
 def plain_numbers_around_zero(axes) -> None:

@@ -34,7 +34,7 @@ class Pictures(keras.layers.Layer):
         return (ops.cast(pixels, "float32") - self.mean) / self.std
 
     def _move(self, pixels):
-        count, height, width = ops.shape(pixels)[0], *pixels.shape[1:3]
+        count, (height, width) = ops.shape(pixels)[0], pixels.shape[1:3]
         edge = (self.shift, self.shift)
         pixels = ops.pad(pixels, ((0, 0), edge, edge, (0, 0)))
         rows = self._draw(count) + ops.arange(height)
