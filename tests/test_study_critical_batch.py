@@ -64,7 +64,7 @@ def test_every_batch_has_the_same_points_and_number_of_trials(done):
     assert {tuple(points) for points in searches.values()} == {
         tuple((p["rate"], p["momentum"]) for p in plans.points())
     }
-    assert {len(points) for points in finals.values()} == {6 * 5}
+    assert {len(points) for points in finals.values()} == {4 * 5}
     rates, momenta = np.array([(p["rate"], p["momentum"]) for p in plans.points()]).T
     assert (
         0.002 <= rates.min() and rates.max() <= 1 and 0 <= momenta.min() and momenta.max() <= 0.97
@@ -134,15 +134,10 @@ def test_a_study_that_was_interrupted_says_what_it_lacks(done):
 
 def test_whole_seeds_come_first():
     results = {}
-    while True:
-        missing = [t for t in plans.plan(results, SCALE) if t.name not in results]
-        if not any("-s1-" in t.name for t in missing) and results:
+    while missing := [t for t in plans.plan(results, SCALE) if t.name not in results]:
+        if missing[0].name.startswith("mnist/b0016-s1-"):
             break
         results[missing[0].name] = law(missing[0].settings)
-        if "-s1-" in missing[0].name:
-            break
-    else:
-        pytest.fail("no end")
     first = STUDY.conclude(results, Scale(1)).numbers["mnist"][0]
     assert first["critical_batch"] is not None and first["noise_scale"] is not None
 

@@ -16,13 +16,13 @@ DESIGN: dict[str, Any] = {
     "points": 24,  # the same at every batch; the paper has 100
     "waves": [4, 4, 16],  # a wave ends where the best of those before it has been at the target
     "search_seed": 1_000,
-    "finalists": 6,
-    "budget": {"epochs": 5, "updates": 800},  # of a trial: the larger of the two
+    "finalists": 4,
+    "budget": {"epochs": 5, "updates": 400},  # of a trial: the larger of the two
     "noise_batches": [64, 512, 4_096],
     "ends": {"perfect": [16, 128], "flat": [2_048, 8_192]},  # of C9
     "ladder": {
         "data": "fashion_mnist",
-        "batches": [2**n for n in range(6, 13)],
+        "batches": [64, 256, 1_024, 4_096],
         "epochs": 10,
         "warmup_epochs_at_least": 5 / 144,  # of 10 at 64, so that it is 2.2 at 4,096 as 20 of 90
         "weight_decay": {"lamb": 0.01, "sgd": 1e-4},
@@ -234,14 +234,30 @@ def ladder_rungs(results: Results, seed: int, scale: Scale) -> Iterator[Trial]:
 
 
 def plan(results: Results, scale: Scale) -> list[Trial]:
-    """All trials that are known to be needed: searches, then seed by seed."""
+    """All trials that are known to be needed: searches, then seed by seed; MNIST's first."""
+    mnist, *others = data_of(scale)
+    trials = _plan_data(mnist, results, scale) + _plan_ladder(results, scale)
+    return trials + [trial for data in others for trial in _plan_data(data, results, scale)]
+
+
+def _plan_data(data: str, results: Results, scale: Scale) -> list[Trial]:
     trials: list[Trial] = []
-    finalists: dict[tuple[str, int], list[int]] = {}
-    # The largest batches cost most: first, so that no process is left with them at the end.
-    for batch in reversed(of("batches", scale)):
-        for data in data_of(scale):
-            known, finalists[data, batch] = search(data, batch, results, scale)
-            trials += known
+    finalists: dict[int, list[int]] = {}
+    for batch in of("batches", scale):
+        known, finalists[batch] = search(data, batch, results, scale)
+        trials += known
+    for seed in range(scale.seeds):
+        for batch, best in finalists.items():
+            if best:
+                trials += finals(data, batch, seed, results, best, scale)
+        for batch in of("noise_batches", scale):
+            trial = noise_trial(data, batch, seed, results, scale)
+            trials += [] if trial is None else [trial]
+    return trials
+
+
+def _plan_ladder(results: Results, scale: Scale) -> list[Trial]:
+    trials: list[Trial] = []
     for optimizer in ("lamb", "sgd"):
         points = ladder_search(optimizer, results, scale).points
         trials += [
@@ -250,12 +266,5 @@ def plan(results: Results, scale: Scale) -> list[Trial]:
             for seed in range(TUNING_SEEDS)
         ]
     for seed in range(scale.seeds):
-        for (data, batch), best in finalists.items():
-            if best:
-                trials += finals(data, batch, seed, results, best, scale)
         trials += ladder_rungs(results, seed, scale)
-        for data in data_of(scale):
-            for batch in of("noise_batches", scale):
-                trial = noise_trial(data, batch, seed, results, scale)
-                trials += [] if trial is None else [trial]
     return trials
