@@ -1,0 +1,88 @@
+"""From one device to thousands: weak scaling, strong scaling, time to the end, and the knee."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tf_largebatch.planning import step_time
+from tf_largebatch.planning.forecast import Machine, Work
+
+DEVICES = tuple(2**i for i in range(14))  # 1 to 8,192
+WORTH = 0.25  # a doubling that saves a smaller share of the hours is past the knee [ours]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One number of devices.
+
+    Attributes:
+        devices: K.
+        global_batch: images an update.
+        images_per_second: of all devices.
+        efficiency: of K times one device's.
+        updates: to the end or to the target.
+        hours: to it.
+        device_hours: K times that.
+        extrapolated: whether the batch is beyond what the law was fitted for.
+    """
+
+    devices: int
+    global_batch: int
+    images_per_second: float
+    efficiency: float
+    updates: float
+    hours: float
+    device_hours: float
+    extrapolated: bool
+
+
+def weak_scaling(
+    work: Work, machine: Machine, devices: Sequence[int] = DEVICES, largest_fitted: float = 0
+) -> list[Point]:
+    """The batch grows with the devices: each keeps the images of an update that it has.
+
+    `largest_fitted` is the largest batch that the law of `work` was fitted on; 0: it says nothing.
+    """
+    replica = max(work.global_batch // machine.devices, 1)
+    return [_point(work, machine, k, replica * k, largest_fitted) for k in devices]
+
+
+def strong_scaling(
+    work: Work, machine: Machine, devices: Sequence[int] = DEVICES, largest_fitted: float = 0
+) -> list[Point]:
+    """The batch stays: devices that it does not divide over are left out."""
+    batch = work.global_batch
+    fitting = [k for k in devices if batch % k == 0]
+    return [_point(work, machine, k, batch, largest_fitted) for k in fitting]
+
+
+def knee(points: Sequence[Point]) -> Point:
+    """The first point whose next, of more devices, saves less than `WORTH` of its hours."""
+    for point, after in zip(points, points[1:], strict=False):
+        if 1.0 - after.hours / point.hours < WORTH:
+            return point
+    return points[-1]
+
+
+def _point(work: Work, machine: Machine, devices: int, batch: int, largest_fitted: float) -> Point:
+    here = replace(work, global_batch=batch, law_batch=work.law_batch or work.global_batch)
+    time = step_time.predict(
+        machine.device,
+        devices,
+        batch,
+        operations=work.operations,
+        images_per_second=machine.images_per_second,
+        network=machine.network,
+        gradient_bytes=4.0 * work.parameters,
+    )
+    updates = here.updates()
+    hours = updates * time.seconds / 3600.0
+    return Point(
+        devices=devices,
+        global_batch=batch,
+        images_per_second=batch / time.seconds,
+        efficiency=time.compute / time.seconds,
+        updates=updates,
+        hours=hours,
+        device_hours=hours * devices,
+        extrapolated=0 < largest_fitted < batch,
+    )
