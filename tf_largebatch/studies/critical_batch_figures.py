@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ STEPS_CAPTION = (
     "Updates to the target against the batch, best of the search at each batch. Small points: "
     "seeds; large: their median. Line: the law fitted to the medians; band: the range of the fits "
     "to single seeds. Dashed: perfect scaling. Bars at the bottom: critical batch and noise scale, "
-    "geometric mean with 95 % interval over seeds."
+    "geometric mean with 95 % interval over seeds; open diamonds: as McCandlish et al. 2018 "
+    "published them for MNIST, with another network and target."
 )
 LADDER_CAPTION = (
     "Test error on Fashion-MNIST after 10 epochs against the batch; every row has one rate, tuned "
@@ -32,18 +33,22 @@ LADDER_CAPTION = (
 )
 
 
+# [paper: digest] McCandlish et al. 2018, Table 1, averages over a run
+PUBLISHED = {"mnist": {"critical batch": 200, "noise scale": 900}}
+
+
 def draw_steps(sets: dict[str, list[Seed]], scale: Scale) -> bytes:
     """Draws a panel a data set, as Shallue et al. 2018, Figure 1."""
     figure, panels = figures.make_panels(len(sets), *(study.TITLES[data] for data in sets))
     for axes, (data, seeds) in zip(panels, sets.items(), strict=True):
-        _draw_one(axes, seeds)
+        _draw_one(axes, seeds, PUBLISHED.get(data, {}))
         axes.set_xlabel("batch, examples")
         goal = study.target_pct(data, scale)
         axes.set_ylabel(f"updates to {goal:g} % held-out error")
     return figures.as_png(figure)
 
 
-def _draw_one(axes: Any, seeds: Sequence[Seed]) -> None:
+def _draw_one(axes: Any, seeds: Sequence[Seed], published: Mapping[str, int]) -> None:
     shade, batches = figures.colour(0), sorted({b for seed in seeds for b in seed.steps})
     figures.log_axis(axes, "x", base=2)
     figures.log_axis(axes, "y", base=2)
@@ -75,6 +80,10 @@ def _draw_one(axes: Any, seeds: Sequence[Seed]) -> None:
     )
     for text, values, divisor, number in marks:
         _draw_mark(axes, text, values, least / divisor, figures.colour(number))
+        if values and text in published:
+            figures.draw_published(
+                axes, published[text], least / divisor, mec=figures.colour(number)
+            )
 
 
 def _draw_mark(axes: Any, text: str, values: Sequence[float], height: float, shade: str) -> None:
@@ -106,7 +115,7 @@ def draw_ladder(errors: Errors, scale: Scale) -> bytes:
             ends = [interval(found) for found in known.values()]
             figures.draw_band(axes, batches, [e[0] for e in ends], [e[1] for e in ends], shade)
         figures.label_end(axes, batches, means, LADDER_TEXTS[row], shade)
-    figures.log_axis(axes, "x", base=2)
+    figures.log_axis(axes, "x", base=2, ticks=study.ladder(scale)["batches"])
     axes.set_yscale("log")
     figures.plain_numbers(axes.yaxis)
     axes.set_xlim(right=axes.get_xlim()[1] * 3)

@@ -1,7 +1,7 @@
 """The look that the studies' figures share: panels side by side, direct labels, named bands.
 
     figure, panels = make_panels(2, "MNIST", "Fashion-MNIST")
-    draw_band(axes, x, low, high, colour(0), "95 % interval over seeds")
+    draw_band(axes, x, low, high, colour(0))
     label_end(axes, x, y, "LARS", colour(0))
     png = as_png(figure)
 
@@ -33,7 +33,7 @@ def make_panels(count: int, *titles: str, size: tuple[float, float] = PANEL_INCH
     figure = Figure(figsize=(count * size[0], size[1]), layout="constrained")
     panels = list(figure.subplots(1, count, squeeze=False)[0])
     for axes, title in zip(panels, titles, strict=False):
-        axes.set_title(title, fontsize=10, loc="left", fontweight="bold")
+        axes.set_title(title, fontsize=10, loc="left")
     for axes in panels:
         axes.grid(alpha=0.25, lw=0.6)
         axes.spines[["top", "right"]].set_visible(False)
@@ -41,11 +41,14 @@ def make_panels(count: int, *titles: str, size: tuple[float, float] = PANEL_INCH
     return figure, panels
 
 
-def log_axis(axes: Any, name: str, base: int = 10) -> None:
-    """Makes an axis, "x" or "y", logarithmic with plain numbers."""
+def log_axis(axes: Any, name: str, base: int = 10, ticks: Any = None) -> None:
+    """Makes an axis, "x" or "y", logarithmic with plain numbers; `ticks` are its places."""
     axis = getattr(axes, f"{name}axis")
     getattr(axes, f"set_{name}scale")("log", base=base)
     plain_numbers(axis, base=base)
+    if ticks is not None:
+        axis.set_ticks(ticks)
+        axis.set_ticks([], minor=True)
 
 
 def draw_band(axes: Any, x: Any, low: Any, high: Any, shade: str) -> None:
@@ -69,7 +72,6 @@ def label_end(
     axes.annotate(text, (x[place], y[place]), shift, textcoords="offset points", **options)
 
 
-def draw_published(axes: Any, x: float, y: float, text: str, **look: Any) -> None:
-    """Draws a published number."""
-    axes.plot([x], [y], "D", mfc="white", mec="black", ms=6, zorder=5)
-    label_end(axes, [x], [y], f"published: {text}", "black", shift=(8, 0), **look)
+def draw_published(axes: Any, x: float, y: float, **look: Any) -> None:
+    """Draws a published number; the caption or a label says that, and whose."""
+    axes.plot([x], [y], "D", **{"mfc": "white", "mec": "black", "ms": 5, "zorder": 5, **look})
