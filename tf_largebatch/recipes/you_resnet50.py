@@ -197,14 +197,14 @@ MINIATURE = Miniature(
             "SGD, 4,096",
             "the same rule at the best rate; not a row of the paper",
             replace(
-                you_alexnet.fashion(ROWS["8k"], batch=4096, rate=0.1),  # ours
+                you_alexnet.fashion(ROWS["8k"], batch=4096, rate=0.2),  # ours
                 optimizer=SGD_256.optimizer,
             ),
         ),
         Row(
             "LARS, 4,096",
             "a rate per tensor",
-            you_alexnet.fashion(ROWS["8k"], batch=4096, rate=8.0),  # ours
+            you_alexnet.fashion(ROWS["8k"], batch=4096, rate=16.0),  # ours
             ROWS["8k"].expected,
             of="8k",
         ),
