@@ -1,186 +1,442 @@
-"""Kills random workers at random moments, and checks that the training ends as if nothing had been.
+"""Does to runs what machines do to them, and checks that each ends as if nothing had been done.
 
-    python tools/chaos.py --kills 20 --out tools/records/chaos.json
+    python tools/chaos.py --injections 1000 --seed 0 --out tools/records/chaos.json
 
-A digits miniature is trained twice on two workers of this machine: once undisturbed, and once while
-SIGKILL hits a random worker at a random moment, start-up included, until all kills are spent. The
-launcher restarts the workers and they continue from the newest checkpoint. Weights and training
-curve of the two runs are compared bit for bit. Exit status 1 if they differ. Linux only.
+A miniature on the digits, and one on a few drawn pictures in shards, are trained undisturbed. Then
+the same commands are killed, frozen and ended at random moments; their disks fill up; files of
+their folders are lost and harmed; shards change while they are read; the clock steps; workers with
+other flags join; two commands share a folder. Each injection must end in one of two ways: weights,
+curve and record are those of the undisturbed run, bit for bit; or the command ends in one line that
+names the cause, and the same command after a repair ends so. The record holds every failure.
+
+Several injections share a run. Where it ends wrongly its harmed files are tried again in halves. A
+record that is there is continued; the same seed gives the same rounds, but moments depend on the
+machine. A full disk is a small tmpfs where mounting is allowed, and ENOSPC from Python's writes
+otherwise and beside it; the clock is Python's `time.time` and the times of files. Exit status 1 if
+an injection failed. Linux only.
 """
 
 import argparse
+import functools
 import json
-import os
 import random
+import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from chaos_faults import FAULTS, copy, files, harm, harm_shard, shown, step_file_times
+from chaos_runs import (
+    DIGITS,
+    IMAGES,
+    Command,
+    Ended,
+    at_write,
+    free_ports,
+    kill_self,
+    make_room,
+    no_space,
+    outcome,
+    run,
+    small_disk,
+    step_clock,
+    write_images,
+)
 
-RECIPE = "tf_largebatch.recipes.goyal_256"
-# Batch 32, so that a worker's 16 images are two of the recipe's batch-norm batches of 8.
-SETTINGS = ["--set=global_batch=32", "--seed=11", "--checkpoint-updates=20"]
+from tf_largebatch.records.files import read_json, write_json
+from tf_largebatch.records.run_folder import environment
+
+UNHARMED, REFUSED, FAILED = "unharmed", "refused, then repaired", "failed"
+TOGETHER = 9  # files of one folder that are harmed at once
+# Flags of a second worker that decide the result.
+OTHER_FLAGS = ("--seed=6", "--precision=bfloat16", "--wire=bfloat16", "--pack-mb=9")
+OTHER_FLAGS += ("--checkpoint-updates=5", "--seeds=2", "--set=optimizer.momentum=0.8")
+OTHER_FLAGS += ("--set=global_batch=128", "--keep-checkpoints=3", "--skip-unreadable=1")
 
 
-class Launched:
-    """One `tf-largebatch launch`, watched through its messages.
+class Chaos:
+    """The undisturbed runs, and what is done to others like them.
 
-    Args:
-        folder: the run folder.
-        epochs: length of the training.
-        restarts: as the launcher's flag.
+    Attributes:
+        done: of each kind, how many injections ended in which way.
+        failures: each injection that ended otherwise.
     """
 
-    def __init__(self, folder: Path, *, epochs: float, restarts: int):
-        arguments = ["--workers", "2", "--restarts", str(restarts), "--grace", "5"]
-        drop = f"--set=schedule.drop_epochs={epochs / 2:g},{epochs:g}"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tf_largebatch.launch", *arguments, "--", "-m", RECIPE]
-            + ["--run-dir", str(folder), f"--set=epochs={epochs:g}", drop, *SETTINGS],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.lines: list[str] = []
-        self.starts = 0  # attempts whose workers exist
-        threading.Thread(target=self._read, daemon=True).start()
+    def __init__(self, place: Path, seed: int):
+        self.place, self.seed = place, seed
+        self.done: dict[str, Counter] = {}
+        self.failures: list[dict] = []
+        self.number = 0  # of commands, each with a log and mostly a folder of its own
+        self.longest = 10.0
+        self._calm: dict[str, str | None] = {}
 
-    def _read(self) -> None:
-        for line in self.process.stderr:
-            self.lines.append(line.rstrip())
-            self.starts += "[launch] 2 workers, ports" in line
+    # The undisturbed runs, each made once, when it is first needed.
 
-    def workers(self) -> dict[int, int]:
-        """Process number of each worker that lives, by rank."""
-        found = {}
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if f"\nPPid:\t{self.process.pid}\n" not in (process / "status").read_text():
-                    continue
-                environment = (process / "environ").read_text().split("\0")
-            except OSError:  # it has just ended
-                continue
-            for entry in environment:
-                if entry.startswith("TF_CONFIG="):
-                    found[json.loads(entry[10:])["task"]["index"]] = int(process.name)
-        return found
+    def calm(self, name: str) -> Path:
+        """The folder of one: "digits", "other" (another seed), "pair" (two workers), "images"."""
+        folder = self.place / "calm" / name
+        if folder.exists():
+            return folder
+        if name == "pair":
+            both = self._pair(folder, ([], []))
+            ended = both[0]
+        else:
+            started = time.monotonic()
+            ended = run(self.flags(name, folder), self._log())
+            self.longest = max(self.longest, time.monotonic() - started)
+        if ended.status:
+            sys.exit(f"the undisturbed run ended with status {ended.status}: {ended.text[-500:]}")
+        self._calm[name] = outcome(folder)
+        return folder
+
+    def stopped(self, name: str) -> Path:
+        """The same, stopped by SIGTERM in its second epoch."""
+        folder = self.place / "stopped" / name
+        if not folder.exists():
+            command = Command(self.flags(name, folder), self._log())
+            while not (folder / "metrics.csv").exists() and not command.poll():
+                time.sleep(0.01)
+            command.send(signal.SIGTERM)
+            if command.wait().status != 128 + signal.SIGTERM:
+                sys.exit("a run that was to be stopped was not")
+        return folder
+
+    def flags(self, name: str, folder: Path) -> list[str]:
+        """The command line of an undisturbed run, into this folder."""
+        seed = {"other": "--seed=6"}.get(name, "--seed=5")
+        if name == "images":
+            return [*IMAGES, seed, f"--data={self.images()}", f"--run-dir={folder}"]
+        return [*DIGITS, seed, f"--run-dir={folder}"]
+
+    def images(self) -> Path:
+        """The shards."""
+        folder = self.place / "images"
+        if not folder.exists():
+            write_images(folder)
+        return folder
+
+    def same(self, name: str, folder: Path) -> bool:
+        """Whether a run ended as the undisturbed one."""
+        self.calm(name)
+        return outcome(folder) == self._calm[name] is not None
+
+    def _log(self) -> Path:
+        self.number += 1
+        logs = self.place / "logs"
+        logs.mkdir(exist_ok=True)
+        return logs / f"{self.number}.txt"
+
+    def _folder(self) -> Path:
+        self.number += 1
+        return self.place / f"run-{self.number}"
+
+    def count(self, kind: str, how: str, what: str = "", why: str = "") -> None:
+        """Keeps how one injection ended."""
+        self.done.setdefault(kind, Counter())[how] += 1
+        if how == FAILED:
+            self.failures.append({"kind": kind, "what": what, "answer": why[-400:]})
+            print(f"FAILED {kind}: {what}: {why[-400:]}", flush=True)
+
+    # Files of a folder.
+
+    def harm_files(self, rng: random.Random) -> None:
+        """Several files of one folder, of a run that was stopped or had ended."""
+        stage = rng.choice(["was stopped", "had ended"])
+        source = self.stopped("digits") if stage == "was stopped" else self.calm("digits")
+        other = self.stopped("other") if stage == "was stopped" else self.calm("other")
+        names = files(source)
+        chosen = rng.sample(names, min(TOGETHER, len(names)))
+        harms = [(name, rng.choice(FAULTS), rng.random()) for name in chosen]
+        self._try_files(stage, source, other, harms)
+
+    def _try_files(self, stage: str, source: Path, other: Path, harms: list) -> None:
+        """Harms these files together; where that ends wrongly, each half of them apart."""
+        folder = copy(source, self._folder())
+        harmed = {}
+        for name, fault, number in harms:
+            before = (folder / name).read_bytes()
+            if harm(folder / name, fault, random.Random(number), _like(other, name)):
+                harmed[name] = (fault, before)
+        refused, ended = [], None
+        while len(refused) <= len(harmed):
+            ended = run(self.flags("digits", folder), self._log())
+            named = [n for n in harmed if n not in refused and _names(ended.last, n)]
+            if ended.status != 2 or "Traceback" in ended.text or not named:
+                break
+            (folder / named[0]).parent.mkdir(parents=True, exist_ok=True)
+            (folder / named[0]).write_bytes(harmed[named[0]][1])
+            refused.append(named[0])
+        fine = ended.status == 0 and "Traceback" not in ended.text and self.same("digits", folder)
+        if not fine and len(harmed) > 1:
+            half = len(harms) // 2
+            self._try_files(stage, source, other, harms[:half])
+            self._try_files(stage, source, other, harms[half:])
+            return
+        why = f"status {ended.status}: {ended.last}"
+        if ended.status == 0:
+            why = f"status 0, and another end than undisturbed. {ended.text.strip()[-200:]}"
+        for name, (fault, _) in harmed.items():
+            how = (REFUSED if name in refused else UNHARMED) if fine else FAILED
+            self.count(f"file {fault}", how, f"{shown(name)} of a run that {stage}", why)
+
+    # The process.
+
+    def hit(self, rng: random.Random) -> None:
+        """One run, hit several times until it is left to end."""
+        folder, hits, wrong = self._folder(), [], ""
+        for _ in range(rng.randrange(2, 6)):
+            kind = rng.choice(["kill", "kill at a write", "freeze and thaw", "terminate"])
+            hook = functools.partial(
+                at_write, rng.randrange(1, 25), folder, kill_self, always=False
+            )
+            command = Command(
+                self.flags("digits", folder),
+                self._log(),
+                before=hook if kind == "kill at a write" else None,
+            )
+            reached = kind == "kill at a write"
+            if not reached:
+                time.sleep(rng.uniform(0.1, self.longest))
+                number = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM}
+                reached = command.send(number.get(kind, signal.SIGSTOP))
+                if kind == "freeze and thaw" and reached:
+                    time.sleep(rng.uniform(0.1, 2.0))
+                    command.send(signal.SIGCONT)
+            ended = command.wait()
+            if reached and (kind != "kill at a write" or ended.status == -signal.SIGKILL):
+                hits.append(kind)
+            allowed = {"kill": -9, "kill at a write": -9, "terminate": 143}
+            if ended.status not in (0, allowed.get(kind, 0)) or "Traceback" in ended.text:
+                wrong = f"status {ended.status} after {kind}: {ended.text[-300:]}"
+        ended = run(self.flags("digits", folder), self._log())
+        self._conclude("digits", folder, hits, ended, wrong)
+
+    def _conclude(self, name: str, folder: Path, hits: list[str], ended: Ended, wrong: str) -> None:
+        """Keeps the injections of a run that was then left to end."""
+        if ended.status or "Traceback" in ended.text:
+            wrong = wrong or f"status {ended.status} at last: {ended.text[-300:]}"
+        elif not self.same(name, folder):
+            wrong = wrong or "another end than undisturbed"
+        for kind in hits:
+            self.count(kind, FAILED if wrong else UNHARMED, ", ".join(hits), wrong)
+
+    def step(self, rng: random.Random) -> None:
+        """A clock that jumps while a run works, and between its two parts."""
+        folder = copy(self.stopped("digits"), self._folder())
+        step_file_times(folder, rng)
+        flags, number = self.flags("digits", folder), rng.random()
+        ended = run(flags, self._log(), before=lambda: step_clock(random.Random(number)))
+        self._conclude("digits", folder, ["clock stepped", "times of files stepped"], ended, "")
+
+    def fill(self, rng: random.Random) -> None:
+        """A disk that is full at a random write; then there is room."""
+        place = self._folder()
+        folder, log = place / "run", self._log()
+        size = int(10 ** rng.uniform(0.9, 3.3))
+        with small_disk(place, size) as mounted:
+            injected = not mounted or rng.random() < 0.4
+            kind = "ENOSPC at a write" if injected else "disk full"
+            if injected and mounted:
+                make_room(place)
+            number = rng.randrange(1, 30)
+            hook = (lambda: at_write(number, folder, no_space, always=True)) if injected else None
+            ended, wrong = run(self.flags("digits", folder), log, before=hook), ""
+            full = ended.status != 0
+            if full and (ended.status != 2 or "Traceback" in ended.text):
+                wrong = f"status {ended.status}: {ended.text[-300:]}"
+            elif full and not any(w in ended.last for w in ("space", "room", "full")):
+                wrong = f"the line names no cause: {ended.last}"
+            elif not full and "Traceback" in ended.text:
+                wrong = ended.text[-300:]
+            make_room(place)
+            ended = run(self.flags("digits", folder), self._log())
+            if not wrong and (ended.status or not self.same("digits", folder)):
+                wrong = f"after room was made: status {ended.status}: {ended.text[-300:]}"
+            how = FAILED if wrong else REFUSED if full else UNHARMED
+            self.count(kind, how, f"{size} kB" if not injected else f"write {number}", wrong)
+
+    # Data.
+
+    def harm_data(self, rng: random.Random) -> None:
+        """A shard that changes before a run goes on, or while it reads."""
+        fault = rng.choice(["deleted", "cut", "zeroed", "swapped"])
+        data, folder = copy(self.images(), self._folder()), self._folder()
+        flags = [f for f in self.flags("images", folder) if not f.startswith("--data")]
+        flags += [f"--data={data}"]
+        self.calm("images")
+        command = Command(flags, self._log())
+        time.sleep(rng.uniform(0.5, self.longest))
+        name = harm_shard(data, fault, rng)
+        ended, wrong, kind = command.wait(), "", f"shard {fault}"
+        refused = ended.status == 2
+        if ended.status not in (0, 2) or "Traceback" in ended.text:
+            wrong = f"status {ended.status}: {ended.text[-300:]}"
+        elif refused and not any(n in ended.last for n in (name, str(data), "shard")):
+            wrong = f"the line names no cause: {ended.last}"
+        copy(self.images(), data)
+        if refused and not wrong:
+            ended = run(flags, self._log())
+        self._finish_data(kind, folder, ended, refused, wrong)
+
+    def _finish_data(self, kind, folder, ended: Ended, refused: bool, wrong: str) -> None:
+        if not wrong and (ended.status or not self.same("images", folder)):
+            wrong = f"status {ended.status} and another end than undisturbed: {ended.text[-200:]}"
+        self.count(kind, FAILED if wrong else REFUSED if refused else UNHARMED, kind, wrong)
+
+    # Several processes.
+
+    def _pair(self, folder: Path, extra: tuple[list[str], list[str]], act=None, version=None):
+        """Two workers with further flags; how each ended."""
+        workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
+        commands = []
+        for rank, more in enumerate(extra):
+            task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}}
+            flags = [*self.flags("digits", folder), "--join-timeout=60", "--worker-timeout=10"]
+            before = version if rank == 1 else None
+            there = {"TF_CONFIG": json.dumps(task)}
+            commands.append(Command([*flags, *more], self._log(), before=before, environment=there))
+        if act is not None:
+            act(commands)
+        return [command.wait() for command in commands]
+
+    def pair_with_others(self, rng: random.Random) -> None:
+        """Two workers that would train something else."""
+        kind, extra, version = "worker with another flag", [rng.choice(OTHER_FLAGS)], None
+        if rng.random() < 0.2:
+            kind, extra, version = "worker of another version", [], _other_version
+        folder = self._folder()
+        chief, other = self._pair(folder, ([], extra), version=version)
+        named = extra[0].partition("=")[0] if extra else "version"
+        named = "recipe" if named == "--set" else named
+        fine = (chief.status, other.status) == (2, 2) and named in chief.last
+        fine = fine and "Traceback" not in chief.text + other.text and not folder.exists()
+        why = f"status {chief.status} and {other.status}: {chief.last} / {other.last}"
+        self.count(kind, REFUSED if fine else FAILED, "".join(extra), why)
+
+    def hit_pair(self, rng: random.Random) -> None:
+        """One of two workers killed, frozen or ended; then both again."""
+        self.calm("pair")
+        kind, rank = rng.choice(["kill", "freeze", "terminate"]), rng.randrange(2)
+        number = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP, "terminate": signal.SIGTERM}
+        folder, hits = self._folder(), []
+
+        def act(commands: list[Command]) -> None:
+            time.sleep(rng.uniform(1.0, self.longest))
+            if commands[rank].send(number[kind]):
+                hits.append(f"one of two workers: {kind}")
+            if kind == "freeze":
+                commands[1 - rank].wait_quietly()
+                commands[rank].send(signal.SIGKILL)
+
+        ended, wrong = self._pair(folder, ([], []), act), ""
+        if "Traceback" in ended[0].text + ended[1].text:
+            wrong = f"{ended[0].text[-200:]} / {ended[1].text[-200:]}"
+        again = self._pair(folder, ([], []))
+        self._conclude("pair", folder, hits, again[0], wrong)
+
+    def two_commands(self, rng: random.Random) -> None:
+        """The same command twice at once, on one folder."""
+        folder = self._folder()
+        first = Command(self.flags("digits", folder), self._log())
+        time.sleep(rng.uniform(0.0, self.longest / 2))
+        second = Command(self.flags("digits", folder), self._log())
+        ended, wrong = [first.wait(), second.wait()], ""
+        statuses = sorted(one.status for one in ended)
+        if statuses not in ([0, 0], [0, 2]) or any("Traceback" in one.text for one in ended):
+            wrong = f"status {statuses}: {ended[0].last} / {ended[1].last}"
+        elif not self.same("digits", folder):
+            wrong = "another end than undisturbed"
+        how = FAILED if wrong else REFUSED if 2 in statuses else UNHARMED
+        self.count("two commands on one folder", how, "", wrong)
 
 
-def newest_update(folder: Path) -> int:
-    """The update of the newest checkpoint, 0 if there is none."""
-    found = (folder / "checkpoints").glob("ckpt-*.index")
-    return max((int(path.stem.removeprefix("ckpt-")) for path in found), default=0)
+def _like(other: Path, name: str) -> Path:
+    """The file of this name in another run, the events of the same folder for events."""
+    if "tfevents" in name:
+        return next((other / name).parent.glob("*tfevents*"), other / name)
+    return other / name
 
 
-def disturb(launched: Launched, folder: Path, *, kills: int, longest: float, seed: int) -> list:
-    """Kills one worker of each attempt; returns what was killed and where the run stood."""
-    rng, done = random.Random(seed), []
-    for number in range(kills):
-        while launched.starts <= number and launched.process.poll() is None:
-            time.sleep(0.05)
-        time.sleep(rng.uniform(0.0, longest))
-        rank, living = rng.randrange(2), launched.workers()
-        if rank not in living or launched.process.poll() is not None:
-            break
-        os.kill(living[rank], signal.SIGKILL)
-        done.append({"rank": rank, "newest_checkpoint": newest_update(folder)})
-        print(
-            f"kill {number + 1} of {kills}: worker {rank}, newest checkpoint at update "
-            f"{done[-1]['newest_checkpoint']}",
-            flush=True,
-        )
-    return done
+def _names(line: str, name: str) -> bool:
+    """Whether a line names a file, or the checkpoint that it is part of."""
+    path = Path(name)
+    return path.name in line or (path.name.startswith("ckpt-") and path.stem.split(".")[0] in line)
 
 
-def outcome(folder: Path) -> tuple[list, list]:
-    """Weights and curve of a finished run."""
-    import keras
+def _other_version() -> None:
+    from tf_largebatch.training import session
 
-    weights = keras.saving.load_model(folder / "model.keras").get_weights()
-    ((row,),) = [json.loads((folder / "result.json").read_text())["rows"]]
-    curve = [
-        {name: value for name, value in epoch.items() if name != "seconds"}
-        for epoch in row["runs"][0]["epochs"]
-    ]
-    return weights, curve
+    session.__version__ = "0.0.0"
 
 
-def run(arguments: argparse.Namespace, folder: Path) -> dict:
-    """The whole record."""
-    import numpy as np
+# Rounds in turn; most cost seconds, those of files have six injections.
+ROUNDS: tuple[Callable, ...] = (Chaos.harm_files, Chaos.hit, Chaos.harm_files, Chaos.fill)
+ROUNDS += (Chaos.harm_files, Chaos.harm_data, Chaos.harm_files, Chaos.pair_with_others)
+ROUNDS += (Chaos.harm_files, Chaos.hit, Chaos.step, Chaos.harm_files, Chaos.hit_pair)
+ROUNDS += (Chaos.harm_files, Chaos.two_commands)
 
-    started = time.monotonic()
-    calm = Launched(folder / "calm", epochs=arguments.epochs, restarts=0)
-    if calm.process.wait():
-        sys.exit("\n".join(calm.lines[-5:]))
-    calm_seconds = time.monotonic() - started
-    print(f"undisturbed: {calm_seconds:.0f} s", flush=True)
 
-    started = time.monotonic()
-    chaos = Launched(folder / "chaos", epochs=arguments.epochs, restarts=arguments.kills + 5)
-    killed = disturb(
-        chaos,
-        folder / "chaos",
-        kills=arguments.kills,
-        longest=arguments.longest,
-        seed=arguments.seed,
-    )
-    if chaos.process.wait():
-        sys.exit("\n".join(chaos.lines[-5:]))
-    (weights, curve), (expected, expected_curve) = (
-        outcome(folder / name) for name in ("chaos", "calm")
-    )
-    return {
-        "what": "a miniature on two workers, killed at random and restarted, beside the same one "
-        "undisturbed",
-        "date": date.today().isoformat(),
-        "recipe": RECIPE.rpartition(".")[2],
-        "epochs": arguments.epochs,
-        "updates": curve[-1]["update"],
-        "kills": len(killed),
-        "killed": killed,
-        "restarts": sum("] restart " in line for line in chaos.lines),
-        "weights_identical": all(
-            np.array_equal(a, b) for a, b in zip(weights, expected, strict=True)
-        ),
-        "curves_identical": curve == expected_curve,
-        "undisturbed_seconds": round(calm_seconds),
-        "disturbed_seconds": round(time.monotonic() - started),
-    }
+def injections(record: dict) -> int:
+    """How many the record holds."""
+    return sum(sum(kind.values()) for kind in record["kinds"].values())
+
+
+def carry_on(record: dict, wanted: int, place: Path, out: Path | None) -> dict:
+    """Makes rounds until the record has as many injections as wanted, and writes it after each."""
+    seed = record["seed"]
+    chaos = Chaos(place, seed)
+    chaos.done = {kind: Counter(ways) for kind, ways in record["kinds"].items()}
+    chaos.failures = record["failures"]
+    there = environment()
+    while injections(record) < wanted:
+        rng = random.Random(f"{seed}/{record['rounds']}")
+        ROUNDS[record["rounds"] % len(ROUNDS)](chaos, rng)
+        record["rounds"] += 1
+        record |= {"date": date.today().isoformat(), "commit": there["commit"]}
+        record |= {"versions": there["versions"], "failures": chaos.failures}
+        record["kinds"] = {kind: dict(ways) for kind, ways in sorted(chaos.done.items())}
+        record["injections"] = injections(record)
+        if out:
+            write_json(out, record)
+        _tidy(place)
+    return record
+
+
+def _tidy(place: Path) -> None:
+    for folder in place.glob("run-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:
-    """Runs both, prints the outcome, and writes the record if asked to."""
+    """Makes the injections, prints how they ended, and keeps the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20, help="default: %(default)s")
-    parser.add_argument(
-        "--epochs", type=float, default=90.0, help="of 40 updates each (default: %(default)g)"
-    )
-    parser.add_argument(
-        "--longest",
-        type=float,
-        default=30.0,
-        metavar="S",
-        help="seconds after a start within which the kill comes (default: %(default)g)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the kills (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="where to write the record as JSON")
+    text = "in the record at last, those that it holds included (default: %(default)s)"
+    parser.add_argument("--injections", type=int, default=1000, metavar="N", help=text)
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--out", type=Path, help="the record, continued where it is there")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        record = run(arguments, Path(folder))
-    print(json.dumps({k: v for k, v in record.items() if k != "killed"}, indent=1))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    if record["kills"] < arguments.kills:
-        sys.exit(f"the training ended after {record['kills']} kills: give it more --epochs")
-    if not (record["weights_identical"] and record["curves_identical"]):
-        sys.exit("the disturbed run ended differently")
+    record = {
+        "what": "injections of faults into runs, by kind and how they ended: unharmed (weights, "
+        "curve and record bit for bit those of the undisturbed run), refused in one line and the "
+        "same after a repair, or failed",
+        "seed": arguments.seed,
+        "rounds": 0,
+        "injections": 0,
+        "kinds": {},
+        "failures": [],
+    }
+    if arguments.out and arguments.out.exists():
+        record = read_json(arguments.out)
+    with tempfile.TemporaryDirectory() as place:
+        record = carry_on(record, arguments.injections, Path(place), arguments.out)
+    print(json.dumps(record["kinds"], indent=1))
+    print(f"{record['injections']:,} injections, {len(record['failures'])} failed")
+    sys.exit(1 if record["failures"] else 0)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import benchmark_engine
@@ -21,11 +22,12 @@ PAGE, RECORDS = ROOT / "docs" / "engine.md", ROOT / "tools" / "records"
 def chaos_sentence() -> str:
     """What the chaos record says."""
     record = json.loads((RECORDS / "chaos.json").read_text(encoding="utf-8"))
-    same = record["weights_identical"] and record["curves_identical"]
+    ways: Counter = sum((Counter(kind) for kind in record["kinds"].values()), Counter())
     return (
-        f"{record['kills']} kills during {record['updates']:,} updates on two workers, "
-        f"{record['restarts']} restarts, weights and curve {'identical' if same else 'DIFFERENT'} "
-        "([record](../tools/records/chaos.json))."
+        f"of {record['injections']:,} injections of {len(record['kinds'])} kinds "
+        f"{ways['unharmed']:,} left weights, curve and record as they were, bit for bit, "
+        f"{ways['refused, then repaired']:,} were refused in one line and ended so after a repair, "
+        f"{ways['failed']:,} failed ([record](../tools/records/chaos.json))."
     )
 
 
