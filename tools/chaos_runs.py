@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 import zipfile
@@ -91,6 +92,8 @@ class Command:
             os.dup2(file, 1)
             os.dup2(file, 2)
             os.environ.update(environment)
+            # Where a killed process leaves what it had put there, it goes with the logs.
+            tempfile.tempdir = str(self.log.parent)
             if before is not None:
                 before()
             main(goyal_8k.RECIPE, MINIATURE, flags)

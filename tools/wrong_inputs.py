@@ -5,8 +5,9 @@
 Each must be refused within 2 s and before anything is written, in one line that names the
 argument, shows its value and says what is right: a command with status 2, a class with a
 ValueError. The inputs are made from parsers and signatures (`wrong_commands.py`,
-`wrong_calls.py`) and given in this one process, which has the framework loaded: starting an
-interpreter and importing TensorFlow is not counted. Exit status 1 if one is answered otherwise.
+`wrong_surroundings.py`, `wrong_calls.py`) and given in this one process, which has the framework
+loaded: starting an interpreter and importing TensorFlow is not counted. Exit status 1 if one is
+answered otherwise.
 """
 
 import argparse
@@ -31,6 +32,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 from wrong_calls import wrong_calls
 from wrong_commands import Wrong, wrong_lines
+from wrong_surroundings import wrong_environments, wrong_names
 
 from tf_largebatch.records.files import write_json
 from tf_largebatch.records.run_folder import environment
@@ -51,7 +53,7 @@ class TooSlow(BaseException):
 
 def every() -> list[Wrong]:
     """All wrong inputs that are known."""
-    return [*wrong_lines(), *wrong_calls()]
+    return [*wrong_lines(), *wrong_environments(), *wrong_names(), *wrong_calls()]
 
 
 def draw(inputs: list[Wrong], count: int, seed: int) -> list[Wrong]:
