@@ -45,7 +45,7 @@ def test_a_new_folder_is_claimed_and_then_recognised(tmp_path):
 
 def test_the_folder_of_another_recipe_is_refused_by_name(tmp_path):
     claim(tmp_path / "run", IDENTITY)
-    with pytest.raises(InputError, match='belongs to another run .recipe: "goyal_8k" there.'):
+    with pytest.raises(InputError, match='belongs to another run .recipe: "goyal_8k" there,'):
         claim(tmp_path / "run", {**IDENTITY, "recipe": "goyal_256"})
 
 
@@ -65,8 +65,16 @@ def test_a_run_of_before_is_continued_whatever_it_said_beside_its_numbers(tmp_pa
     (tmp_path / "run.json").write_text(json.dumps(old_form(RECIPE)))
     assert claim(tmp_path, identity_of(RECIPE)) is True
     other = dataclasses.replace(RECIPE, reference_rate=0.2)
-    with pytest.raises(InputError, match="belongs to another run"):
+    words = r"belongs to another run \(recipes.0.reference_rate: 0.1 there, 0.2 here\)"
+    with pytest.raises(InputError, match=words):
         claim(tmp_path, identity_of(other))
+
+
+def test_the_folder_of_a_changed_run_names_the_flags_of_both(tmp_path):
+    claim(tmp_path, {**IDENTITY, "settings": ["epochs 30 -> 4", "optimizer.momentum 0.9 -> 0.8"]})
+    words = r"\(--set epochs=4 --set optimizer.momentum=0.8 there, none here\)"
+    with pytest.raises(InputError, match=words):
+        claim(tmp_path, {**IDENTITY, "settings": []})
 
 
 def test_a_mark_that_is_no_record_is_named(tmp_path):

@@ -121,16 +121,44 @@ def claim(folder: Path, identity: dict[str, Any]) -> bool:
             raise InputError(f"{mark} is damaged. {remedy}") from None
         if owner == identity:
             return True
-        differs = [k for k in identity if owner.get(k) != identity[k]]
-        what = ", ".join(f"{k}: {_brief(owner.get(k))} there" for k in differs[:3])
-        whose = f"belongs to another run ({what or 'another version'})"
+        whose = f"belongs to another run ({_differences(owner, identity) or 'another version'})"
         raise InputError(f"--run-dir {folder} {whose}. Choose another folder")
     ours = {LOCK, MARK + DRAFT}  # of a start that was killed
     if others := sorted(p.name for p in folder.iterdir() if p.name not in ours):
         rule = "must be an empty folder or one of this run"
-        raise InputError(f"--run-dir {rule}. Received: {folder}, which holds {others[0]}")
+        raise InputError(
+            f"--run-dir {rule}. Received: {folder}, which holds {others[0]} and no {MARK}"
+        )
     write_json(mark, identity)
     return False
+
+
+def _differences(owner: dict[str, Any], identity: dict[str, Any]) -> str:
+    """What differs, in words: the changes of numbers as they were given, else the numbers."""
+    names = {name for name in identity if owner.get(name) != identity[name]}
+    if "settings" in names and names <= {"settings", "recipes"}:
+        given = [map(_as_flag, run.get("settings") or ["none"]) for run in (owner, identity)]
+        return "{} there, {} here".format(*(" ".join(flags) for flags in given))
+    there, here = dict(_leaves(owner)), dict(_leaves(identity))
+    differ = [name for name in here if there.get(name) != here[name]]
+    shown = (f"{n}: {_brief(there.get(n))} there, {_brief(here[n])} here" for n in differ[:3])
+    return ", ".join(shown)
+
+
+def _as_flag(change: str) -> str:
+    """`epochs 30 -> 4`, as departures are written, as the flag that made it."""
+    name, _, values = change.partition(" ")
+    return f"--set {name}={values.rpartition(' -> ')[2]}" if values else change
+
+
+def _leaves(data: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (dotted name, value) of every number and text in plain data."""
+    if isinstance(data, dict | list):
+        pairs = data.items() if isinstance(data, dict) else enumerate(data)
+        for key, value in pairs:
+            yield from _leaves(value, f"{name}.{key}".lstrip("."))
+    else:
+        yield name, data
 
 
 def _deciding(identity: dict[str, Any]) -> dict[str, Any]:
