@@ -11,7 +11,9 @@ from pathlib import Path
 
 from chaos_faults import FAULTS, copy, files, harm, harm_shard, shown, step_file_times
 from chaos_runs import (
+    CHANGES,
     DIGITS,
+    GROWS,
     IMAGES,
     Command,
     Ended,
@@ -168,7 +170,7 @@ class Chaos:
         for _ in range(rng.randrange(2, 6)):
             kind = rng.choice(["kill", "kill at a write", "freeze and thaw", "terminate"])
             hook = functools.partial(
-                at_write, rng.randrange(1, 25), folder, kill_self, always=False
+                at_write, rng.randrange(1, 25), folder, kill_self, events=CHANGES, always=False
             )
             command = Command(
                 self.flags("digits", folder),
@@ -220,7 +222,11 @@ class Chaos:
             if injected and mounted:
                 make_room(place)
             number = rng.randrange(1, 30)
-            hook = (lambda: at_write(number, folder, no_space, always=True)) if injected else None
+            hook = (
+                (lambda: at_write(number, folder, no_space, events=GROWS, always=True))
+                if injected
+                else None
+            )
             ended, wrong = run(self.flags("digits", folder), log, before=hook), ""
             full = ended.status != 0
             if full and (ended.status != 2 or "Traceback" in ended.text):

@@ -198,8 +198,14 @@ def write_images(folder: Path) -> None:
 # What happens to a process from within: hooks that are set before its command.
 
 
-def at_write(number: int, folder: Path, act: Callable[[], None], *, always: bool) -> None:
-    """Acts at the n-th time that Python opens, renames or removes a file below the folder.
+GROWS = ("os.mkdir",)  # beside opening, what needs room
+CHANGES = (*GROWS, "os.rename", "os.remove")
+
+
+def at_write(
+    number: int, folder: Path, act: Callable[[], None], *, events: tuple[str, ...], always: bool
+) -> None:
+    """Acts at the n-th time that Python opens a file below the folder, or does one of `events`.
 
     With `always` at all later ones too. What TensorFlow writes by itself is not seen.
     """
@@ -210,7 +216,7 @@ def at_write(number: int, folder: Path, act: Callable[[], None], *, always: bool
         if event == "open":
             writes = isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
         else:
-            writes = event in ("os.rename", "os.remove", "os.mkdir")
+            writes = event in events
         if writes and str(arguments[0]).startswith(place):
             seen += 1
             if seen == number or (always and seen > number):
