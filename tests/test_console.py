@@ -1,5 +1,6 @@
 """What every command line shares: how it ends."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -53,6 +54,17 @@ def test_a_signal_that_ended_the_work_is_128_plus_its_number(capsys):
 def test_control_c_ends_quietly(capsys):
     assert ended(raises(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == ""
+
+
+def test_a_full_disk_is_one_line_in_every_command(capsys):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/page.html.part")
+    assert ended(raises(full)) == 2
+    assert capsys.readouterr().err == (
+        "tool: /data/page.html.part could not be written (No space left on device). Make room, and "
+        "give the same command again\n"
+    )
+    with pytest.raises(FileNotFoundError):
+        run_command(Parser(), raises(FileNotFoundError(errno.ENOENT, "no such file")), ())
 
 
 def test_another_error_keeps_its_traceback():

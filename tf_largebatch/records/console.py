@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tf_largebatch.records.errors import InputError, StoppedError, WorkerLostError
+from tf_largebatch.records.files import NO_ROOM
 
 WRONG_INPUT, NOT_FINITE, WORKER_LOST = 2, 3, 4  # exit statuses
 LARGEST_SEED = 2**31 - 1
@@ -58,9 +59,9 @@ class End:
 def ending(parser: Parser) -> Iterator[End]:
     """Ends the process with the status that the block sets, or that its error stands for.
 
-    Status 2: an `InputError`, as one line. 4: a worker is gone (a `WorkerLostError`). 128 + n:
-    signal n asked for an end (a `StoppedError`, Ctrl-C), or nobody reads the output any more
-    (`| head`).
+    Status 2: an `InputError` or a full disk, as one line. 4: a worker is gone (a
+    `WorkerLostError`). 128 + n: signal n asked for an end (a `StoppedError`, Ctrl-C), or nobody
+    reads the output any more (`| head`).
     """
     end = End()
     for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8
@@ -80,6 +81,15 @@ def ending(parser: Parser) -> Iterator[End]:
         except StoppedError as stopped:
             print(stopped, file=sys.stderr)
             end.status = 128 + stopped.signal
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            what = f"{error.filename or 'a file'} could not be written ({error.strerror})"
+            print(
+                f"{parser.prog}: {one_line(what)}. Make room, and give the same command again",
+                file=sys.stderr,
+            )
+            end.status = WRONG_INPUT
         sys.stdout.flush()  # here, where a closed pipe is answered
     except KeyboardInterrupt:
         end.status = 128 + signal.SIGINT

@@ -1,6 +1,7 @@
 """Small files that are there whole or not at all, and plain data in them."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 DRAFT = ".part"  # the end of a name whose content is not whole
+# What writing says where there is no room for it, or no leave.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 CHECKSUM = "checksum"  # in a sealed record, of all the rest
 
 

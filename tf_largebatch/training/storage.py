@@ -1,13 +1,10 @@
 """A run folder that can be used no longer, because it is full, read-only or gone: one line."""
 
-import errno
 import os
 from pathlib import Path
 
 from tf_largebatch.records.errors import StorageError
-
-# No room, or no leave to use it. TensorFlow has the system's words in its own errors.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+from tf_largebatch.records.files import NO_ROOM
 
 
 def explain(error: Exception, folder: Path) -> StorageError | None:
@@ -15,7 +12,8 @@ def explain(error: Exception, folder: Path) -> StorageError | None:
     reason = _reason(error)
     if reason is None:
         return None
-    full = getattr(error, "errno", None) in _FULL or any(os.strerror(c) in reason for c in _FULL)
+    # TensorFlow has the system's words in its own errors.
+    full = getattr(error, "errno", 0) in NO_ROOM or any(os.strerror(c) in reason for c in NO_ROOM)
     if not folder.is_dir():
         return StorageError(
             f"the run folder {folder} is gone ({reason}). It was removed, renamed or unmounted "
