@@ -1,5 +1,6 @@
 """Which devices train, and the `tf.distribute` strategy over them."""
 
+import contextlib
 import functools
 import os
 import sys
@@ -100,8 +101,9 @@ def _join(
 
 def _leave(text: str) -> NoReturn:
     """Ends this process from another thread than its own, which TensorFlow holds."""
-    sys.stdout.flush()
-    os.write(2, f"{text}\n".encode())
+    with contextlib.suppress(OSError, ValueError):  # nobody may read any more
+        sys.stdout.flush()
+        os.write(2, f"{text}\n".encode())
     os._exit(WORKER_LOST)
 
 
