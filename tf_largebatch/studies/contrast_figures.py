@@ -151,6 +151,8 @@ def draw_rows(rows: Sequence[tuple[str, Sequence[float], float | None]], xlabel:
 def draw_walks(
     walks: Mapping[str, Sequence[tuple[Sequence[int], Sequence[float]]]],
     lines: Mapping[str, Point],
+    *,
+    fitted_from: int,
 ) -> bytes:
     """Draws distances against the logarithm of the updates, with lines (slope, intercept)."""
     figure, axes = make_axes((7.6, 4.4))
@@ -164,7 +166,7 @@ def draw_walks(
         axes.plot(updates, means, "o-", color=shade, ms=4)
         names.append((updates[-1], means[-1], label, shade))
         slope, intercept = lines[label]
-        ends = (updates[0], updates[-1])
+        ends = (fitted_from, updates[-1])
         fitted = [slope * math.log(t) + intercept for t in ends]
         axes.plot(ends, fitted, "--", color=shade, lw=1)
     axes.set_xscale("log")
