@@ -57,7 +57,7 @@ def test_values_are_read_as_the_declared_type(setting, field, value):
         ("scaling=cubic", "must be one of linear, sqrt, none. Received: 'cubic'"),
         ("optimizer.nesterov=yes", "must be true or false. Received: 'yes'"),
         ("schedule.drop_epochs=60,30", "must be rising"),
-        ("epochs=50", r"at least the schedule's last change \(80\)"),
+        ("epochs=50", r"last change \(80\). Received: epochs=50.0. Set schedule.drop_epochs too"),
     ],
 )
 def test_a_wrong_setting_is_one_line_with_the_value_and_the_nearest_name(setting, message):

@@ -43,9 +43,12 @@ class WarmupSpec:
 
     def check_epochs(self, epochs: float) -> None:
         """Checks that the course ends within `epochs`."""
-        times = (v if isinstance(v, tuple) else (v,) for v in self._times().values())
-        last = max(itertools.chain(*times))
-        check(last <= epochs, "epochs", f"at least the schedule's last change ({last:g})", epochs)
+        ends = {
+            n: max(v, default=0.0) if isinstance(v, tuple) else v for n, v in self._times().items()
+        }
+        name, last = max(ends.items(), key=lambda item: item[1])
+        rule, fix = f"at least the schedule's last change ({last:g})", f"Set schedule.{name} too."
+        check(last <= epochs, "epochs", rule, epochs, fix)
 
     def milestones(self, peak_rate: float, epochs: float) -> list[Milestone]:
         """Returns where the rate, `peak_rate` after the warmup, changes its course."""
