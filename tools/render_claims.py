@@ -39,7 +39,7 @@ def claims_page() -> str:
                 f"- {study.title}: nothing has run. `python -m tf_largebatch study {name}`"
             )
         elif records[name]["missing"]:
-            missing = f"{records[name]['missing']:,} of its trials have not run"
+            missing = f"at least {records[name]['missing']:,} of its trials have not run"
             lines.append(f"- {study.title}: {missing}. `python -m tf_largebatch study {name}`")
     if lines[-1] == "":
         lines.append("Every trial of every study has run.")

@@ -144,5 +144,5 @@ def say(record: dict, folder: Path) -> list[str]:
             f"    {a['part'] + ': ' if a['part'] else ''}{a['effect']}" for a in claim["answers"]
         ]
     if record["missing"]:
-        lines.append(f"{record['missing']:,} trials are not run yet")
+        lines.append(f"at least {record['missing']:,} trials are not run yet")
     return [*lines, f"page    {folder / page.PAGE}", f"record  {folder / page.RECORD}"]

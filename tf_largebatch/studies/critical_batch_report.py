@@ -96,7 +96,9 @@ def _regimes(claim: Claim, data: str, seeds: Sequence[Seed], scale: Scale) -> li
         slopes = [halvings(seed.steps, low, high) for seed in seeds]
         part = f"{study.TITLES[data]}, {low:,} to {high:,}"
         known = [slope - wanted for slope in slopes if slope is not None]
-        found.append(answer(claim, known, scale, part=part, effect=f"less {wanted:g}"))
+        found.append(
+            answer(claim, known, scale, part=part, effect=f"halvings a doubling - {wanted:g}")
+        )
     return found
 
 

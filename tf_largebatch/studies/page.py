@@ -117,7 +117,7 @@ def make_page(study: Study, record: Mapping[str, Any], conclusion: Conclusion) -
     lines += [*(f"- {sentence}" for sentence in (*study.method, *RULES)), ""]
     lines += ["## Verdicts", "", *_verdict_table(record), ""]
     for figure in conclusion.figures:
-        lines += [f"![{figure.caption}]({figure.name})", "", figure.caption, ""]
+        lines += [f"![{figure.caption.split('.')[0]}]({figure.name})", "", figure.caption, ""]
     lines += ["## Results", ""]
     for table in conclusion.tables:
         lines += [*_markdown(table), ""]
@@ -135,7 +135,7 @@ def make_page(study: Study, record: Mapping[str, Any], conclusion: Conclusion) -
 def _state(record: Mapping[str, Any]) -> str:
     text = f"{record['trials']:,} trials, {record['seeds']} seeds"
     if record["missing"]:
-        text += f", **{record['missing']:,} trials not run yet**"
+        text += f", **at least {record['missing']:,} not run yet**"
     return f"{text}. {cost_text(record)}."
 
 
