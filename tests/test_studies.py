@@ -413,6 +413,31 @@ def test_a_backend_that_a_study_cannot_use_is_one_line():
 
 
 @pytest.mark.slow
+def test_workers_share_the_trials_and_end_with_the_command(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from tf_largebatch.studies import command;"
+        "from fake_study import SCALE, STUDY; command.prepare();"
+        "command.work(STUDY, Path(sys.argv[1]), SCALE, None, 2)"
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{TESTS.parent}:{TESTS}",
+        "KERAS_BACKEND": "jax",
+        fake_study.PAUSE: "0.5",
+    }
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environment)
+    deadline = time.monotonic() + 300
+    while len(list(tmp_path.rglob("*.json"))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    time.sleep(2)
+    left = len(list(tmp_path.rglob("*.json")))
+    time.sleep(3)
+    assert 4 <= left == len(list(tmp_path.rglob("*.json"))) < 26
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", load_studies())
 def test_a_quick_look_at_every_study(name, data, tmp_path):
     """On the JAX backend without TensorFlow, as on a machine that has only that."""

@@ -113,13 +113,26 @@ def work(study: Study, folder: Path, scale: Scale, data: Path | None, workers: i
 
 def _worker(study: Study, folder: Path, scale: Scale, data: Path | None, place: int) -> None:
     """One of several processes: on a core of its own; the first shows the progress of all."""
+    import threading
+
     from tf_largebatch.studies.sets import Sets
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[place % len(cores)]})
     prepare()
     runner.run(study, folder, scale, Sets(data), shown=place == 0)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, however that ended."""
+    import multiprocessing
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def describe(studies: Mapping[str, Study], folder: Path) -> list[str]:
