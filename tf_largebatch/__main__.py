@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PROGRAM = "python -m tf_largebatch"
 COMMANDS = {
     "list": "the recipes: batch, updates, published accuracy, how far each is reproduced here",
-    "plan": "every number of a recipe, with its source and its arithmetic",
+    "plan": "every number of a recipe with its source; or memory, hours and cost on a machine",
     "launch": "the workers of one training on this machine, started and ended as one",
     "prepare": "ImageNet as TFRecord shards, from tars, folders, Kaggle or TensorFlow Datasets",
     "diagnose": "a finished run measured: noise scale, sharpness, Hessian, landscape, layers",
@@ -119,6 +119,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     match list(sys.argv[1:] if argv is None else argv):
         case ["list", *rest]:
             run_command(_list_parser(f"{PROGRAM} list"), _list, rest)
+        case ["plan", flag, *rest] if flag.startswith("--") and flag != "--help":
+            from tf_largebatch.planning import command as planning
+
+            planning.main(_find_family, load_recipes, [flag, *rest])
         case ["plan", *rest]:
             run_command(_plan_parser(), lambda arguments: _plan(arguments, rest[1:]), rest[:1])
         case ["launch", *rest]:
@@ -195,7 +199,9 @@ def _plan_parser() -> Parser:
         prog=f"{PROGRAM} plan",
         usage="%(prog)s NAME [--row ROW] [--replicas N] [--micro-batch N] [--set FIELD=VALUE]",
         description=f"Prints {COMMANDS['plan']}. Takes the options of the recipe's own command, "
-        "which python -m tf_largebatch.recipes.NAME --help shows.",
+        "which python -m tf_largebatch.recipes.NAME --help shows. With a flag in the place of NAME "
+        "it forecasts memory, hours and cost on a machine: plan --devices K --device NAME "
+        "(--recipe NAME | --batch B) ..., see plan --device --help.",
     )
     parser.add_argument("name", metavar="NAME", help="of the recipe, as `list` shows it")
     return parser

@@ -1,0 +1,114 @@
+"""A sweep over devices as text, CSV, figures and one page."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from tf_largebatch.planning.sweep import Point
+from tf_largebatch.records.files import write_bytes, write_csv
+from tf_largebatch.review.figures import COLOURS, as_png, make_axes, name_axes
+from tf_largebatch.review.page import write_page
+
+PAGE, CSV = "plan.html", "sweep.csv"
+HEADER = ("devices", "batch", "images/s", "efficiency", "updates", "hours", "device-hours", "")
+
+
+def cells(point: Point) -> list[str]:
+    """A point as the texts of a table."""
+    return [
+        f"{point.devices:,}",
+        f"{point.global_batch:,}",
+        f"{point.images_per_second:,.0f}",
+        f"{point.efficiency:.0%}",
+        f"{point.updates:,.0f}",
+        f"{point.hours:.3g}",
+        f"{point.device_hours:,.0f}",
+        "extrapolated" if point.extrapolated else "",
+    ]
+
+
+def table(points: Sequence[Point], title: str) -> str:
+    """The points as an aligned table."""
+    rows = [list(HEADER), *map(cells, points)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    lines = ("  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join([title, *(line.rstrip() for line in lines)])
+
+
+def write(
+    folder: Path,
+    lines: Sequence[tuple[str, str]],
+    weak: Sequence[Point],
+    strong: Sequence[Point],
+    knee: Point,
+) -> list[Path]:
+    """Writes page, CSV and figures; returns their paths."""
+    named = [("weak", p) for p in weak] + [("strong", p) for p in strong]
+    rows = [[kind, *asdict(point).values()] for kind, point in named]
+    write_csv(folder / CSV, ["scaling", *asdict(weak[0])], rows)
+    figures = {
+        "throughput.png": ("Images a second (weak scaling)", draw_throughput(weak)),
+        "updates.png": ("Updates against the batch", draw_updates(weak)),
+        "hours.png": ("Hours against devices", draw_hours(weak, strong, knee)),
+    }
+    for name, (_, png) in figures.items():
+        write_bytes(folder / name, png)
+    write_page(
+        "plan.html.j2",
+        folder / PAGE,
+        lines=lines,
+        figures=list(figures.values()),
+        header=HEADER,
+        tables=[("Weak scaling", [*map(cells, weak)]), ("Strong scaling", [*map(cells, strong)])],
+        knee=f"{knee.devices:,} devices, batch {knee.global_batch:,}, {knee.hours:.3g} h",
+    )
+    return [folder / name for name in (PAGE, CSV, *figures)]
+
+
+def draw_throughput(weak: Sequence[Point]) -> bytes:
+    """Images a second beside those of perfect scaling, as Kurth et al. draw it."""
+    figure, axes = make_axes((6.4, 4.2))
+    devices = [p.devices for p in weak]
+    one = weak[0].images_per_second
+    axes.loglog(devices, [one * k for k in devices], color=COLOURS[6], ls="--", lw=1)
+    axes.loglog(devices, [p.images_per_second for p in weak], color=COLOURS[0], marker="o", ms=4)
+    last = weak[-1]
+    axes.annotate("K times one device", (devices[-1], one * devices[-1]), (-110, -4), **_AT)
+    text = f"modelled: {last.efficiency:.0%} at {last.devices:,}"
+    axes.annotate(text, (devices[-1], last.images_per_second), (-125, -18), **_AT)
+    name_axes(axes, "devices", "images a second")
+    return as_png(figure)
+
+
+def draw_updates(weak: Sequence[Point]) -> bytes:
+    """Updates against the batch: in proportion first, flat in the end where the law says so."""
+    figure, axes = make_axes((6.4, 4.2))
+    for extrapolated, style in ((False, "-"), (True, ":")):
+        # The two lines meet in the last point that was fitted.
+        chosen = [p for p in weak if p.extrapolated is extrapolated]
+        if extrapolated and chosen:
+            chosen = [p for p in weak if not p.extrapolated][-1:] + chosen
+        batches = [p.global_batch for p in chosen]
+        axes.loglog(batches, [p.updates for p in chosen], color=COLOURS[0], ls=style, marker="o")
+        if extrapolated and chosen:
+            axes.annotate("extrapolated", (batches[-1], chosen[-1].updates), (-70, 8), **_AT)
+    name_axes(axes, "images an update", "updates")
+    return as_png(figure)
+
+
+def draw_hours(weak: Sequence[Point], strong: Sequence[Point], knee: Point) -> bytes:
+    """Hours against devices, the knee marked."""
+    figure, axes = make_axes((6.4, 4.2))
+    for number, (name, points) in enumerate((("weak", weak), ("strong", strong))):
+        devices, hours = [p.devices for p in points], [p.hours for p in points]
+        axes.loglog(devices, hours, color=COLOURS[number], marker="o", ms=4)
+        place, shift = (devices[-1], hours[-1]), (-60, 8)
+        axes.annotate(f"{name} scaling", place, shift, color=COLOURS[number], **_AT)
+    axes.loglog([knee.devices], [knee.hours], "s", color=COLOURS[3], ms=9, mfc="none")
+    text = f"knee: {knee.devices:,} devices"
+    axes.annotate(text, (knee.devices, knee.hours), (8, 10), **_AT)
+    name_axes(axes, "devices", "hours")
+    return as_png(figure)
+
+
+_AT = {"textcoords": "offset points", "fontsize": 9}
