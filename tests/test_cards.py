@@ -46,6 +46,7 @@ def test_the_record_of_a_miniature_is_of_the_rows_that_the_module_has(name):
 def test_every_row_of_a_tuned_miniature_has_its_best_rate_of_one_grid(path):
     tuned = json.loads(path.read_text(encoding="utf-8"))["rows"]
     rows = recipe_modules()[path.parent.name].MINIATURE.rows
+    rows = [row for row in rows if row.recipe.stop is None]  # the others have the rates of these
     assert [*tuned] == [row.label for row in rows]
     grids = {tuple(round(rate / pairs[0][0], 6) for rate, _ in pairs) for pairs in tuned.values()}
     assert len(grids) == 1

@@ -1,11 +1,12 @@
 """The MLPerf submissions, against the result logs' own table and the data file of results."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
-from tf_largebatch.recipes.mlperf import RECIPE, ROWS
+from tf_largebatch.recipes.mlperf import MINIATURE, RECIPE, ROWS
 from tf_largebatch.records import published
 from tf_largebatch.records.plan import Plan, describe_data
 from tf_largebatch.records.recipe import SGDSpec
@@ -190,3 +191,14 @@ def test_a_plan_says_where_training_stops_and_what_the_logs_took(row):
     assert "read (code or log" in plan
     if recipe.expected is not None:
         assert f"at the stop, 5 runs), in {recipe.expected.reached}" in plan
+
+
+def test_the_miniatures_runs_to_a_target_are_two_of_its_rows_again():
+    rows = {row.label: row.recipe for row in MINIATURE.rows}
+    for rule in ("SGD", "LARS"):
+        again, whole = rows[f"{rule}, to 87 %"], rows[f"{rule}, long warmup"]
+        assert (again.stop.target_pct, again.stop.every_epochs) == (87.0, 1)
+        assert dataclasses.replace(again, stop=None) == whole
+    # What is claimed is a difference of errors: never of runs that end at one accuracy.
+    claimed = {label for claim in MINIATURE.claims for label in (claim.row, claim.minus)}
+    assert all(rows[label].stop is None for label in claimed)

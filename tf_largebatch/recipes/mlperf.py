@@ -241,10 +241,8 @@ def _nvidia_sgd(*run):
 
 
 # fmt: off
-A100 = _nvidia(
-    "nvidia-v0.7-34560", 45, 21.6, 17, 2.5e-5, 0.94, 59,  # [code: result log]
-    3, "dgxa100_n96_ngc20.06_mxnet",  # [code: result log]
-)
+A100 = _nvidia("nvidia-v0.7-34560", 45, 21.6, 17, 2.5e-5, 0.94, 59,  # [code: result log]
+               3, "dgxa100_n96_ngc20.06_mxnet")  # [code: result log]
 # fmt: on
 
 
@@ -260,11 +258,7 @@ def _table(row, rate, warmup, epochs, whole):
         whole_epochs=whole,  # [derived] int(images / GPUs) / 29 of a GPU, rounded up as in fit.py
         reference_rate=rate,  # [code: v0.7 all_hyper_params.md]
         reference_batch=_batch(row),  # [code: v0.7 all_hyper_params.md]
-        optimizer=replace(
-            A100.optimizer,
-            momentum=0.94,  # [code: v0.7 all_hyper_params.md]
-            weight_decay=2.5e-5,  # [code: v0.7 all_hyper_params.md]
-        ),
+        optimizer=replace(A100.optimizer, momentum=0.94, weight_decay=2.5e-5),  # [code: v0.7 table]
         schedule=replace(A100.schedule, warmup_epochs=warmup),  # [code: v0.7 all_hyper_params.md]
         # EVAL_OFFSET 1 of config_DGXA100_multi_192x8x29.sh; of 53,360 it is not known.
         stop=replace(COMMON.stop, first_epoch=2),  # [code: v0.7 NVIDIA configs]
@@ -351,22 +345,19 @@ LARGE = you_alexnet.fashion(
     batch=4096,  # ours
     rate=8.0,  # ours
     schedule=COMMON.schedule.stretched(12 / COMMON.epochs),  # ours: the log's 33 of 92 epochs
-    stop=StopSpec(
-        target_pct=87.0,  # ours: near what the rule of the large submissions reaches
-        every_epochs=1,  # ours: of 12, as 4 of 42 to 92
-    ),
 )
 SGD = replace(
     LARGE,
     reference_rate=0.4,  # ours
     optimizer=SGDSpec(momentum=0.9, weight_decay=1e-4),  # ours: as small submissions, as LARS
 )
+TARGET = StopSpec(target_pct=87.0, every_epochs=1)  # ours: every 12th of the run, as 4 of 48 epochs
 
 MINIATURE = Miniature(
     contrast="The large submissions' course (a third of the run warming up, then a parabola) for "
     "LARS and for momentum SGD, 176 updates of 4,096 images on Fashion-MNIST, for a fully "
-    "connected network; each row at the best of five rates. As the benchmark's own, a run ends as "
-    "soon as it has its target, here 87 % top-1.",
+    "connected network; each row at the best of five rates. Two of them run again to a target, as "
+    "the benchmark does: what counts is what they take.",
     rows=(
         Row(
             "SGD, short warmup",
@@ -387,6 +378,8 @@ MINIATURE = Miniature(
             RECIPE.expected,
             of="google-v0.7-65536-jax",
         ),
+        Row("SGD, to 87 %", "ends at its target", replace(SGD, stop=TARGET)),
+        Row("LARS, to 87 %", "ends at its target", replace(LARGE, stop=TARGET), RECIPE.expected),
     ),
     claims=(
         Contrast(
