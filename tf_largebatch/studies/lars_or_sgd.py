@@ -28,63 +28,64 @@ NADO = "Nado et al. 2021, arXiv:2102.06356"
 CLAIMS = (
     Claim(
         id="C5a",
-        text="the linear rule with warmup ends: at 64 times the batch it loses, without batch norm",
+        text="The linear rule with warmup ends: at 64 times the batch it loses accuracy, without "
+        "batch norm.",
         paper=YOU,
         published="AlexNet from 512 to 4,096 images 58.8 to 53.1 %, the best of nine rates "
-        "([seed] slides 003)",
+        "(read: slides 003)",
         rule=Rule("more", smallest=1.0),
         contrast="test error of the linear rule at 8,192 - SGD at 128",
     ),
     Claim(
         id="C5b",
-        text="where SGD ends LARS goes on: at the largest batch it is better, without batch norm",
+        text="Where SGD ends LARS goes on: it is better at the largest batch, without batch norm.",
         paper=YOU,
-        published="AlexNet at 4,096: SGD 53.1 %, LARS 58.4 %; at 8,192 LARS 58.3 % ([seed] slides "
+        published="AlexNet at 4,096: SGD 53.1 %, LARS 58.4 %; at 8,192 LARS 58.3 % (read: slides "
         "003)",
         rule=Rule("more", smallest=0.5),
         contrast="test error of SGD - LARS at 8,192, momentum 0.9, both rates tuned",
     ),
     Claim(
         id="C6a",
-        text="batch norm lets the rate grow: SGD takes twice the rate or more at the largest batch",
+        text="Batch norm lets the rate grow: SGD takes twice the rate at the largest batch.",
         paper=YOU,
         published="AlexNet diverges above 0.06 at 4,096, AlexNet-BN takes 0.30 at 8,192: 2.3 "
-        "doublings ([paper: digest])",
+        "doublings (read: digest of the paper)",
         rule=Rule("more", smallest=1.0, unit="doublings"),
         contrast="log2 of the largest usable rate of SGD at 8,192, with - without batch norm",
     ),
     Claim(
         id="C6b",
-        text="with batch norm a large batch costs SGD less accuracy",
+        text="With batch norm a large batch costs SGD less accuracy.",
         paper=YOU,
         published="512 to 4,096: AlexNet 58.8 to 53.1 %, AlexNet-BN 60.2 to 58.9 %: 4.4 points "
-        "less ([seed] slides 003)",
+        "less (read: slides 003)",
         rule=Rule("more", smallest=0.5),
         contrast="loss of tuned SGD from 128 to 8,192, without - with batch norm",
     ),
     Claim(
         id="C7",
-        text="the norm of a kernel over that of its gradient differs between layers by a decade or "
-        "more: no one rate suits all",
+        text="The norm of a kernel over that of its gradient differs between layers by a decade or "
+        "more: no one rate suits all.",
         paper=YOU,
         published="AlexNet-BN after one update: 5.76 (conv1) to 1,345 (fc6), 2.4 decades "
-        "([paper: digest])",
+        "(read: digest of the paper)",
         rule=Rule("more", smallest=1.0, unit="decades"),
         contrast="log10 of the largest / the smallest ratio of a kernel at the first update",
     ),
     Claim(
         id="C17a",
-        text="Nesterov momentum, tuned as much, matches LARS, with batch norm",
+        text="Nesterov momentum, tuned as much as LARS, matches it, with batch norm.",
         paper=NADO,
-        published="ResNet-50 at 32,768, median of 50 seeds: 75.93 and 75.97 % ([recall])",
+        published="ResNet-50 at 32,768, median of 50 seeds: 75.93 and 75.97 % (quoted from memory)",
         rule=Rule("equal", smallest=0.5),
         contrast="test error of Nesterov - LARS at 8,192, rate and momentum of both tuned",
     ),
     Claim(
         id="C17b",
-        text="the same without batch norm, where LARS has its advantage",
+        text="Nesterov momentum, tuned as much as LARS, matches it without batch norm too.",
         paper=NADO,
-        published="not in the paper: ours",
+        published="not in the paper (ours)",
         rule=Rule("equal", smallest=0.5),
         contrast="test error of Nesterov - LARS at 8,192, rate and momentum of both tuned",
     ),

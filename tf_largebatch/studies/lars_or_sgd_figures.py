@@ -49,18 +49,18 @@ def draw_ladders(panels: Sequence[Panel], highest: float) -> bytes:
         labels = []
         for number, row in enumerate(panel.ladders):
             look = {"color": colour(number), "ls": "--" if row.dashed else "-"}
-            shown = {b: e for b, e in row.errors.items() if e and statistics.fmean(e) <= highest}
-            lost = [b for b, e in row.errors.items() if e and statistics.fmean(e) > highest]
+            shown = {b: e for b, e in row.errors.items() if e and statistics.median(e) <= highest}
+            lost = [b for b, e in row.errors.items() if e and statistics.median(e) > highest]
             _draw(axes, shown, look)
             if lost:
                 top = {"transform": axes.get_xaxis_transform(), "clip_on": False}
                 axes.plot(lost, [1.0] * len(lost), "^", color=colour(number), ms=8, **top)
             if row.tuned:
                 place = max(row.errors)
-                axes.plot(place, statistics.fmean(row.tuned), "D", mfc="none", ms=8, **look)
+                axes.plot(place, statistics.median(row.tuned), "D", mfc="none", ms=8, **look)
             if shown:
                 last = max(shown)
-                labels.append((last, statistics.fmean(shown[last]), row.label, colour(number)))
+                labels.append((last, statistics.median(shown[last]), row.label, colour(number)))
             elif lost:
                 labels.append((max(lost), highest, row.label, colour(number)))
         axes.set_xscale("log", base=2)
@@ -85,7 +85,7 @@ def draw_sweeps(panels: Sequence[Panel]) -> bytes:
             shown = {rate: e for rate, e in row.errors.items() if e}
             _draw(axes, shown, {"color": colour(number)})
             if shown:
-                place = (min(shown), statistics.fmean(shown[min(shown)]))
+                place = (min(shown), statistics.median(shown[min(shown)]))
                 _write(axes, row.label, place, (0, 11), colour(number), "center")
             if row.usable:
                 axes.axvline(row.usable, color=colour(number), lw=0.9, ls=":")
@@ -137,13 +137,13 @@ def _side_by_side(panels: Sequence[Panel]) -> tuple:
 
 
 def _draw(axes, errors: Mapping[Any, Errors], look: dict) -> None:
-    """Means as a line, the range of the seeds as a band."""
+    """Medians as a line, the range of the seeds as a band."""
     places = sorted(errors)
     low, high = ([of(errors[p]) for p in places] for of in (min, max))
     axes.fill_between(places, low, high, color=look["color"], alpha=0.2, lw=0)
     axes.vlines(places, low, high, color=look["color"], alpha=0.5, lw=3)
-    means = [statistics.fmean(errors[p]) for p in places]
-    axes.plot(places, means, marker="o", ms=4, **look)
+    middles = [statistics.median(errors[p]) for p in places]
+    axes.plot(places, middles, marker="o", ms=4, **look)
 
 
 def _label(axes, labels: Sequence[tuple[float, float, str, str]]) -> None:

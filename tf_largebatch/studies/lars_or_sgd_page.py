@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from tf_largebatch.review.tables import number_text, spread_text
-from tf_largebatch.studies.fitting import usable
+from tf_largebatch.studies.fitting import GUESSING_PCT, usable
 from tf_largebatch.studies.lars_or_sgd_figures import (
     Ladder,
     Panel,
@@ -145,7 +145,9 @@ def _cell(errors: Errors, setting: str | None) -> str:
     if not known:
         return ""
     deviation = statistics.stdev(known) if len(known) > 1 else None
-    return f"{spread_text(statistics.fmean(known), deviation)} ({setting})"
+    lost = sum(error >= GUESSING_PCT for error in known)
+    text = f"; {lost} of {len(known)} diverged" if lost else ""
+    return f"{spread_text(statistics.fmean(known), deviation)} ({setting}{text})"
 
 
 def ratio_table(results: Results, scale: Scale) -> Table:
@@ -184,15 +186,15 @@ def draw(results: Results, scale: Scale) -> list[Figure]:
     if any(ladder.errors for panel in panels for ladder in panel.ladders):
         png = draw_ladders(panels, HIGHEST)
         caption = (
-            "Test error against the batch, every rate tuned on its own; bands are the range of the "
-            "seeds, diamonds have the momentum tuned too, a triangle at the top is an error above "
+            "Test error against the batch, every rate tuned on its own: median and range of the "
+            "seeds; diamonds have the momentum tuned too, a triangle at the top is an error above "
             f"{HIGHEST:g} %."
         )
         figures.append(Figure("ladder.png", png, caption))
     if any(len(s.errors) > 1 for panel in panels for s in panel.sweeps):
         caption = (
-            f"Held-out error against the rate at {own.batches[-1]:,} images: SGD over all seeds, "
-            "the others over the tuning seeds; dotted: the largest usable rate of SGD."
+            f"Held-out error against the rate at {own.batches[-1]:,} images, median and range: SGD "
+            "over all seeds, the others over the tuning seeds; dotted: the largest usable rate of SGD."
         )
         figures.append(Figure("rates.png", draw_sweeps(panels), caption))
     if any(panel.ratios for panel in panels):

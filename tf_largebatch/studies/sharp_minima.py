@@ -17,35 +17,38 @@ LI = "Li et al. 2018, arXiv:1712.09913"
 CLAIMS = (
     Claim(
         id="C11a",
-        text="a large batch tests worse",
+        text="A large batch has more test error than a small one in as many epochs.",
         paper=KESKAR,
-        published="F1: 98.03 +- 0.07 % at 256, 97.81 +- 0.07 % at 6,000: 0.22 points ([recall])",
+        published="F1: 98.03 +- 0.07 % at 256, 97.81 +- 0.07 % at 6,000: 0.22 points "
+        "(quoted from memory)",
         rule=Rule("more", smallest=0.1),
         contrast="test error at 6,000 - at 256, without decay",
     ),
     Claim(
         id="C11b",
-        text="a large batch ends in a minimum that is sharper by an order of magnitude or more",
+        text="A large batch ends in a minimum that is sharper by an order of magnitude or more.",
         paper=KESKAR,
         published="F1: 1.23 against 205 at epsilon 1e-3, 0.61 against 42.9 at 5e-4: 2.2 and 1.8 "
-        "decades ([recall]); one to two orders of magnitude ([paper: digest])",
+        "decades (quoted from memory); one to two orders of magnitude (read: digest of the paper)",
         rule=Rule("more", smallest=1.0, unit="decades"),
         contrast="log10 of sharpness at 6,000 - at 256, without decay",
     ),
     Claim(
         id="C12a",
-        text="on the line between the two the large batch looks sharper without decay, the small "
-        "one with it",
+        text="On the line between a small and a large batch's solution the large one looks sharper "
+        "without decay, the small one with it.",
         paper=LI,
-        published="a figure: the picture flips with decay 5e-4 ([recall])",
+        published="a figure: the picture flips with decay 5e-4 (quoted from memory)",
         rule=Rule("more", smallest=0.1, unit="of the rise"),
         contrast="(rise at the end that should look sharper - rise at the other) / (sum of both)",
     ),
     Claim(
         id="C12b",
-        text="along filter-normalised directions the large batch is sharper, at both decays",
+        text="Along filter-normalised directions the large batch is the sharper, with decay and "
+        "without.",
         paper=LI,
-        published="a figure: normalised, sharpness goes with the test error at both ([recall])",
+        published="a figure: normalised, sharpness goes with the test error at both "
+        "(quoted from memory)",
         rule=Rule("more", smallest=0.1, unit="of the rise"),
         contrast="(rise at 6,000 - rise at 256) / (sum of both)",
     ),

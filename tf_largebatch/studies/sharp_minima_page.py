@@ -49,8 +49,8 @@ NOTES = (
     "normalised or not, does not order the test errors, other than in Li et al., who train a "
     "convolutional network for 300 epochs with SGD and Adam.",
     "The paper's sharpness is 5 to 60 times below ours at either batch; the table of other ways to "
-    "measure says what could explain it. Its code of the measurement is not public, and the set, "
-    "the starting point and the mode of batch norm are not stated.",
+    "measure says what could explain it. Which images it is of, where the climb starts and in "
+    "which mode batch norm is are not stated in what we could read.",
 )
 
 
@@ -83,7 +83,7 @@ def solution_table(results: Results, scale: Scale) -> Table:
                 table.append(["published", f"{batch:,}", *PUBLISHED[side]])
     header = ["decay", "batch", "test error, %", "training error, %"]
     header += [*(f"sharpness, epsilon {e:g}" for e in EPSILONS), "norm of the kernels"]
-    note = "Mean and deviation over the seeds. Published: Keskar et al., F1 ([recall])."
+    note = "Mean and deviation over the seeds. Published: Keskar et al., F1, quoted from memory."
     return Table("The solutions", header, table, "" if scale.quick else note)
 
 
