@@ -194,7 +194,7 @@ def draw(results: Results, scale: Scale) -> list[Figure]:
     if any(len(s.errors) > 1 for panel in panels for s in panel.sweeps):
         caption = (
             f"Held-out error against the rate at {own.batches[-1]:,} images, median and range: SGD "
-            "over all seeds, the others over the tuning seeds; dotted: the largest usable rate of SGD."
+            "over all seeds, others over the tuning seeds; dotted: the largest usable rate of SGD."
         )
         figures.append(Figure("rates.png", draw_sweeps(panels), caption))
     if any(panel.ratios for panel in panels):
