@@ -51,7 +51,7 @@ def draw_ladders(panels: Sequence[Panel], highest: float) -> bytes:
             look = {"color": colour(number), "ls": "--" if row.dashed else "-"}
             shown = {b: e for b, e in row.errors.items() if e and statistics.median(e) <= highest}
             lost = [b for b, e in row.errors.items() if e and statistics.median(e) > highest]
-            _draw(axes, shown, look)
+            _draw(axes, shown, look, band=False)
             if lost:
                 top = {"transform": axes.get_xaxis_transform(), "clip_on": False}
                 axes.plot(lost, [1.0] * len(lost), "^", color=colour(number), ms=8, **top)
@@ -136,11 +136,12 @@ def _side_by_side(panels: Sequence[Panel]) -> tuple:
     return figure, list(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0])
 
 
-def _draw(axes, errors: Mapping[Any, Errors], look: dict) -> None:
-    """Medians as a line, the range of the seeds as a band."""
+def _draw(axes, errors: Mapping[Any, Errors], look: dict, *, band: bool = True) -> None:
+    """Medians as a line, the range of the seeds as bars, and between them as a band if asked."""
     places = sorted(errors)
     low, high = ([of(errors[p]) for p in places] for of in (min, max))
-    axes.fill_between(places, low, high, color=look["color"], alpha=0.2, lw=0)
+    if band:
+        axes.fill_between(places, low, high, color=look["color"], alpha=0.2, lw=0)
     axes.vlines(places, low, high, color=look["color"], alpha=0.5, lw=3)
     middles = [statistics.median(errors[p]) for p in places]
     axes.plot(places, middles, marker="o", ms=4, **look)
