@@ -30,7 +30,7 @@ from chaos_runs import (
 )
 
 UNHARMED, REFUSED, FAILED = "unharmed", "refused, then repaired", "failed"
-TOGETHER = 9  # files of one folder that are harmed at once
+TOGETHER = 12  # files of one folder that are harmed at once
 # Flags of a second worker that decide the result.
 OTHER_FLAGS = ("--seed=6", "--precision=bfloat16", "--wire=bfloat16", "--pack-mb=9")
 OTHER_FLAGS += ("--checkpoint-updates=5", "--seeds=2", "--set=optimizer.momentum=0.8")
