@@ -32,6 +32,11 @@ from chaos_injections import Chaos
 from tf_largebatch.records.files import read_json, write_json
 from tf_largebatch.records.run_folder import environment
 
+WHAT = (
+    "injections of faults into runs, by kind and how they ended: unharmed (weights, curve and "
+    "record bit for bit those of the undisturbed run), refused in one line and the same after a "
+    "repair, or failed"
+)
 # Rounds in turn; most cost seconds, those of files have six injections.
 ROUNDS: tuple[Callable, ...] = (Chaos.harm_files, Chaos.hit, Chaos.harm_files, Chaos.fill)
 ROUNDS += (Chaos.harm_files, Chaos.harm_data, Chaos.harm_files, Chaos.pair_with_others)
@@ -46,13 +51,12 @@ def injections(record: dict) -> int:
 
 def carry_on(record: dict, wanted: int, place: Path, out: Path | None) -> dict:
     """Makes rounds until the record has as many injections as wanted, and writes it after each."""
-    seed = record["seed"]
-    chaos = Chaos(place, seed)
+    chaos = Chaos(place)
     chaos.done = {kind: Counter(ways) for kind, ways in record["kinds"].items()}
     chaos.failures = record["failures"]
     there = environment()
     while injections(record) < wanted:
-        rng = random.Random(f"{seed}/{record['rounds']}")
+        rng = random.Random(f"{record['seed']}/{record['rounds']}")
         ROUNDS[record["rounds"] % len(ROUNDS)](chaos, rng)
         record["rounds"] += 1
         record |= {"date": date.today().isoformat(), "commit": there["commit"]}
@@ -79,9 +83,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the record, continued where it is there")
     arguments = parser.parse_args()
     record = {
-        "what": "injections of faults into runs, by kind and how they ended: unharmed (weights, "
-        "curve and record bit for bit those of the undisturbed run), refused in one line and the "
-        "same after a repair, or failed",
+        "what": WHAT,
         "seed": arguments.seed,
         "rounds": 0,
         "injections": 0,

@@ -45,8 +45,8 @@ class Chaos:
         failures: each injection that ended otherwise.
     """
 
-    def __init__(self, place: Path, seed: int):
-        self.place, self.seed = place, seed
+    def __init__(self, place: Path):
+        self.place = place
         self.done: dict[str, Counter] = {}
         self.failures: list[dict] = []
         self.number = 0  # of commands, each with a log and mostly a folder of its own
@@ -58,7 +58,10 @@ class Chaos:
     def calm(self, name: str) -> Path:
         """The folder of one: "digits", "other" (another seed), "pair" (two workers), "images"."""
         folder = self.place / "calm" / name
-        if folder.exists():
+        if name in self._calm:
+            return folder
+        if folder.exists():  # of an earlier command
+            self._calm[name] = outcome(folder)
             return folder
         if name == "pair":
             both = self._pair(folder, ([], []))
@@ -188,8 +191,9 @@ class Chaos:
             ended = command.wait()
             if reached and (kind != "kill at a write" or ended.status == -signal.SIGKILL):
                 hits.append(kind)
-            allowed = {"kill": -9, "kill at a write": -9, "terminate": 143}
-            if ended.status not in (0, allowed.get(kind, 0)) or "Traceback" in ended.text:
+            # Outside the loop over updates SIGTERM ends a process at once, as it does any other.
+            allowed = {"kill": (-9,), "kill at a write": (-9,), "terminate": (143, -15)}
+            if ended.status not in (0, *allowed.get(kind, ())) or "Traceback" in ended.text:
                 wrong = f"status {ended.status} after {kind}: {ended.text[-300:]}"
         ended = run(self.flags("digits", folder), self._log())
         self._conclude("digits", folder, hits, ended, wrong)
@@ -347,6 +351,8 @@ def _like(other: Path, name: str) -> Path:
 def _names(line: str, name: str) -> bool:
     """Whether a line names a file, or the checkpoint that it is part of."""
     path = Path(name)
+    if path.name == "run.json" and "belongs to another run" in line:
+        return True
     return path.name in line or (path.name.startswith("ckpt-") and path.stem.split(".")[0] in line)
 
 
