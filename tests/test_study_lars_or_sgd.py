@@ -181,9 +181,8 @@ def study_data(tmp_path):
 def test_a_quick_look_on_jax_without_tensorflow(name, tmp_path, study_data):
     program = (
         "import sys; sys.modules['tensorflow'] = None\n"
-        f"import tf_largebatch.studies.{name} as module\n"
-        "from tf_largebatch.studies import command\n"
-        f"command.main({{{name!r}: module.STUDY}}, sys.argv[1:])"
+        "from tf_largebatch.__main__ import main\n"
+        "main(['study', *sys.argv[1:]])"
     )
     arguments = [name, "--quick", "--out", str(tmp_path), "--data", str(study_data)]
     environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}

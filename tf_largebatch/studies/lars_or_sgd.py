@@ -212,6 +212,7 @@ STUDY = Study(
     method=METHOD,
     data=("fashion_mnist",),
     design=DESIGN,
+    quick_seeds=1,
     plan=lars_or_sgd_plan.plan,
     run=run,
     conclude=functools.partial(lars_or_sgd_page.conclude, {claim.id: claim for claim in CLAIMS}),

@@ -72,6 +72,7 @@ STUDY = Study(
     method=METHOD,
     data=("mnist",),
     design=DESIGN,
+    quick_seeds=1,
     plan=plan,
     run=run,
     conclude=functools.partial(sharp_minima_page.conclude, {claim.id: claim for claim in CLAIMS}),
