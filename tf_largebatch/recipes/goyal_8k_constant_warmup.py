@@ -30,7 +30,7 @@ MINIATURE = Miniature(
         Row(
             "linear, constant warmup",
             "the rate jumps by 32 at epoch 5, when the jump still hurts",
-            replace(goyal_8k.LARGE, schedule=replace(goyal_8k.WARMUP, warmup_shape="constant")),
+            replace(goyal_8k.SCALED, schedule=replace(goyal_8k.GRADUAL, warmup_shape="constant")),
             RECIPE.expected,
         ),
     ),
