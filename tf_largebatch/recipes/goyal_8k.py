@@ -123,8 +123,8 @@ SET_UP = (
     "on 8 x 8 digits at half of the paper's rates, 0.05 to 1.6, and gamma 1."
 )
 MINIATURE = Miniature(
-    contrast=f"{SET_UP} The large batch keeps the small one's rate, takes the scaled one at once, or "
-    "rises to it, which is the paper's recipe; LARS has the same warmup.",
+    contrast=f"{SET_UP} The large batch keeps the small one's rate, takes the scaled one at once, "
+    "or rises to it, which is the paper's recipe; LARS has the same warmup.",
     rows=(
         Row(
             "small batch",
