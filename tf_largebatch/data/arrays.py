@@ -92,6 +92,7 @@ class ArrayData(DataSet):
     def _batch_training(self, stream, replica_batch, seed):
         images, labels = self._train
 
+        @tf.autograph.experimental.do_not_convert
         def deliver(epochs, examples):
             chosen = tf.gather(images, examples)
             if self._augment is not None:
@@ -110,6 +111,7 @@ class ArrayData(DataSet):
     def _batch_evaluation(self, stream, batch):
         images, labels = self._eval
 
+        @tf.autograph.experimental.do_not_convert
         def deliver(examples, weights):
             return tf.gather(images, examples), tf.gather(labels, examples), weights
 

@@ -49,6 +49,7 @@ def train_stream(
         )
     local_replicas = plan.replicas // workers
 
+    @tf.autograph.experimental.do_not_convert  # which takes a second and finds nothing to do
     def share(first_turn):
         turns = first_turn + tf.range(group, dtype=tf.int64)[:, tf.newaxis]
         replicas = worker * local_replicas + turns % local_replicas
@@ -114,6 +115,7 @@ def eval_stream(eval_examples: int, batch: int, *, worker: int, workers: int) ->
     _check_whole("batch", batch, 1, 2**31)
     batches = -(-eval_examples // (batch * workers))
 
+    @tf.autograph.experimental.do_not_convert
     def rows(turn):
         places = (turn * workers + worker) * batch + tf.range(batch, dtype=tf.int64)
         weights = tf.cast(places < eval_examples, tf.float32)

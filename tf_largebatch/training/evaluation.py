@@ -30,7 +30,7 @@ class EvaluationStep:
 
     def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy):
         self.model, self.strategy = model, strategy
-        self._run = tf.function(self._total)
+        self._run = tf.function(self._total, autograph=False)
 
     def __call__(self, iterator: Iterator, *, batches: int, examples: int) -> Scores:
         """Scores `batches` batches per replica, whose weights must add up to `examples`.

@@ -122,7 +122,7 @@ class TrainingStep:
                 self._good = keras.Variable(0.0, dtype="float32", trainable=False)
                 self.variables = [self._scale.value, self._good.value]
         self._compile()
-        self.weight_norm = tf.function(self._weight_norm)
+        self.weight_norm = tf.function(self._weight_norm, autograph=False)
         self.finite = FiniteCheck(model, optimizer)
 
     def for_plan(self, plan: BatchPlan) -> "TrainingStep":
