@@ -24,11 +24,11 @@ RECIPE = replace(
 
 MINIATURE = Miniature(
     contrast=f"{goyal_8k.SET_UP} In the paper no warmup costs a point.",
-    rows=goyal_8k.rows("small batch", "linear, no warmup"),
+    rows=goyal_8k.rows("linear, no warmup", "linear, warmup"),
     claims=(
         Contrast(
             "linear, no warmup",
-            "small batch",
+            "linear, warmup",
             "more",
             "the scaled rate from the first update loses accuracy",
         ),

@@ -50,14 +50,14 @@ MINIATURE = Miniature(
         Row(
             "small batch",
             "the baseline of the deeper network",
-            _deep(goyal_8k.SMALL),
+            _deep(goyal_8k.BASE),
             ROWS["256"].expected,
             of="256",
         ),
         Row(
             "linear, warmup",
             "the recipe as the other network has it",
-            _deep(replace(goyal_8k.LARGE, schedule=goyal_8k.WARMUP)),
+            _deep(replace(goyal_8k.SCALED, schedule=goyal_8k.GRADUAL)),
             ROWS["8k"].expected,
             of="8k",
         ),

@@ -25,15 +25,16 @@ def draw_rates(panels: Sequence[Panel], *, unscaled: float, scaled: float) -> by
     for axes, panel in zip(all_axes, panels, strict=True):
         _draw(axes, panel.plain, 0, "large batch, no warmup", at=0)
         _draw(axes, panel.warmed, 1, "large batch, warmup", at=-1)
-        _draw(axes, panel.small, 2, "small batch", at=0)
-        for rate in (unscaled, scaled):
+        _draw(axes, panel.small, 2, "small batch", at=-1, below=True)
+        for rate, name in ((unscaled, " small batch's rate"), (scaled, " linear rule")):
             axes.axvline(rate, color="#999999", lw=0.8, zorder=0)
+            axes.text(rate, 2.1, name, color="#666666", fontsize=8)
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(panel.plain))
         plain_numbers(axes.xaxis, base=2)
         _errors(axes)
         axes.set_title(panel.title, fontsize=10)
-        name_axes(axes, "rate at its height", "test error, %")
+        name_axes(axes, "rate of the large batch at its height", "test error, %")
     return as_png(figure)
 
 
@@ -41,7 +42,7 @@ def draw_lengths(batches: Mapping[int, Seeds], published: Mapping[int, float]) -
     """Draws error against the length of the warmup, a line a batch."""
     figure, axes = make_axes((7, 4.2))
     for number, (batch, seeds) in enumerate(batches.items()):
-        _draw(axes, seeds, number, f"{batch} images", at=-1)
+        _draw(axes, seeds, number, f"{batch} images", at=3, below=number == 0)
         mark = {"transform": axes.get_xaxis_transform(), "color": colour(number), "clip_on": False}
         axes.plot(published[batch], 0.02, "^", ms=9, mec="white", **mark)
     _errors(axes)
@@ -50,8 +51,8 @@ def draw_lengths(batches: Mapping[int, Seeds], published: Mapping[int, float]) -
     return as_png(figure)
 
 
-def _draw(axes, seeds: Seeds, number: int, label: str, *, at: int) -> None:
-    """One line with its band and its seeds, and the label beside its point `at`."""
+def _draw(axes, seeds: Seeds, number: int, label: str, *, at: int, below: bool = False) -> None:
+    """One line with its band and its seeds, and the label above or below its point `at`."""
     found = {place: values for place, values in seeds.items() if values}
     if not found:
         return
@@ -64,10 +65,11 @@ def _draw(axes, seeds: Seeds, number: int, label: str, *, at: int) -> None:
     axes.plot(places, means, "-", color=shade, lw=1.6)
     for place, values in found.items():
         axes.plot([place] * len(values), values, ".", color=shade, ms=4, alpha=0.6)
+    at = min(at, len(places) - 1)
     axes.annotate(
         label,
         (places[at], means[at]),
-        xytext=(4 if at == 0 else -4, 8),
+        xytext=(4 if at == 0 else -4, -14 if below else 8),
         textcoords="offset points",
         ha="left" if at == 0 else "right",
         color=shade,
