@@ -90,16 +90,26 @@ def straight(rate: float, gamma: float = 1.0) -> Row:
     return Row(LARGE, rate, start_rate=bases.get(rate, rate), gamma=gamma)
 
 
-def rows_of(gamma: float) -> list[Row]:
-    """All rows of one gamma, those that the verdicts need first."""
+def deciding_rows(gamma: float) -> list[Row]:
+    """The rows of one gamma that the claims are judged by."""
     rows = [small(gamma=gamma), unscaled(gamma=gamma)]
     rows += [linear(length, gamma=gamma) for length in (0, GOYALS)]
     if gamma == 1.0:
         rows += [linear(n, batch=batch) for n in LENGTHS for batch in (MIDDLE, LARGE)]
         rows += [unscaled(batch=MIDDLE)]
-    rows += [straight(rate, gamma) for rate in RATES]
-    rows += [make(base, gamma) for base in BASE_RATES for make in (small, _warmed)]
     return list(dict.fromkeys(rows))
+
+
+def other_rows(gamma: float) -> list[Row]:
+    """The rows of one gamma that show what the rate does."""
+    rows = [straight(rate, gamma) for rate in RATES]
+    rows += [make(base, gamma) for base in BASE_RATES for make in (small, _warmed)]
+    return [row for row in rows if row not in deciding_rows(gamma)]
+
+
+def rows_of(gamma: float) -> list[Row]:
+    """All rows of one gamma."""
+    return deciding_rows(gamma) + other_rows(gamma)
 
 
 def _warmed(base: float, gamma: float) -> Row:
