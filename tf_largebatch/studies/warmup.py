@@ -272,7 +272,7 @@ def _figures(errors: Errors) -> list[Figure]:
                 },
             )
         )
-    lengths = {
+    lengths: dict[int, draw.Seeds] = {
         batch: {n: errors.values(linear(n, batch=batch)) for n in LENGTHS}
         for batch in (MIDDLE, LARGE)
     }

@@ -17,7 +17,7 @@ GOYALS = 15  # Goyal's own five epochs, not a third of them: a quarter of our up
 QUICK_EPOCHS = 3  # of `--quick`: the whole course in a tenth
 SEEDS = 10
 HALF = SEEDS // 2  # seeds of gamma 1 that come before those of gamma 0
-DESIGN = {
+DESIGN: dict[str, Any] = {
     "data": "digits: 1,280 for training, 517 for testing",
     "shift": 1,  # pixels, each way
     "noise": 0.3,  # standard deviation, in pixels of 0 to 1
