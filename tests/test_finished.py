@@ -27,8 +27,8 @@ def a_run(folder, identity=IDENTITY):
 @pytest.fixture
 def kept(tmp_path):
     """The folder of a run that ended."""
-    session().keep(a_run(tmp_path), DONE)
     (tmp_path / "model.keras").write_text("model")
+    session().keep(a_run(tmp_path), DONE)
     return tmp_path
 
 
@@ -85,6 +85,14 @@ def test_a_run_without_its_model_is_not_finished_unless_it_diverged(kept):
     diverged = dataclasses.replace(DONE, diverged_at=7)
     session().keep(a_run(kept), diverged)
     assert session().finished(a_run(kept)) == diverged
+
+
+@pytest.mark.parametrize("text", ["", "mod", "\0" * 5, "other"])
+def test_a_model_that_was_not_exported_by_this_run_is_made_again(kept, capsys, text):
+    (kept / "model.keras").write_text(text)
+    assert session().finished(a_run(kept)) is None
+    line = f"{kept / 'model.keras'} is not what this run exported: made again"
+    assert line in capsys.readouterr().err
 
 
 def test_a_worker_that_is_not_the_chief_writes_nothing(kept, tmp_path):

@@ -42,9 +42,10 @@ class SeedResult:
     def from_json(cls, data: dict[str, Any]) -> "SeedResult":
         """Reads the fields back; what is derived is left to follow again.
 
-        `run` says of which run a file of its own is; whoever opens it for that run compares it.
+        `run` and `model` say of which run a file of its own is, and what it exported; whoever opens
+        it for that run compares them.
         """
-        beside = ("top1_error_pct", "reached", "epochs", "run")
+        beside = ("top1_error_pct", "reached", "epochs", "run", "model")
         plain = {k: v for k, v in data.items() if k not in beside}
         return cls(**plain, epochs=tuple(EpochRecord(**epoch) for epoch in data["epochs"]))
 

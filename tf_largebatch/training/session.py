@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from tf_largebatch.records import __version__, run_folder
 from tf_largebatch.records.console import WRONG_INPUT
 from tf_largebatch.records.errors import InputError, WorkerLostError
-from tf_largebatch.records.files import fingerprint, read_sealed, write_json, write_sealed
+from tf_largebatch.records.files import digest, fingerprint, read_sealed, write_json, write_sealed
 from tf_largebatch.records.plan import Plan
 from tf_largebatch.records.quiet import import_tensorflow
 from tf_largebatch.records.recipe import Miniature, Recipe, Row
@@ -84,17 +84,23 @@ class Session:
     def finished(self, run: "Run") -> SeedResult | None:
         """Returns the result of a run that ended before; None where it must be trained.
 
-        One whose result is damaged, or whose model is gone, is trained from its last checkpoint.
+        One whose result is damaged, or whose model is gone or another, is trained from its last
+        checkpoint.
         """
-        mark = run.folder / run_folder.SEED
-        done, problem = None, None
+        mark, model = run.folder / run_folder.SEED, run.folder / run_folder.MODEL
+        done, exported, problem = None, None, None
         if mark.exists():
             try:
-                done = _read_result(mark, run)
+                done, exported = _read_result(mark, run)
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 problem = f"{type(error).__name__}: {error}"[:200]
-        if done and done.diverged_at is None and not (run.folder / run_folder.MODEL).exists():
-            done = None
+        if done and done.diverged_at is None:
+            there = digest(model)
+            if exported is not None and there not in (None, exported) and self.team.chief:
+                text = "is not what this run exported: made again, from the last checkpoint"
+                print(f"{model} {text}", file=sys.stderr)
+            # The versions before did not keep the digest.
+            done = done if there and exported in (None, there) else None
         # All workers read the folder before the chief may write to it.
         self.team.agree({"the run folder": f"{mark} {'is' if done else 'is not'} there"})
         if self.team.chief:
@@ -118,7 +124,8 @@ class Session:
             from tf_largebatch.review.tensorboard.noise import keep_noise
 
             keep_noise(run.folder, global_batch=run.plan.phases[-1].global_batch)
-            result = {**dataclasses.asdict(done), "run": run.identity}
+            model = digest(run.folder / run_folder.MODEL)
+            result = {**dataclasses.asdict(done), "run": run.identity, "model": model}
             write_sealed(run.folder / run_folder.SEED, result)
 
 
@@ -201,13 +208,13 @@ def slug(label: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
 
 
-def _read_result(mark: Path, run: "Run") -> SeedResult:
-    """What `Session.keep` wrote; ValueError where it is another run's."""
+def _read_result(mark: Path, run: "Run") -> tuple[SeedResult, str | None]:
+    """What `Session.keep` wrote, and the digest of the model; ValueError where it is another's."""
     data = read_sealed(mark)
     of = data.get("run", run.identity)  # the versions before did not say
     if of != run.identity or data["seed"] != run.seed:
         raise ValueError("it is another run's")
-    return SeedResult.from_json(data)
+    return SeedResult.from_json(data), data.get("model")
 
 
 def _check_tpu(options: Options, workers: cluster.Cluster | None) -> None:
