@@ -7,6 +7,7 @@ from typing import Any
 
 from tf_largebatch.records.files import read_json, write_bytes, write_json, write_text
 from tf_largebatch.review.page import duration_text
+from tf_largebatch.review.verdict import AGREES, CONTRADICTS
 from tf_largebatch.studies.runner import Stored, Trials, check_plan
 from tf_largebatch.studies.study import Answer, Claim, Conclusion, Results, Scale, Study, Table
 
@@ -168,7 +169,11 @@ def read_records(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]
 
 
 def claims_table(
-    studies: Mapping[str, Study], records: Mapping[str, Mapping[str, Any]], *, links: str
+    studies: Mapping[str, Study],
+    records: Mapping[str, Mapping[str, Any]],
+    *,
+    links: str,
+    told: bool = False,
 ) -> list[str]:
     """Returns the table of all claims in Markdown, by number.
 
@@ -176,6 +181,7 @@ def claims_table(
         studies: all there are, by name.
         records: of those that have run, by name.
         links: the path to the folders of the studies.
+        told: only those on which there is a verdict, one way or the other.
     """
     rows = []
     for name, study in studies.items():
@@ -183,6 +189,8 @@ def claims_table(
         known = {claim["id"]: claim for claim in record["claims"]} if record else {}
         for claim in study.claims:
             found = known.get(claim.id, {"answers": [], "verdict": "not run"})
+            if told and found["verdict"] not in (AGREES, CONTRADICTS):
+                continue
             where = f"[{name}]({links}{name}/README.md)" if record else f"`study {name}`"
             spent = f", {duration_text(record['cost']['seconds'])}" if record else ""
             cells = (
