@@ -171,7 +171,7 @@ def test_a_run_that_was_stopped_in_any_phase_goes_on_bit_for_bit(source, tmp_pat
     assert progress.update == stop
 
     step = make_step()
-    restored = Checkpoints(tmp_path, step.model, step.optimizer).restore(progress.records)
+    restored = Checkpoints(tmp_path, step.model, step.optimizer).restore()
     assert restored.update == stop
     train(source, step, restored)
     for a, b in zip(whole, step.model.get_weights(), strict=True):

@@ -68,7 +68,7 @@ def test_every_recipe_has_the_same_columns_of_the_same_types(recipe):
 def test_runs_of_different_recipes_stand_in_one_table(tmp_path):
     """Through the code that answers TensorBoard's own hparams page."""
     written = {}
-    chosen = {type(r.optimizer): r for r in every_recipe()}
+    chosen = {type(r.optimizer): r for r in every_recipe() if not r.missing}
     assert len(chosen) == 4  # SGD, LARS, LAMB, RMSprop
     for recipe in chosen.values():
         plan = plan_of(recipe, ("rate: 1 -> 2",) if recipe.name.startswith("goyal") else ())
