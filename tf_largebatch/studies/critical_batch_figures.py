@@ -79,15 +79,19 @@ def _draw_one(axes: Any, seeds: Sequence[Seed], published: Mapping[str, int]) ->
         ("noise scale", [s.noise_scale for s in seeds if s.noise_scale is not None], 4.6, 2),
     )
     for text, values, divisor, number in marks:
-        _draw_mark(axes, text, values, least / divisor, figures.colour(number))
-        if values and text in published:
-            figures.draw_published(
-                axes, published[text], least / divisor, mec=figures.colour(number)
-            )
+        shade = figures.colour(number)
+        _draw_mark(axes, text, values, least / divisor, shade, published.get(text))
 
 
-def _draw_mark(axes: Any, text: str, values: Sequence[float], height: float, shade: str) -> None:
-    """A bar of the interval of a batch, with its name."""
+def _draw_mark(
+    axes: Any,
+    text: str,
+    values: Sequence[float],
+    height: float,
+    shade: str,
+    published: int | None,
+) -> None:
+    """A bar of the interval of a batch, with its name, and the published one."""
     if not values:
         return
     logs = [math.log(value) for value in values]
@@ -95,7 +99,11 @@ def _draw_mark(axes: Any, text: str, values: Sequence[float], height: float, sha
     ends = [math.exp(end) for end in interval(logs)] if len(logs) > 1 else [mean, mean]
     axes.plot(ends, [height] * 2, color=shade, lw=3, solid_capstyle="butt", alpha=0.5)
     axes.plot([mean], [height], "|", color=shade, ms=9, mew=2)
-    figures.label_end(axes, ends, [height] * 2, f"{text} {two_digits(mean)}", shade)
+    if published is not None:
+        figures.draw_published(axes, published, height, mec=shade)
+    right = max(ends[1], published or 0)
+    label = f"{text} {two_digits(mean)}"
+    figures.label_end(axes, [right], [height], label, shade, shift=(7, 0))
 
 
 def draw_ladder(errors: Errors, scale: Scale) -> bytes:

@@ -48,23 +48,33 @@ def conclude(results: Results, scale: Scale, claims: Mapping[str, Claim]) -> Con
     for data, seeds in sets.items():
         answers += _regimes(claims["C9"], data, seeds, scale)
         answers.append(_prediction(claims["C10"], data, seeds, scale))
-        tables += [_steps_table(data, seeds, scale), _noise_table(data, seeds, scale)]
+        if any(seed.steps for seed in seeds):
+            tables += [_steps_table(data, seeds, scale), _noise_table(data, seeds, scale)]
         numbers[data] = [_numbers(seed) for seed in seeds]
     errors = read_ladder(results, scale)
     answers += _ladder_answers(claims, errors, scale)
-    tables.append(_ladder_table(errors, results, scale))
+    if any(errors["lamb_root"].values()):
+        tables.append(_ladder_table(errors, results, scale))
     numbers["ladder"] = {row: {str(b): e for b, e in own.items()} for row, own in errors.items()}
     return Conclusion(
         answers=answers,
         tables=tables,
         tuning=_tuning(results, scale),
-        figures=[
-            Figure("steps.png", draw_steps(sets, scale), STEPS_CAPTION),
-            Figure("lamb.png", draw_ladder(errors, scale), LADDER_CAPTION),
-        ],
+        figures=_figures(sets, errors, scale),
         notes=_notes(sets),
         numbers=numbers,
     )
+
+
+def _figures(sets: dict[str, list[Seed]], errors: Errors, scale: Scale) -> list[Figure]:
+    """Those for which there is something to draw."""
+    begun = {data: seeds for data, seeds in sets.items() if any(seed.steps for seed in seeds)}
+    drawn = []
+    if begun:
+        drawn.append(Figure("steps.png", draw_steps(begun, scale), STEPS_CAPTION))
+    if any(e is not None for own in errors.values() for found in own.values() for e in found):
+        drawn.append(Figure("lamb.png", draw_ladder(errors, scale), LADDER_CAPTION))
+    return drawn
 
 
 def _numbers(seed: Seed) -> dict[str, Any]:
@@ -191,6 +201,8 @@ def _tuning(results: Results, scale: Scale) -> list[Table]:
     for data in study.data_of(scale):
         for batch in study.of("batches", scale):
             trials, finalists = study.search(data, batch, results, scale)
+            if trials[0].name not in results:
+                continue
             rows = [
                 _point(number, trial, results.get(trial.name), number in finalists)
                 for number, trial in enumerate(trials)
