@@ -34,7 +34,7 @@ TOGETHER = 12  # files of one folder that are harmed at once
 # Flags of a second worker that decide the result.
 OTHER_FLAGS = ("--seed=6", "--precision=bfloat16", "--wire=bfloat16", "--pack-mb=9")
 OTHER_FLAGS += ("--checkpoint-updates=5", "--seeds=2", "--set=optimizer.momentum=0.8")
-OTHER_FLAGS += ("--set=global_batch=128", "--keep-checkpoints=3", "--skip-unreadable=1")
+OTHER_FLAGS += ("--set=global_batch=128", "--keep-checkpoints=3")
 
 
 class Chaos:
