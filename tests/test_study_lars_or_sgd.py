@@ -2,13 +2,9 @@
 
 import itertools
 import math
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from commands import ROOT
 
 from tf_largebatch.studies import lars_or_sgd_page as page
 from tf_largebatch.studies import lars_or_sgd_plan as plan
@@ -161,38 +157,3 @@ def kernel_gradients(weights, images, labels):
         gradients.append(x[layer].T @ delta)
         delta = (delta @ kernels[layer].T) * (x[layer] > 0)
     return kernels, gradients[::-1]
-
-
-@pytest.fixture
-def study_data(tmp_path):
-    """Pictures of noise in the form of MNIST and of Fashion-MNIST."""
-    random = np.random.default_rng(0)
-    parts = {"train": 6_000, "test": 500}
-    pictures = {f"x_{n}": random.integers(0, 256, (k, 28, 28), np.uint8) for n, k in parts.items()}
-    labels = {f"y_{name}": random.integers(0, 10, count) for name, count in parts.items()}
-    for name in ("mnist", "fashion_mnist"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        np.savez(tmp_path / "data" / name / f"{name}.npz", **pictures, **labels)
-    return tmp_path / "data"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["lars_or_sgd", "sharp_minima"])
-def test_a_quick_look_on_jax_without_tensorflow(name, tmp_path, study_data):
-    program = (
-        "import sys; sys.modules['tensorflow'] = None\n"
-        "from tf_largebatch.__main__ import main\n"
-        "main(['study', *sys.argv[1:]])"
-    )
-    arguments = [name, "--quick", "--out", str(tmp_path), "--data", str(study_data)]
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    written = (tmp_path / "quick" / "README.md").read_text()
-    assert "cannot tell" in written and "| agrees" not in written

@@ -1,9 +1,6 @@
 """The study of warmups: its trials are the miniature of goyal_8k, and its verdicts its rules'."""
 
-import os
 import statistics
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -192,27 +189,3 @@ def test_fit_and_our_own_loop_agree_within_the_seeds_deviation(label):
     spread = sum(statistics.variance(errors) / len(errors) for errors in (ours, theirs)) ** 0.5
     gap = statistics.fmean(ours) - statistics.fmean(theirs)
     assert abs(gap) < 3 * spread, f"{gap:+.2f} points, standard error {spread:.2f}"
-
-
-@pytest.mark.slow
-def test_a_quick_look_needs_no_tensorflow(tmp_path):
-    code = (
-        "import sys\n"
-        "class Refuse:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] == 'tensorflow':\n"
-        "            raise ModuleNotFoundError(name, name=name)\n"
-        "sys.meta_path.insert(0, Refuse())\n"
-        "from tf_largebatch.studies import command, warmup\n"
-        "command.main({'warmup': warmup.STUDY}, sys.argv[1:])\n"
-    )
-    flags = ["warmup", "--quick", "--out", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *flags],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    assert "QUICK" in done.stdout and "C2: cannot tell" in done.stdout
-    assert (tmp_path / "quick" / "rates.png").exists()
