@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import math
+import os
 import re
 import shutil
 import sys
@@ -336,4 +338,7 @@ def _numbers(folder: Path, pattern: str) -> set[int]:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    """In a few words; the operating system's own where TensorFlow wraps them in names of nodes."""
+    text = str(error).strip() or type(error).__name__
+    full = (os.strerror(code) for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT))
+    return next((known for known in full if known in text), text.splitlines()[0][:160])
