@@ -138,3 +138,10 @@ def test_a_reader_that_stops_early_ends_it_quietly(arguments):
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, cwd=ROOT)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_the_help_of_plan_names_the_help_of_the_forecast(capsys):
+    assert ended("plan", "--help") == 0
+    assert "plan --sweep --help" in " ".join(capsys.readouterr().out.split())
+    assert ended("plan", "--sweep", "--help") == 0
+    assert "--critical-batch N" in capsys.readouterr().out

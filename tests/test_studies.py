@@ -13,6 +13,7 @@ from pathlib import Path
 import fake_study
 import numpy as np
 import pytest
+from commands import call
 from fake_study import PLACE, SCALE, STUDY
 
 from tf_largebatch.__main__ import load_studies
@@ -437,6 +438,13 @@ def test_workers_share_the_trials_and_end_with_the_command(tmp_path):
     assert 4 <= left == len(list(tmp_path.rglob("*.json"))) < 26
 
 
+def test_a_folder_for_a_study_without_one_is_refused(tmp_path):
+    done = call(command.main, load_studies, ["warmup", "--quick", "--data", str(tmp_path)])
+    assert done.returncode == 2
+    assert "--data is for studies of other pictures" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 # Keras takes the name in `sys.modules`, be it None, for a TensorFlow that is there.
 NO_TENSORFLOW = """
 import sys
@@ -455,7 +463,8 @@ sys.meta_path.insert(0, Absent())
 def test_a_quick_look_at_every_study(name, data, tmp_path):
     """On the JAX backend without TensorFlow, as on a machine that has only that."""
     (tmp_path / "sitecustomize.py").write_text(NO_TENSORFLOW)
-    flags = ["--quick", "--out", str(tmp_path / "out"), "--data", str(data)]
+    flags = ["--quick", "--out", str(tmp_path / "out")]
+    flags += ["--data", str(data)] * (load_studies()[name].data != ("digits",))
     environment = {
         **os.environ,
         "KERAS_BACKEND": "jax",

@@ -201,7 +201,7 @@ def _plan_parser() -> Parser:
         description=f"Prints {COMMANDS['plan']}. Takes the options of the recipe's own command, "
         "which python -m tf_largebatch.recipes.NAME --help shows. With a flag in the place of NAME "
         "it forecasts memory, hours and cost on a machine: plan --devices K --device NAME "
-        "(--recipe NAME | --batch B) ..., see plan --device --help.",
+        "(--recipe NAME | --batch B) ..., see plan --sweep --help.",
     )
     parser.add_argument("name", metavar="NAME", help="of the recipe, as `list` shows it")
     return parser

@@ -89,19 +89,12 @@ def section() -> str:
         *[""] * bool(shown),
         f"[Record]({place}/result.json) and [report]({place}/report.html). One seed of all five "
         "rows takes",
-        f"[{timed.wall_seconds:.0f} seconds]({timed_place}/result.json){_work(timed, result)} on "
-        f"{environment['cores']} "
+        f"[{timed.wall_seconds:.0f} seconds]({timed_place}/result.json) on {environment['cores']} "
         f"cores of an {environment['processor']} (TensorFlow "
         f"{environment['versions']['tensorflow']}).",
         "",
     ]
     return "\n".join(lines)
-
-
-def _work(timed: Result, shown: Result) -> str:
-    """What to know of a time that was measured at other rates: they cost the same."""
-    rates = [[row.peak_rate for row in result.rows] for result in (timed, shown)]
-    return "" if rates[0] == rates[1] else " (timed at other rates, the same work)"
 
 
 def systems() -> str:

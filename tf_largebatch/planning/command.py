@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tf_largebatch.planning import step_time, sweep_page
@@ -15,6 +15,7 @@ from tf_largebatch.planning.forecast import (
     Work,
     forecast,
 )
+from tf_largebatch.planning.job import Find, find_row
 from tf_largebatch.planning.step_time import Network
 from tf_largebatch.planning.sweep import knee, strong_scaling, weak_scaling
 from tf_largebatch.records.console import Parser, choose, make_folder, number, run_command
@@ -22,8 +23,6 @@ from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.optimizer_spec import LAMBSpec, LARSSpec
 from tf_largebatch.records.recipe import Recipe
 
-# Of a recipe's name: the row that runs without --row, and all rows of a family.
-Find = Callable[[str], tuple[Recipe, Mapping[str, Recipe]]]
 EPOCHS = 90  # without a recipe
 
 
@@ -119,12 +118,7 @@ def _work(find: Find, arguments: argparse.Namespace) -> tuple[Work, Recipe | Non
         if arguments.row is not None:
             raise InputError(f"--row is for --recipe. Received: {arguments.row}. Leave it out")
         return Work(global_batch=arguments.batch, epochs=EPOCHS, critical_batch=critical), None
-    recipe, rows = find(arguments.recipe)
-    if arguments.row is not None:
-        if not rows:
-            given = f"{arguments.row}, for {arguments.recipe} of one row"
-            raise InputError(f"--row is for a family of recipes. Received: {given}")
-        recipe = rows[choose(arguments.row, rows, "--row")]
+    recipe = find_row(find, arguments.recipe, arguments.row)
     network = recipe.model.architecture
     if network not in COSTS:
         raise InputError(

@@ -62,12 +62,7 @@ def _parser() -> Parser:
 def write(find: Find, arguments: argparse.Namespace) -> str:
     """Returns the text that the arguments ask for."""
     on = choose(arguments.on, WRITERS, "--on")
-    recipe, rows = find(arguments.name)
-    if arguments.row is not None:
-        if not rows:
-            given = f"--row {arguments.row} for {arguments.name}, which has one row alone"
-            raise InputError(f"--row is for a family of recipes. Received: {given}. Leave it out")
-        recipe = rows[choose(arguments.row, rows, "--row")]
+    recipe = find_row(find, arguments.name, arguments.row)
     recipe.check_trains()
     if on == "tpu" and (arguments.workers or arguments.gpus):
         flag = "--workers" if arguments.workers else "--gpus"
@@ -97,6 +92,17 @@ def write(find: Find, arguments: argparse.Namespace) -> str:
         image=arguments.image,
     )
     return WRITERS[on](job)
+
+
+def find_row(find: Find, name: str, row: str | None) -> Recipe:
+    """Returns the recipe of a name, or a row of it; InputError where there is none."""
+    recipe, rows = find(name)
+    if row is None:
+        return recipe
+    if not rows:
+        given = f"--row {row} for {name}, which has one row alone"
+        raise InputError(f"--row is for a family of recipes. Received: {given}. Leave it out")
+    return rows[choose(row, rows, "--row")]
 
 
 def check_split(

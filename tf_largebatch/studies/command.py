@@ -63,6 +63,11 @@ def _run(studies: Mapping[str, Study], arguments: argparse.Namespace) -> None:
         print("\n".join(describe(studies, home())))
         return
     study = studies[choose(arguments.name, studies, "the study")]
+    if arguments.data is not None and set(study.data) == {"digits"}:
+        raise InputError(
+            f"--data is for studies of other pictures. Received: {arguments.data} for "
+            f"{study.name}, whose digits come with scikit-learn. Leave it out"
+        )
     seeds = arguments.seeds or (study.quick_seeds if arguments.quick else study.seeds)
     scale = Scale(seeds, quick=arguments.quick)
     folder = arguments.out or home() / study.name
