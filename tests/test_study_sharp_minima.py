@@ -142,6 +142,11 @@ def test_every_measurement_of_a_solution(tmp_path, monkeypatch):
     np.testing.assert_array_equal(read_weights(trained)[0], read_weights(again)[0])
     assert len(list(tmp_path.rglob("*.npz"))) == 1
 
+    for damage in (b"", b"PK", b"weights"):
+        next(tmp_path.rglob("*.npz")).write_bytes(damage)
+        whole = runs.solution(train, TINY, 0.0, SIDES[0], seed=0)  # trained again
+        for a, b in zip(trained.get_weights(), whole.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
     found = runs.measure_solution(trained, train, test, TINY)
     assert set(found["sharpness"]) == {"0.001", "0.0005"}
     middle = found["lines"][0][TINY.line_points // 2]

@@ -4,8 +4,10 @@ A solution's weights are too large for a record. They are kept in the system's t
 the trials that measure it again, and trained anew where they are gone: the same on the same device.
 """
 
+import contextlib
 import os
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,7 +78,8 @@ def solution(train: tuple[Any, Any], own: Size, decay: float, side: str, seed: i
     what = {"design": dict(DESIGN), "place": place, "examples": len(images), "hidden": own.hidden}
     key = fingerprint(what | {"decay": decay, "side": side, "seed": seed})
     path = Path(tempfile.gettempdir()) / "tf_largebatch-sharp_minima" / f"{key}.npz"
-    if path.is_file():
+    # One that is damaged is trained again.
+    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         with np.load(path) as stored:
             model.set_weights([stored[str(n)] for n in range(len(stored.files))])
         return model
