@@ -20,6 +20,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+# As `sitecustomize.py` on the path it takes TensorFlow away; Keras takes its name in `sys.modules`,
+# be it None, for a TensorFlow that is there.
+NO_TENSORFLOW = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "tensorflow":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+
 
 def call(main: Callable, *arguments) -> subprocess.CompletedProcess:
     """Calls a command's `main`, which exits: its status and what it printed, as of a process."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import fake_study
 import numpy as np
 import pytest
-from commands import call
+from commands import NO_TENSORFLOW, call
 from fake_study import PLACE, SCALE, STUDY
 
 from tf_largebatch.__main__ import load_studies
@@ -443,19 +443,6 @@ def test_a_folder_for_a_study_without_one_is_refused(tmp_path):
     assert done.returncode == 2
     assert "--data is for studies of other pictures" in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-# Keras takes the name in `sys.modules`, be it None, for a TensorFlow that is there.
-NO_TENSORFLOW = """
-import sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "tensorflow":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent())
-"""
 
 
 @pytest.mark.slow
