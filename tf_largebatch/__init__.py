@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from tf_largebatch.training.keras_fit import DistributedFit
     from tf_largebatch.training.large_batch import LargeBatch
+    from tf_largebatch.training.speed import measure_speed
     from tf_largebatch.training.workers.cluster import report_ready
 
 __all__ = ["LAMB", "LARS", "MomentumSGD", "Muon", "RMSpropSGD"]
@@ -40,6 +41,7 @@ __all__ += [
     "LargeBatch",
     "NoiseScaleScalars",
     "TensorBoardScalars",
+    "measure_speed",
     "report_ready",
 ]
 __all__ += ["__version__"]
@@ -68,6 +70,8 @@ def _room(name: str):
             from tf_largebatch.training import keras_fit as room
         case "LargeBatch":
             from tf_largebatch.training import large_batch as room
+        case "measure_speed":
+            from tf_largebatch.training import speed as room
         case "report_ready":
             from tf_largebatch.training.workers import cluster as room
         case "BatchPlan":

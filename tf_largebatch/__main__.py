@@ -119,6 +119,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     match list(sys.argv[1:] if argv is None else argv):
         case ["list", *rest]:
             run_command(_list_parser(f"{PROGRAM} list"), _list, rest)
+        case ["plan", *rest] if "--measure" in rest:
+            from tf_largebatch.planning import measure_command
+
+            measure_command.main(_find_family, rest)
         case ["plan", flag, *rest] if flag.startswith("--") and flag != "--help":
             from tf_largebatch.planning import command as planning
 
@@ -201,7 +205,8 @@ def _plan_parser() -> Parser:
         description=f"Prints {COMMANDS['plan']}. Takes the options of the recipe's own command, "
         "which python -m tf_largebatch.recipes.NAME --help shows. With a flag in the place of NAME "
         "it forecasts memory, hours and cost on a machine: plan --devices K --device NAME "
-        "(--recipe NAME | --batch B) ..., see plan --sweep --help.",
+        "(--recipe NAME | --batch B) ..., see plan --sweep --help. plan --measure times a network "
+        "on this machine, see plan --measure --help.",
     )
     parser.add_argument("name", metavar="NAME", help="of the recipe, as `list` shows it")
     return parser

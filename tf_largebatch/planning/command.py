@@ -6,24 +6,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tf_largebatch.planning import step_time, sweep_page
-from tf_largebatch.planning.devices import DEVICES
+from tf_largebatch.planning.devices import DEVICES, Device
 from tf_largebatch.planning.forecast import (
     COSTS,
     MEASURED,
+    MODELLED,
     Forecast,
     Machine,
     Work,
     forecast,
+    optimizer_seconds,
 )
 from tf_largebatch.planning.job import Find, find_row
-from tf_largebatch.planning.step_time import Network
+from tf_largebatch.planning.step_time import NETWORKS, Network, StepTime
 from tf_largebatch.planning.sweep import knee, strong_scaling, weak_scaling
 from tf_largebatch.records.console import Parser, choose, make_folder, number, run_command
 from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.machine_speed import MachineSpeed, load
 from tf_largebatch.records.optimizer_spec import LAMBSpec, LARSSpec
 from tf_largebatch.records.recipe import Recipe
 
-EPOCHS = 90  # without a recipe
+EPOCHS, IMAGES = 90.0, 1_281_167  # without a recipe
 
 
 def main(find: Find, recipes: Callable[[], list[Recipe]], argv: Sequence[str]) -> None:
@@ -45,18 +48,23 @@ def make_parser() -> Parser:
     what = parser.add_mutually_exclusive_group(required=True)
     text = "its network, batch, epochs and optimizer"
     what.add_argument("--recipe", metavar="NAME", help=text)
-    text = "images an update; ResNet-50 for 90 epochs of ImageNet"
+    text = "images an update of ResNet-50, or of the network that was measured"
     what.add_argument("--batch", type=number(int, 1), metavar="B", help=text)
+    text = f"of --batch (default: {EPOCHS:g})"
+    add("--epochs", type=number(float, 0, above=True), metavar="E", help=text)
+    text = f"in an epoch, of --batch (default: {IMAGES:,}, of ImageNet)"
+    add("--train-examples", type=number(int, 1), metavar="N", help=text)
     add("--row", metavar="ROW", help="of a family of recipes (default: its first)")
     text = "how many train in step"
     add("--devices", type=number(int, 1), required=True, metavar="K", help=text)
-    text = f"one of {', '.join(DEVICES)}"
-    add("--device", required=True, metavar="NAME", help=text)
+    text = f"one of {', '.join(DEVICES)}; or a file that plan --measure wrote on a machine of yours"
+    add("--device", required=True, metavar="NAME|FILE", help=text)
     above = number(float, 0, above=True)
     add("--memory", type=above, metavar="GB", help="of a device (default: the data sheet's)")
     text = "GB/s that a device sends, and the latency of a message (default: what the published "
-    text += "systems had, which is in the model's overhead)"
-    add("--network", metavar="GB/S[,US]", help=text)
+    text += "systems had, which is in the model's overhead; of a measured machine, its processes); "
+    text += f"or one of {', '.join(NETWORKS)}, with /8 where eight devices share it"
+    add("--network", metavar="GB/S[,US]|NAME", help=text)
     text = "of one device, where you measured it (default: modelled)"
     add("--images-per-second", type=above, metavar="R", help=text)
     text = "images at which twice the updates of the fewest are needed, from a study or "
@@ -79,8 +87,8 @@ def _run(find: Find, recipes: list[Recipe], arguments: argparse.Namespace) -> No
     if arguments.fitted_to is not None and arguments.critical_batch is None:
         given = f"{arguments.fitted_to:g}"
         raise InputError(f"--fitted-to is for --critical-batch. Received: {given}. Give both")
-    work, recipe = _work(find, arguments)
-    device = DEVICES[choose(arguments.device, DEVICES, "--device")]
+    device = _device(arguments.device)
+    work, recipe = _work(find, arguments, device)
     machine = Machine(
         device=device,
         devices=arguments.devices,
@@ -91,6 +99,8 @@ def _run(find: Find, recipes: list[Recipe], arguments: argparse.Namespace) -> No
     )
     if arguments.out is not None:
         make_folder("--out", arguments.out)
+    if isinstance(device, MachineSpeed):
+        _check_measured(device, arguments)
     found = forecast(work, machine)
     near = recipe or nearest(recipes, work.global_batch)
     lines = describe(work, machine, found, near)
@@ -112,15 +122,58 @@ def _run(find: Find, recipes: list[Recipe], arguments: argparse.Namespace) -> No
                 print(path)
 
 
-def _work(find: Find, arguments: argparse.Namespace) -> tuple[Work, Recipe | None]:
-    critical = arguments.critical_batch
+def _device(text: str) -> Device | MachineSpeed:
+    if text not in DEVICES and (text.endswith(".json") or Path(text).exists()):
+        return load(Path(text))
+    return DEVICES[choose(text, DEVICES, "--device")]
+
+
+def _check_measured(speed: MachineSpeed, arguments: argparse.Namespace) -> None:
+    """Refuses what a measured machine has no use for, and processes that were not measured."""
+    for flag, value in (
+        ("--images-per-second", arguments.images_per_second),
+        ("--memory", arguments.memory),
+    ):
+        if value is not None:
+            given = f"{value:g} with {arguments.device}"
+            raise InputError(f"{flag} is for a device by its name. Received: {given}. Leave it out")
+    if arguments.network is not None:
+        return
+    known = [1, *sorted({one.workers for one in speed.all_reduces})]
+    if arguments.devices not in known or arguments.sweep:
+        given = "--sweep" if arguments.sweep else f"--devices {arguments.devices}"
+        raise InputError(
+            f"--network must be given for other machines like the measured one, on which "
+            f"{', '.join(map(str, known))} processes were measured. Received: {given} without it"
+        )
+
+
+def _work(
+    find: Find, arguments: argparse.Namespace, device: Device | MachineSpeed
+) -> tuple[Work, Recipe | None]:
+    own = {"critical_batch": arguments.critical_batch}
+    if isinstance(device, MachineSpeed):
+        own |= {"network": device.network, "weights": device.parameters}
     if arguments.recipe is None:
         if arguments.row is not None:
             raise InputError(f"--row is for --recipe. Received: {arguments.row}. Leave it out")
-        return Work(global_batch=arguments.batch, epochs=EPOCHS, critical_batch=critical), None
+        epochs, examples = arguments.epochs or EPOCHS, arguments.train_examples or IMAGES
+        work = Work(global_batch=arguments.batch, epochs=epochs, train_examples=examples, **own)
+        return work, None
+    for flag, value in (
+        ("--epochs", arguments.epochs),
+        ("--train-examples", arguments.train_examples),
+    ):
+        if value is not None:
+            raise InputError(f"{flag} is for --batch. Received: {value:g}. The recipe has its own")
     recipe = find_row(find, arguments.recipe, arguments.row)
     network = recipe.model.architecture
-    if network not in COSTS:
+    if isinstance(device, MachineSpeed) and network != device.network:
+        raise InputError(
+            f"--device must be measured with {network}, the network of {arguments.recipe}. "
+            f"Received: {arguments.device}, with {device.network}"
+        )
+    if isinstance(device, Device) and network not in COSTS:
         raise InputError(
             f"--recipe must have a network whose operations are known: {', '.join(COSTS)}. "
             f"Received: {arguments.recipe}, of {network}"
@@ -128,11 +181,10 @@ def _work(find: Find, arguments: argparse.Namespace) -> tuple[Work, Recipe | Non
     kind = type(recipe.optimizer)
     optimizer = {LARSSpec: "LARS", LAMBSpec: "LAMB"}.get(kind, "SGD")
     work = Work(
-        network=network,
+        **{"network": network, **own},
         optimizer=optimizer,  # type: ignore[arg-type]  # one of the three
         global_batch=recipe.global_batch,
         epochs=recipe.epochs,
-        critical_batch=critical,
     )
     return work, recipe
 
@@ -140,12 +192,12 @@ def _work(find: Find, arguments: argparse.Namespace) -> tuple[Work, Recipe | Non
 def _network(text: str | None) -> Network | None:
     if text is None:
         return None
-    speed, _, latency = text.partition(",")
     try:
-        return Network(float(speed), float(latency or 0.0))
-    except ValueError:
+        return Network.read(text)
+    except (ValueError, ZeroDivisionError):
         rule = "--network must be GB/s above 0, and a latency in microseconds of 0 or more"
-        raise InputError(f"{rule}, such as 10,5. Received: {text}") from None
+        names = f"such as 10,5, or one of {', '.join(NETWORKS)}"
+        raise InputError(f"{rule}, {names}. Received: {text}") from None
 
 
 def nearest(recipes: Sequence[Recipe], global_batch: int) -> Recipe:
@@ -156,17 +208,14 @@ def nearest(recipes: Sequence[Recipe], global_batch: int) -> Recipe:
 
 def describe(work: Work, machine: Machine, found: Forecast, near: Recipe) -> list[tuple[str, str]]:
     """(label, text) pairs in reading order."""
-    record = step_time.load_record()
     step, devices = found.step, machine.devices
-    parts = [f"compute {1e3 * step.compute:.1f} ({found.step_kind})"]
-    parts.append(f"overhead {1e3 * step.overhead:.1f} (fitted)")
-    if machine.network is not None:
-        hidden = f"of {1e3 * step.all_reduce:.1f}, the rest hidden (modelled)"
-        parts.append(f"all-reduce {1e3 * step.exposed:.1f} {hidden}")
     one = work.global_batch / devices / step.compute
     split = f"{work.global_batch:,} = {devices:,} devices x {found.micro_batch} micro-batch "
     split += f"x {found.accumulation} accumulation"
-    room = f"{found.memory_gb:.1f} of {machine.usable_bytes / 1e9:.1f} GB a device (modelled)"
+    if found.memory_gb is None:
+        room = "a micro-batch that ran there (measured)"
+    else:
+        room = f"{found.memory_gb:.1f} of {machine.usable_bytes / 1e9:.1f} GB a device (modelled)"
     hours = found.seconds / 3600.0
     end = "the end" if work.critical_batch is None else "the target (by the law)"
     optimizer = near.optimizer
@@ -181,7 +230,7 @@ def describe(work: Work, machine: Machine, found: Forecast, near: Recipe) -> lis
             f"{optimizer.weight_decay:g} (published)",
         ),
         ("split", f"{split}: {room}"),
-        ("an update", f"{1e3 * step.seconds:.1f} ms: {', '.join(parts)}"),
+        ("an update", f"{1e3 * step.seconds:.1f} ms: {', '.join(_parts(work, machine, step))}"),
         (
             "efficiency",
             f"{found.efficiency:.0%}: {found.images_per_second:,.0f} images/s of "
@@ -195,11 +244,16 @@ def describe(work: Work, machine: Machine, found: Forecast, near: Recipe) -> lis
         (
             "input",
             f"{found.images_per_second:,.0f} images/s need {math.ceil(found.input_cores):,} cores "
-            "(measured: one core of an AMD EPYC)",
+            f"(measured: {_input_source(machine)})",
         ),
         ("checkpoint", _checkpoint_line(machine, found)),
     ]
-    if found.step_kind != MEASURED:
+    if isinstance(machine.device, MachineSpeed):
+        speed = machine.device
+        text = f"{speed.network} with {speed.optimizer} on {speed.hardware}: {speed.made}"
+        lines.append(("measured", text))
+    elif not machine.measured:
+        record = step_time.load_record()
         lines.append(
             (
                 "error",
@@ -211,6 +265,31 @@ def describe(work: Work, machine: Machine, found: Forecast, near: Recipe) -> lis
             text = "no published system has this device: the mean of its class is taken"
             lines.append(("warning", text))
     return lines
+
+
+def _parts(work: Work, machine: Machine, step: StepTime) -> list[str]:
+    """An update's time, with what each part is known by."""
+    parts = [f"compute {1e3 * step.compute:.1f} ({MEASURED if machine.measured else MODELLED})"]
+    if isinstance(machine.device, MachineSpeed):
+        if machine.network is None:
+            parts.append(f"waiting for shared cores {1e3 * step.overhead:.1f} (measured)")
+            parts.append(f"all-reduce {1e3 * step.exposed:.1f} (measured)")
+        else:
+            parts.append(f"all-reduce {1e3 * step.exposed:.1f}, nothing of it hidden (modelled)")
+        return parts
+    optimizer = 1e3 * optimizer_seconds(work, machine.device)
+    text = f"overhead {1e3 * step.overhead:.1f} (fitted; the optimizer's part {optimizer:.1f}"
+    parts.append(f"{text}, modelled)")
+    if machine.network is not None:
+        hidden = f"of {1e3 * step.all_reduce:.1f}, the rest hidden (modelled)"
+        parts.append(f"all-reduce {1e3 * step.exposed:.1f} {hidden}")
+    return parts
+
+
+def _input_source(machine: Machine) -> str:
+    if isinstance(machine.device, MachineSpeed) and machine.device.input_seconds is not None:
+        return "there"
+    return "one core of an AMD EPYC, ImageNet"
 
 
 def _checkpoint_line(machine: Machine, found: Forecast) -> str:

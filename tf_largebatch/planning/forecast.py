@@ -8,13 +8,14 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from tf_largebatch.planning import step_time
+from tf_largebatch.planning import measured, step_time
 from tf_largebatch.planning.devices import Device
 from tf_largebatch.planning.failures import daly_interval, expected_seconds
 from tf_largebatch.planning.step_time import Constants, Network, StepTime
 from tf_largebatch.records import architectures
 from tf_largebatch.records.checks import check, check_count, check_known, check_number
 from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.machine_speed import MachineSpeed
 
 MEASURED, PUBLISHED, MODELLED = "measured", "published", "modelled"
 # tools/records/benchmark_input.json: "training", one core of an AMD EPYC, mean of 109 kB.
@@ -51,11 +52,12 @@ COSTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What trains.
+    """What trains: a device as its data sheet has it, or one whose speed was measured.
 
     Attributes:
-        device: accelerator.
         devices: how many, >= 1.
+        device: accelerator, or what was measured on the user's machine for his network. Those are
+            processes of that machine; with `network`, machines like it.
         memory_gb: of each; the data sheet's by default.
         network: the user's own; None: that of the published systems.
         images_per_second: of one device, measured; None: modelled.
@@ -64,8 +66,8 @@ class Machine:
         restart_seconds: from a failure to the next update.
     """
 
-    device: Device
     devices: int
+    device: Device | MachineSpeed
     memory_gb: float | None = None
     network: Network | None = None
     images_per_second: float | None = None
@@ -86,7 +88,13 @@ class Machine:
     @property
     def usable_bytes(self) -> float:
         """Of one device, for the model."""
-        return MEMORY_SHARE * (self.memory_gb or self.device.memory_gb) * 1e9
+        sheet = self.device.memory_gb if isinstance(self.device, Device) else math.inf
+        return MEMORY_SHARE * (self.memory_gb or sheet) * 1e9
+
+    @property
+    def measured(self) -> bool:
+        """Whether the user measured the time of an update's forward and backward pass."""
+        return isinstance(self.device, MachineSpeed) or self.images_per_second is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +102,9 @@ class Work:
     """What is trained.
 
     Attributes:
-        network: one of `COSTS`.
+        network: one of `COSTS`; any name with `weights`.
+        weights: trainable numbers of a network that is not in `COSTS`, whose operations and memory
+            are then not modelled.
         optimizer: "SGD", "LARS" or "LAMB".
         global_batch: images an update, >= 1.
         train_examples: images an epoch, >= 1.
@@ -104,6 +114,7 @@ class Work:
     """
 
     network: str = "resnet50"
+    weights: int | None = None
     optimizer: Literal["SGD", "LARS", "LAMB"] = "SGD"
     global_batch: int
     train_examples: int = 1_281_167
@@ -112,7 +123,9 @@ class Work:
     law_batch: int | None = None
 
     def __post_init__(self) -> None:
-        check_known(self, "", network=COSTS, optimizer=NUMBERS_A_WEIGHT)
+        check_known(self, "", optimizer=NUMBERS_A_WEIGHT)
+        if self.weights is None:
+            check_known(self, "", network=COSTS)
         check_count("global_batch", self.global_batch, 1)
         check_count("train_examples", self.train_examples, 1)
         check_number("epochs", self.epochs, low_open=True)
@@ -122,12 +135,13 @@ class Work:
     @property
     def operations(self) -> float:
         """Forward and backward, of one image; a multiplication and an addition are two."""
+        check_known(self, "", network=COSTS)
         return 3 * 2 * COSTS[self.network].multiply_adds
 
     @property
     def parameters(self) -> int:
         """Trainable numbers."""
-        return architectures.get(self.network).parameters
+        return self.weights or architectures.get(self.network).parameters
 
     def updates(self) -> float:
         """To the end, or to the target by the law.
@@ -149,9 +163,8 @@ class Forecast:
     Attributes:
         micro_batch: images per device per forward pass, the largest that fits and divides.
         accumulation: micro-steps an update.
-        memory_gb: of one device at that micro-batch, modelled.
+        memory_gb: of one device at that micro-batch, modelled; None: not known.
         step: an update's time, by part.
-        step_kind: MEASURED or MODELLED.
         updates: to the end or target.
         seconds: of the training, checkpoints and failures not counted.
         efficiency: images a second over those of as many single devices.
@@ -164,9 +177,8 @@ class Forecast:
 
     micro_batch: int
     accumulation: int
-    memory_gb: float
+    memory_gb: float | None
     step: StepTime
-    step_kind: str
     updates: float
     seconds: float
     efficiency: float
@@ -189,20 +201,14 @@ def forecast(work: Work, machine: Machine, constants: Constants | None = None) -
         )
     replica = work.global_batch // machine.devices
     micro = _micro_batch(work, machine, replica)
-    found = step_time.predict(
-        machine.device,
-        machine.devices,
-        work.global_batch,
-        constants,
-        operations=work.operations,
-        images_per_second=machine.images_per_second,
-        network=machine.network,
-        gradient_bytes=4.0 * work.parameters,
-    )
+    found = update_time(work, machine, constants)
     updates = work.updates()
     seconds = updates * found.seconds
+    device = machine.device
+    own = device if isinstance(device, MachineSpeed) else None
     # A checkpoint has the weights and the slots, not the gradient.
-    checkpoint = 4.0 * work.parameters * (NUMBERS_A_WEIGHT[work.optimizer] - 1)
+    slots = own.slots if own else NUMBERS_A_WEIGHT[work.optimizer] - 2
+    checkpoint = 4.0 * work.parameters * (1 + slots)
     cost = checkpoint / (machine.disk_gb_s * 1e9)
     between = machine.hours_between_failures * 3600.0 / machine.devices
     interval, expected = None, seconds
@@ -211,21 +217,48 @@ def forecast(work: Work, machine: Machine, constants: Constants | None = None) -
         costs = {"interval": interval, "cost": cost, "between_failures": between}
         expected = expected_seconds(seconds, restart=machine.restart_seconds, **costs)
     rate = work.global_batch / found.seconds
+    own_input = own.input_seconds if own else None
     return Forecast(
         micro_batch=micro,
         accumulation=replica // micro,
-        memory_gb=_memory(work, machine, micro) / 1e9,
+        memory_gb=None if own else _memory(work, machine, micro) / 1e9,
         step=found,
-        step_kind=MODELLED if machine.images_per_second is None else MEASURED,
         updates=updates,
         seconds=seconds,
         efficiency=found.compute / found.seconds,
         images_per_second=rate,
-        input_cores=rate * INPUT_SECONDS_AN_IMAGE,
+        input_cores=rate * (own_input or INPUT_SECONDS_AN_IMAGE),
         checkpoint_gb=checkpoint / 1e9,
         checkpoint_minutes=None if interval is None else interval / 60.0,
         expected_seconds=expected,
     )
+
+
+def update_time(work: Work, machine: Machine, constants: Constants | None = None) -> StepTime:
+    """How long an update takes: from the user's measurement, or from the fitted model."""
+    sent, device = 4.0 * work.parameters, machine.device
+    if isinstance(device, Device):
+        return step_time.predict(
+            device,
+            machine.devices,
+            work.global_batch,
+            constants,
+            operations=work.operations,
+            images_per_second=machine.images_per_second,
+            network=machine.network,
+            gradient_bytes=sent,
+        )
+    replica = work.global_batch // machine.devices
+    micro = _micro_batch(work, machine, replica)
+    return measured.update_time(
+        device, machine.devices, micro, replica // micro, network=machine.network
+    )
+
+
+def optimizer_seconds(work: Work, device: Device) -> float:
+    """Of an update: every number is read once, and all but the gradient are written."""
+    moved = 4.0 * work.parameters * (2 * NUMBERS_A_WEIGHT[work.optimizer] - 1)
+    return moved / (device.memory_gb_s * 1e9)
 
 
 def nearest_multiple(batch: int, devices: int) -> int:
@@ -234,8 +267,11 @@ def nearest_multiple(batch: int, devices: int) -> int:
 
 
 def _memory(work: Work, machine: Machine, micro: int) -> float:
-    """Bytes of one device."""
-    size = 4 if machine.device.precision == "float32" else 2
+    """Bytes of one device; of a measured one, none up to the largest batch that ran there."""
+    device = machine.device
+    if isinstance(device, MachineSpeed):
+        return 0.0 if micro <= device.largest_micro_batch else math.inf
+    size = 4 if device.precision == "float32" else 2
     weights = 4.0 * work.parameters * NUMBERS_A_WEIGHT[work.optimizer]
     return weights + micro * size * VALUES_KEPT * COSTS[work.network].activations
 
@@ -250,5 +286,5 @@ def _micro_batch(work: Work, machine: Machine, replica: int) -> int:
     least = _memory(work, machine, 1) / MEMORY_SHARE / 1e9
     raise InputError(
         f"--memory must hold one image: {least:.2g} GB for {work.network} with {work.optimizer}. "
-        f"Received: {machine.memory_gb or machine.device.memory_gb:g} GB a device"
+        f"Received: {machine.usable_bytes / MEMORY_SHARE / 1e9:g} GB a device"
     )

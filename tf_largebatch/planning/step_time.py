@@ -56,6 +56,19 @@ class Constants:
         return statistics.geometric_mean(alike or [*self.shares.values()])
 
 
+# GB/s of one link each way, and microseconds of a message [signalling rates of the standards over
+# 8 bits; latencies of about that size with MPI or NCCL, and with TCP, quoted from memory].
+NETWORKS = {
+    "ethernet-10": (1.25, 30.0),
+    "ethernet-25": (3.125, 30.0),
+    "ethernet-100": (12.5, 30.0),
+    "infiniband-fdr": (6.8, 2.0),
+    "infiniband-edr": (12.1, 2.0),
+    "infiniband-hdr": (24.2, 2.0),
+    "infiniband-ndr": (48.5, 2.0),
+}
+
+
 @dataclass(frozen=True)
 class Network:
     """What joins the devices.
@@ -72,6 +85,16 @@ class Network:
         fix = "Give what one device gets: a node's divided by its devices."
         check_number("network", self.gigabytes_a_second, low_open=True, fix=fix)
         check_number("latency", self.microseconds)
+
+    @classmethod
+    def read(cls, text: str) -> "Network":
+        """From "GB/S[,US]", or a name of `NETWORKS`, of which "NAME/8" is what eight share."""
+        name, _, sharers = text.partition("/")
+        if name in NETWORKS:
+            gigabytes, microseconds = NETWORKS[name]
+            return cls(gigabytes / int(sharers or 1), microseconds)
+        speed, _, latency = text.partition(",")
+        return cls(float(speed), float(latency or 0.0))
 
     def all_reduce_seconds(self, byte_count: float, devices: int) -> float:
         """Of a ring: 2 (K - 1) messages of 1 / K of the bytes."""

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tf_largebatch.planning import step_time
-from tf_largebatch.planning.forecast import Machine, Work
+from tf_largebatch.planning.forecast import Machine, Work, update_time
 
 DEVICES = tuple(2**i for i in range(14))  # 1 to 8,192
 WORTH = 0.25  # a doubling that saves a smaller share of the hours is past the knee [ours]
@@ -65,15 +64,7 @@ def knee(points: Sequence[Point]) -> Point:
 
 def _point(work: Work, machine: Machine, devices: int, batch: int, largest_fitted: float) -> Point:
     here = replace(work, global_batch=batch, law_batch=work.law_batch or work.global_batch)
-    time = step_time.predict(
-        machine.device,
-        devices,
-        batch,
-        operations=work.operations,
-        images_per_second=machine.images_per_second,
-        network=machine.network,
-        gradient_bytes=4.0 * work.parameters,
-    )
+    time = update_time(here, replace(machine, devices=devices))
     updates = here.updates()
     hours = updates * time.seconds / 3600.0
     return Point(

@@ -103,9 +103,10 @@ def advise(
 ) -> str:
     """Says in a sentence what a measured noise scale means for the batch.
 
-    At a batch B, an update makes 1 / (1 + B_simple / B) of the progress that one with the whole
-    gradient would (Eq. 2.7), and needs 1 + B / B_simple times the fewest examples. `estimate` is an
-    average over many updates, measured after so many `updates`.
+    At a batch B, S_min (1 + B_simple / B) updates and E_min (1 + B / B_simple) examples reach a
+    loss (Eq. 2.11, B_simple in the place of the critical batch): twice the batch saves the share
+    B_simple / (B + B_simple) / 2 of the updates, and costs B / (B + B_simple) more examples.
+    `estimate` is an average over many updates, measured after so many `updates`.
     """
     when = "" if updates is None else f" after {updates:,} updates"
     if estimate is None:
@@ -120,9 +121,8 @@ def advise(
     text = f"measured B_simple {size}{when}: batches above about {size} buy little"
     if global_batch is None or scale == 0:
         return text
-    share = 1.0 / (1.0 + scale / global_batch)
-    waste = 1.0 + global_batch / scale
+    waste = global_batch / (global_batch + scale)
     return (
-        f"{text}; at {global_batch:,} an update makes {100 * share:.0f} % of the largest progress "
-        f"and examples cost {waste:.2f} times the fewest"
+        f"{text}; doubling the batch of {global_batch:,} saves {50 * (1.0 - waste):.0f} % of the "
+        f"updates and costs {100 * waste:.0f} % more images"
     )

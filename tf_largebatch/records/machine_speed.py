@@ -1,0 +1,157 @@
+"""How fast a machine trains one network: what was measured there, and the file that keeps it."""
+
+import dataclasses
+import json
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tf_largebatch.records.checks import check, check_count, check_number
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.files import write_json
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSpeed:
+    """One process alone: an update without accumulation.
+
+    Attributes:
+        micro_batch: images, >= 1.
+        seconds: wall time of an update, > 0.
+        cpu_seconds: of all cores together, >= 0; what processes that share the cores compete for.
+    """
+
+    micro_batch: int
+    seconds: float
+    cpu_seconds: float
+
+    def __post_init__(self) -> None:
+        check_count("micro_batch", self.micro_batch, 1)
+        check_number("seconds", self.seconds, low_open=True)
+        check_number("cpu_seconds", self.cpu_seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllReduceSpeed:
+    """Processes of this machine that do nothing else.
+
+    Attributes:
+        workers: processes, >= 2.
+        byte_count: that each adds, >= 1.
+        seconds: wall time of one all-reduce, > 0.
+    """
+
+    workers: int
+    byte_count: int
+    seconds: float
+
+    def __post_init__(self) -> None:
+        check_count("workers", self.workers, 2)
+        check_count("byte_count", self.byte_count, 1)
+        check_number("seconds", self.seconds, low_open=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineSpeed:
+    """A machine and a network.
+
+    Attributes:
+        network: as the user calls it.
+        optimizer: name of its class.
+        parameters: trainable numbers, what an all-reduce carries in float32.
+        slots: numbers that the optimizer keeps for each of them.
+        hardware: of the machine, as a person would name it.
+        cores: that its processes share, >= 1.
+        steps: by rising micro-batch, one at least.
+        all_reduces: of each number of workers, two sizes at least; empty: not measured.
+        input_seconds: of one core for an image; None: not measured.
+        made: date, versions and the command, as text.
+    """
+
+    network: str
+    optimizer: str
+    parameters: int
+    slots: int
+    hardware: str
+    cores: int
+    steps: tuple[StepSpeed, ...]
+    all_reduces: tuple[AllReduceSpeed, ...] = ()
+    input_seconds: float | None = None
+    made: str = ""
+
+    def __post_init__(self) -> None:
+        check_count("parameters", self.parameters, 1)
+        check_count("slots", self.slots, 0)
+        check_count("cores", self.cores, 1)
+        sizes = [step.micro_batch for step in self.steps]
+        check(bool(sizes) and sizes == sorted(set(sizes)), "steps", "by rising micro-batch", sizes)
+        if self.input_seconds is not None:
+            check_number("input_seconds", self.input_seconds, low_open=True)
+
+    @property
+    def largest_micro_batch(self) -> int:
+        """That was measured, and so fits the memory."""
+        return self.steps[-1].micro_batch
+
+    def step(self, micro_batch: int) -> StepSpeed:
+        """An update of so many images: on the line between its measured neighbours."""
+        sizes = [step.micro_batch for step in self.steps]
+        times = [
+            _between(sizes, [getattr(step, name) for step in self.steps], micro_batch)
+            for name in ("seconds", "cpu_seconds")
+        ]
+        return StepSpeed(micro_batch=micro_batch, seconds=times[0], cpu_seconds=times[1])
+
+    def all_reduce_seconds(self, byte_count: float, workers: int) -> float:
+        """Of so many processes of this machine; ValueError where they were not measured."""
+        alike = sorted(
+            (one for one in self.all_reduces if one.workers == workers),
+            key=lambda one: one.byte_count,
+        )
+        known = sorted({one.workers for one in self.all_reduces})
+        rule = f"1 or a number of workers that was measured ({known})"
+        check(bool(alike), "workers", rule, workers, "Measure it, or give a network.")
+        return _between([a.byte_count for a in alike], [a.seconds for a in alike], byte_count)
+
+    def save(self, path: Path | str) -> None:
+        """Writes the file that `plan --device FILE` reads."""
+        write_json(Path(path), {"machine_speed": VERSION, **dataclasses.asdict(self)})
+
+
+def load(path: Path) -> MachineSpeed:
+    """Returns what `save` wrote. InputError: it is none, of another version, or damaged."""
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = data.pop("machine_speed")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"--device must be a device or a file of plan --measure. Received: {path}, which is "
+            "neither"
+        ) from None
+    if version != VERSION:
+        raise InputError(f"{path} must have format {VERSION}. Received: {version}. Measure again")
+    try:
+        steps = tuple(StepSpeed(**step) for step in data.pop("steps"))
+        all_reduces = tuple(AllReduceSpeed(**one) for one in data.pop("all_reduces"))
+        return MachineSpeed(steps=steps, all_reduces=all_reduces, **data)
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is damaged ({error}). Measure again") from None
+
+
+def _between(places: Sequence[float], values: Sequence[float], place: float) -> float:
+    """On the line between the neighbours; beyond an end in proportion or, below, the least value.
+
+    Half the images of the smallest batch take as long as all of them: what is left then is mostly
+    what an update costs without images.
+    """
+    right = bisect_left(places, place)
+    if right == 0:
+        return values[0]
+    if right == len(places):
+        return values[-1] * place / places[-1]
+    share = (place - places[right - 1]) / (places[right] - places[right - 1])
+    return values[right - 1] + share * (values[right] - values[right - 1])
