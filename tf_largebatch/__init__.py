@@ -61,30 +61,29 @@ if not TYPE_CHECKING:  # a name that is not there is an error for type checkers 
             text = f"{name} needs TensorFlow, which is not installed"
             raise ImportError(f"{text}; docs/jax.md has what works without") from None
 
-
-def _room(name: str):
-    match name:
-        case "LAMB" | "LARS" | "MomentumSGD" | "Muon" | "RMSpropSGD":
-            from tf_largebatch import optimizers as room
-        case "DistributedFit":
-            from tf_largebatch.training import keras_fit as room
-        case "LargeBatch":
-            from tf_largebatch.training import large_batch as room
-        case "measure_speed":
-            from tf_largebatch.training import speed as room
-        case "report_ready":
-            from tf_largebatch.training.workers import cluster as room
-        case "BatchPlan":
-            from tf_largebatch.records import batching as room
-        case "GhostBatchNormalization":
-            from tf_largebatch.models import ghost_batchnorm as room
-        case "NoiseScaleScalars" | "TensorBoardScalars":
-            from tf_largebatch.review import tensorboard as room
-        case _ if name in __all__:
-            from tf_largebatch import schedules as room
-        case _:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return room
+    def _room(name: str):
+        match name:
+            case "LAMB" | "LARS" | "MomentumSGD" | "Muon" | "RMSpropSGD":
+                from tf_largebatch import optimizers as room
+            case "DistributedFit":
+                from tf_largebatch.training import keras_fit as room
+            case "LargeBatch":
+                from tf_largebatch.training import large_batch as room
+            case "measure_speed":
+                from tf_largebatch.training import speed as room
+            case "report_ready":
+                from tf_largebatch.training.workers import cluster as room
+            case "BatchPlan":
+                from tf_largebatch.records import batching as room
+            case "GhostBatchNormalization":
+                from tf_largebatch.models import ghost_batchnorm as room
+            case "NoiseScaleScalars" | "TensorBoardScalars":
+                from tf_largebatch.review import tensorboard as room
+            case _ if name in __all__:
+                from tf_largebatch import schedules as room
+            case _:
+                raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return room
 
 
 def __dir__() -> list[str]:
