@@ -10,7 +10,7 @@ systems. Importing this package loads no framework; a name loads its module when
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tf_largebatch.records import __version__
+from tf_largebatch.records import __version__, extras
 
 if TYPE_CHECKING:
     from tf_largebatch.models.ghost_batchnorm import GhostBatchNormalization
@@ -56,10 +56,13 @@ if not TYPE_CHECKING:  # a name that is not there is an error for type checkers 
         try:
             return getattr(_room(name), name)
         except ModuleNotFoundError as error:
-            if error.name != "tensorflow":
+            if error.name == "tensorflow":
+                text = f"{name} needs TensorFlow, which is not installed"
+                raise ImportError(f"{text}; docs/jax.md has what works without") from None
+            remedy = extras.describe(error.name or "")
+            if remedy is None:
                 raise
-            text = f"{name} needs TensorFlow, which is not installed"
-            raise ImportError(f"{text}; docs/jax.md has what works without") from None
+            raise ImportError(f"{name}: {remedy}") from None
 
     def _room(name: str):
         match name:

@@ -229,6 +229,6 @@ def _keras_cv():
     except ImportError as error:
         raise InputError(
             f"RandAugment needs keras-cv, which cannot be imported ({error}). Run "
-            "`pip install keras-cv==0.9.0`."
+            'pip install "tf-largebatch[augment]"'
         ) from None
     return keras_cv

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from tf_largebatch.records import extras
 from tf_largebatch.records.console import (
     LARGEST_SEED,
     NOT_FINITE,
@@ -127,6 +128,7 @@ def _diagnose(arguments: argparse.Namespace) -> None:
         check_folder("--data", data)
     wanted = [name for name in INSTRUMENTS if getattr(arguments, name)]
     wanted += ["interpolate"] * (arguments.interpolate is not None)
+    extras.require("review")
     import_tensorflow()
     from tf_largebatch.diagnostics.finished_run import open_run
     from tf_largebatch.diagnostics.progress import InstrumentProgress

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tf_largebatch.records import extras
 from tf_largebatch.records.errors import InputError, StoppedError, WorkerLostError
 from tf_largebatch.records.files import NO_ROOM
 
@@ -59,7 +60,7 @@ class End:
 def ending(parser: Parser) -> Iterator[End]:
     """Ends the process with the status that the block sets, or that its error stands for.
 
-    Status 2: an `InputError` or a full disk, as one line. 4: a worker is gone (a
+    Status 2: an `InputError`, a missing package or a full disk, as one line. 4: a worker is gone (a
     `WorkerLostError`). 128 + n: signal n asked for an end (a `StoppedError`, Ctrl-C), or nobody
     reads the output any more (`| head`).
     """
@@ -74,6 +75,12 @@ def ending(parser: Parser) -> Iterator[End]:
             end.status = left.code if isinstance(left.code, int) else 0
         except InputError as error:
             print(f"{parser.prog}: {one_line(str(error))}", file=sys.stderr)
+            end.status = WRONG_INPUT
+        except ModuleNotFoundError as error:
+            remedy = extras.describe(error.name or "")
+            if remedy is None:
+                raise
+            print(f"{parser.prog}: {remedy}", file=sys.stderr)
             end.status = WRONG_INPUT
         except WorkerLostError as lost:
             print(lost, file=sys.stderr)

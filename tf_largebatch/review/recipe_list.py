@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tf_largebatch.records import published
+from tf_largebatch.records.committed import committed
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import read_json
 from tf_largebatch.records.recipe import Miniature, Recipe
@@ -22,8 +23,7 @@ WITHOUT_RECIPE = {
     "Liu et al. 2021, ConAdv": "conadv-96k",
     "Liu et al. 2021, ConAdv, augmented": "conadv-96k-aug",
 }
-# Of the source tree: result records do not travel with the package.
-RECORDS = Path(__file__).parents[2] / "recipes"
+RECORDS = committed("recipes")
 SEEDS = 3  # that a miniature's record has at least
 
 
@@ -32,15 +32,13 @@ def describe(recipe: Recipe, miniature: Miniature) -> dict:
 
     `rung` is how far this project has reproduced it: "plan" (its numbers are held against the
     published ones by tests) or "mini" (a row of the miniature stands for it, and a record over
-    several seeds has a `verdict` on its claims); "full", ImageNet, has not been run. None without
-    the source tree.
+    several seeds has a `verdict` on its claims); "full", ImageNet, has not been run.
     """
     expected = recipe.expected
     batches = [recipe.global_batch, *(batch for _, batch in recipe.growth)]
     error_pct = None if expected is None else expected.top1_error_pct
     record = published.match(recipe.paper, batches, error_pct)
     verdict = miniature_verdict(recipe, miniature)
-    rung = ("mini" if verdict else "plan") if RECORDS.is_dir() else None
     return {
         "name": recipe.name,
         "row": recipe.row,
@@ -57,7 +55,7 @@ def describe(recipe: Recipe, miniature: Miniature) -> dict:
         "hardware": record and record.hardware,
         "software": record and record.software,
         "time": record and record.time,
-        "rung": rung,
+        "rung": "mini" if verdict else "plan",
         "verdict": verdict,
     }
 
@@ -110,7 +108,7 @@ def _line(row: dict) -> tuple[str, ...]:
         f"{row['updates']:,}",
         top1,
         ", ".join(filter(None, [row["hardware"], row["software"], row["time"]])) or "-",
-        row["verdict"] or row["rung"] or "-",
+        row["verdict"] or row["rung"],
     )
 
 

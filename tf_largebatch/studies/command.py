@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tf_largebatch.records import extras
+from tf_largebatch.records.committed import CLONE, committed
 from tf_largebatch.records.console import (
     Parser,
     choose,
@@ -20,7 +22,6 @@ from tf_largebatch.studies import fitting, page, runner
 from tf_largebatch.studies.study import Scale, Study
 
 PROGRAM = "python -m tf_largebatch study"
-CHECKOUT = Path(__file__).parents[2]
 
 
 def main(load: Callable[[], Mapping[str, Study]], argv: Sequence[str]) -> None:
@@ -53,9 +54,7 @@ def make_parser() -> Parser:
 
 def home() -> Path:
     """Returns where the folders of the studies are: of the checkout, or below this folder."""
-    return (
-        CHECKOUT / "docs" / "claims" if (CHECKOUT / "pyproject.toml").exists() else Path("claims")
-    )
+    return CLONE / "docs" / "claims" if (CLONE / "pyproject.toml").exists() else Path("claims")
 
 
 def _run(studies: Mapping[str, Study], arguments: argparse.Namespace) -> None:
@@ -63,6 +62,7 @@ def _run(studies: Mapping[str, Study], arguments: argparse.Namespace) -> None:
         print("\n".join(describe(studies, home())))
         return
     study = studies[choose(arguments.name, studies, "the study")]
+    extras.require("review", *["digits"] * ("digits" in study.data))
     if arguments.data is not None and set(study.data) == {"digits"}:
         raise InputError(
             f"--data is for studies of other pictures. Received: {arguments.data} for "
@@ -145,6 +145,8 @@ def describe(studies: Mapping[str, Study], folder: Path) -> list[str]:
     lines = []
     for name, study in studies.items():
         path = folder / name / page.RECORD
+        if not path.is_file():
+            path = committed("docs/claims") / name / page.RECORD
         verdicts = {}
         if path.is_file():
             verdicts = {claim["id"]: claim["verdict"] for claim in read_json(path)["claims"]}

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tf_largebatch.records import __version__, run_folder
+from tf_largebatch.records import __version__, extras, run_folder
 from tf_largebatch.records.console import WRONG_INPUT
+from tf_largebatch.records.data_spec import DigitsSpec
 from tf_largebatch.records.errors import InputError, WorkerLostError
 from tf_largebatch.records.files import digest, fingerprint, read_sealed, write_json, write_sealed
 from tf_largebatch.records.plan import Plan
@@ -138,6 +139,7 @@ def open_session(recipe: Recipe, miniature: Miniature, options: Options) -> Iter
     """
     rows = choose_rows(recipe, miniature, options)
     plans = [resolve(row.recipe, options) for row in rows]
+    extras.require("review", *_extras_of(plans))
     workers = cluster.resolve()
     if workers is not None and workers.size == 1:
         workers = None
@@ -201,6 +203,13 @@ def claimed(recipe: Recipe, plans: list[Plan], options: Options) -> Iterator[Pat
             raise
         except Exception as error:
             raise storage.explain(error, folder) or error from None
+
+
+def _extras_of(plans: list[Plan]) -> list[str]:
+    data = [plan.recipe.data for plan in plans]
+    found = ["digits"] * any(isinstance(spec, DigitsSpec) for spec in data)
+    mixed = any(getattr(spec, "randaugment_magnitude", 0.0) for spec in data)
+    return found + ["augment"] * mixed
 
 
 def slug(label: str) -> str:
