@@ -45,7 +45,7 @@ def test_a_device_of_no_published_system_is_told():
 
 
 def test_sweep_writes_a_page_that_needs_no_network(tmp_path):
-    law = ("--critical-batch", "4000", "--fitted-to", "8192")
+    law = ("--critical-batch", "4000,3000,5000", "--fitted-to", "8192")
     done = plan("--recipe", "goyal_8k", *MACHINE, *law, "--sweep", "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert "knee: 128 devices (batch 4,096)" in done.stdout
@@ -58,9 +58,25 @@ def test_sweep_writes_a_page_that_needs_no_network(tmp_path):
     assert marked == {2**i for i in range(14, 19)}
 
 
+def test_a_run_whose_noise_scale_was_measured_gives_the_critical_batch(tmp_path):
+    flags = ("--batch", "4096", *MACHINE, "--critical-batch", str(tmp_path))
+    refused = plan(*flags)
+    assert refused.returncode == 2 and "--noise-scale" in refused.stderr
+    (tmp_path / "diagnostics").mkdir()
+    found = tmp_path / "diagnostics" / "noise_scale.json"
+    found.write_text('{"measured": {"b_simple": 900.0}}')
+    done = plan(*flags)
+    text = f"900, noise scale of {tmp_path} (measured): doubling the batch saves 9 % of the "
+    assert f"{text}updates and costs 82 % more images" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--batch", "8", *MACHINE, "--critical-batch", "0"), "--critical-batch must be images"),
+        (("--batch", "8", *MACHINE, "--critical-batch", "6,7,8"), "--critical-batch must be"),
+        (("--batch", "256", *MACHINE, "--network", "edr/0"), "infiniband-edr"),
+        (("--batch", "8", "--devices", "1", "--device", "cpu"), "Measure yours"),
         (("--batch", "8", *MACHINE), "--batch must be a multiple of --devices"),
         (("--batch", "256", *MACHINE, "--network", "0"), "--network must be GB/s above 0"),
         (("--batch", "256", *MACHINE, "--network", "1,x"), "--network must be GB/s above 0"),
@@ -108,7 +124,9 @@ def test_the_pages_table_is_the_committed_one():
     assert rows == expected
 
 
-def test_the_pages_block_runs(capsys):
+def test_the_pages_blocks_run(capsys):
     for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
         exec(block, {})
-    assert re.match(r"1\.\d\d h, of it waiting for the slowest \d+%", capsys.readouterr().out)
+    measured, simulated = capsys.readouterr().out.splitlines()
+    assert measured == "32 images an update of 650 weights"
+    assert re.match(r"1\.\d\d h, of it waiting for the slowest \d+%", simulated)

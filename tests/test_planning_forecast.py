@@ -97,6 +97,17 @@ def test_weak_scaling_keeps_the_replica_batch_and_strong_the_global_one():
     assert strong[1].device_hours == pytest.approx(8192 * strong[1].hours)
 
 
+def test_the_interval_of_the_critical_batch_gives_that_of_the_updates():
+    work = Work(global_batch=8192, critical_batch=4096)
+    [far] = strong_scaling(work, machine(), (256,), interval=(2048, 8192))
+    assert far.updates_low == far.updates_high == far.updates  # all laws go through this batch
+    [_, twice] = weak_scaling(work, machine(), (256, 512), interval=(2048, 8192))
+    # (1 + c / 16384) / (1 + c / 8192): 0.833 for 4,096, 0.9 for 2,048, 0.75 for 8,192
+    assert twice.updates_low == pytest.approx(0.75 * far.updates)
+    assert twice.updates == pytest.approx(5 / 6 * far.updates)
+    assert twice.updates_high == pytest.approx(0.9 * far.updates)
+
+
 def test_knee_is_where_a_doubling_saves_less_than_a_quarter():
     def points(*hours):
         keys = dict.fromkeys(Point.__dataclass_fields__, 0)

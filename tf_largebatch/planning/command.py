@@ -4,8 +4,10 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tf_largebatch.planning import step_time, sweep_page
+from tf_largebatch.planning.critical_batch import CriticalBatch
 from tf_largebatch.planning.devices import DEVICES, Device
 from tf_largebatch.planning.forecast import (
     COSTS,
@@ -67,9 +69,10 @@ def make_parser() -> Parser:
     add("--network", metavar="GB/S[,US]|NAME", help=text)
     text = "of one device, where you measured it (default: modelled)"
     add("--images-per-second", type=above, metavar="R", help=text)
-    text = "images at which twice the updates of the fewest are needed, from a study or "
-    text += "tf-largebatch diagnose (default: the epochs are enough at any batch)"
-    add("--critical-batch", type=above, metavar="N", help=text)
+    text = "images at which twice the updates of the fewest are needed: a number, one with its "
+    text += "interval, or a run whose noise scale was measured (default: the epochs are enough at "
+    text += "any batch)"
+    add("--critical-batch", metavar="N[,LOW,HIGH]|RUN", help=text)
     text = "the largest batch that it was fitted on: what lies beyond is marked"
     add("--fitted-to", type=above, metavar="B", help=text)
     text = "mean hours between two failures of one device (default: none fail)"
@@ -88,7 +91,8 @@ def _run(find: Find, recipes: list[Recipe], arguments: argparse.Namespace) -> No
         given = f"{arguments.fitted_to:g}"
         raise InputError(f"--fitted-to is for --critical-batch. Received: {given}. Give both")
     device = _device(arguments.device)
-    work, recipe = _work(find, arguments, device)
+    critical = arguments.critical_batch and CriticalBatch.read(arguments.critical_batch)
+    work, recipe = _work(find, arguments, device, critical)
     machine = Machine(
         device=device,
         devices=arguments.devices,
@@ -103,13 +107,15 @@ def _run(find: Find, recipes: list[Recipe], arguments: argparse.Namespace) -> No
         _check_measured(device, arguments)
     found = forecast(work, machine)
     near = recipe or nearest(recipes, work.global_batch)
-    lines = describe(work, machine, found, near)
+    lines = describe(work, machine, found, near, critical)
     width = max(len(label) for label, _ in lines)
     print("\n".join(f"{label:<{width}}  {text}" for label, text in lines))
     if arguments.sweep:
-        fitted = arguments.fitted_to or 0.0
-        weak = weak_scaling(work, machine, largest_fitted=fitted)
-        strong = strong_scaling(work, machine, largest_fitted=fitted)
+        law: dict[str, Any] = {
+            "largest_fitted": arguments.fitted_to or 0.0,
+            "interval": critical and (critical.low, critical.high),
+        }
+        weak, strong = weak_scaling(work, machine, **law), strong_scaling(work, machine, **law)
         print(f"\n{sweep_page.table(weak, 'weak scaling: images a device stay')}")
         print(f"\n{sweep_page.table(strong, 'strong scaling: the batch stays')}")
         end = knee(weak)
@@ -123,6 +129,11 @@ def _run(find: Find, recipes: list[Recipe], arguments: argparse.Namespace) -> No
 
 
 def _device(text: str) -> Device | MachineSpeed:
+    if text == "cpu":
+        raise InputError(
+            "--device must be a device whose data sheet tells its speed, or a file. Received: cpu. "
+            "Measure yours: tf-largebatch plan --measure --recipe NAME --out speed.json"
+        )
     if text not in DEVICES and (text.endswith(".json") or Path(text).exists()):
         return load(Path(text))
     return DEVICES[choose(text, DEVICES, "--device")]
@@ -149,9 +160,12 @@ def _check_measured(speed: MachineSpeed, arguments: argparse.Namespace) -> None:
 
 
 def _work(
-    find: Find, arguments: argparse.Namespace, device: Device | MachineSpeed
+    find: Find,
+    arguments: argparse.Namespace,
+    device: Device | MachineSpeed,
+    critical: CriticalBatch | None,
 ) -> tuple[Work, Recipe | None]:
-    own = {"critical_batch": arguments.critical_batch}
+    own: dict[str, Any] = {"critical_batch": critical and critical.value}
     if isinstance(device, MachineSpeed):
         own |= {"network": device.network, "weights": device.parameters}
     if arguments.recipe is None:
@@ -206,7 +220,13 @@ def nearest(recipes: Sequence[Recipe], global_batch: int) -> Recipe:
     return min(alike, key=lambda r: abs(math.log(r.global_batch / global_batch)))
 
 
-def describe(work: Work, machine: Machine, found: Forecast, near: Recipe) -> list[tuple[str, str]]:
+def describe(
+    work: Work,
+    machine: Machine,
+    found: Forecast,
+    near: Recipe,
+    critical: CriticalBatch | None = None,
+) -> list[tuple[str, str]]:
     """(label, text) pairs in reading order."""
     step, devices = found.step, machine.devices
     one = work.global_batch / devices / step.compute
@@ -241,6 +261,7 @@ def describe(work: Work, machine: Machine, found: Forecast, near: Recipe) -> lis
             f"{found.updates:,.0f} updates, {hours:.3g} h, {hours * devices:,.0f} device-hours to "
             f"{end}",
         ),
+        *([("critical batch", _critical_line(work, critical))] if critical else []),
         (
             "input",
             f"{found.images_per_second:,.0f} images/s need {math.ceil(found.input_cores):,} cores "
@@ -265,6 +286,13 @@ def describe(work: Work, machine: Machine, found: Forecast, near: Recipe) -> lis
             text = "no published system has this device: the mean of its class is taken"
             lines.append(("warning", text))
     return lines
+
+
+def _critical_line(work: Work, critical: CriticalBatch) -> str:
+    batch, size = work.global_batch, critical.value
+    waste = batch / (batch + size)
+    saved = f"doubling the batch saves {50 * (1 - waste):.0f} % of the updates and costs "
+    return f"{size:,.3g}, {critical.source}: {saved}{100 * waste:.0f} % more images (by the law)"
 
 
 def _parts(work: Work, machine: Machine, step: StepTime) -> list[str]:

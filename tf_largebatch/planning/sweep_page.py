@@ -81,8 +81,17 @@ def draw_throughput(weak: Sequence[Point]) -> bytes:
 
 
 def draw_updates(weak: Sequence[Point]) -> bytes:
-    """Updates against the batch: in proportion first, flat in the end where the law says so."""
+    """Updates against the batch: in proportion first, flat in the end where the law says so.
+
+    The band is the interval of the critical batch.
+    """
     figure, axes = make_axes((6.4, 4.2))
+    low, high = [p.updates_low for p in weak], [p.updates_high for p in weak]
+    if low != high:
+        axes.fill_between([p.global_batch for p in weak], low, high, color=COLOURS[0], alpha=0.2)
+        middle = weak[len(weak) // 2]
+        place, text = (middle.global_batch, middle.updates_high), "interval of the critical batch"
+        axes.annotate(text, place, (10, 12), **_AT)
     for extrapolated, style in ((False, "-"), (True, ":")):
         # The two lines meet in the last point that was fitted.
         chosen = [p for p in weak if p.extrapolated is extrapolated]
