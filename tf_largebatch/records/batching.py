@@ -107,6 +107,11 @@ class BatchPlan:
         split = replace(self, global_batch=global_batch, micro_batch=micro_batch)
         return replace(split, start_update=update, start_position=position, start_epoch=start)
 
+    def of_workers(self, count: int) -> "BatchPlan":
+        """Returns the same batch in the shares of so many workers, and no larger micro-batches."""
+        share = math.gcd(self.micro_batch, max(self.global_batch // count, 1))
+        return replace(self, replicas=count, micro_batch=share)
+
     def __str__(self) -> str:
         return (
             f"{self.global_batch} = {self.replicas} replicas x {self.micro_batch} micro-batch "

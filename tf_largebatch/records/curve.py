@@ -25,6 +25,7 @@ class EpochRecord:
     seconds: float  # wall time of the epoch's updates, without evaluation
     unread: int = 0  # training images that could not be read, and were skipped
     validation_unread: int = 0  # validation images that could not be read, and count as wrong
+    bytes_sent: int = 0  # by each replica or worker to the others, for its updates and averages
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from tf_largebatch.records import architectures, sources
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.curve import StopSpec
 from tf_largebatch.records.datasets import DATASETS
+from tf_largebatch.records.local import LocalSchedule
 from tf_largebatch.records.optimizer_spec import (
     KFACSpec,
     LAMBSpec,
@@ -43,6 +44,11 @@ class Plan:
         return self.phase_at(update).epoch_at(update)
 
     @property
+    def local(self) -> LocalSchedule | None:
+        """Which updates workers take apart; None where all are synchronous."""
+        return self.recipe.local_schedule(self.batch)
+
+    @property
     def batch(self) -> BatchPlan:
         """The first phase."""
         return self.phases[0]
@@ -69,6 +75,7 @@ class Plan:
             ("learning rate", recipe.rate_arithmetic),
             *((f"  epoch {e:g}", f"update {self.updates_at(e):,}: {what}") for e, what in events),
             ("updates", f"{self.updates:,} ({per_epoch} an epoch)"),
+            *([("local updates", _local_line(local, batch))] if (local := self.local) else []),
             *([("stop", _stop_line(stop))] if (stop := recipe.stop) else []),
             ("loss", _loss_line(recipe)),
             ("optimizer", _optimizer_line(recipe)),
@@ -136,6 +143,13 @@ def _stop_line(stop: StopSpec) -> str:
     first, second = stop.first_epoch, stop.first_epoch + stop.every_epochs
     which = f"of those after epochs {first}, {second}, ... and the last"
     return f"at the first evaluation with {stop.target_pct:g} % top-1 or more, {which}"
+
+
+def _local_line(local: LocalSchedule, batch: BatchPlan) -> str:
+    share = batch.global_batch // local.workers
+    start = f"from update {local.start_update:,}" if local.start_update else "from the start"
+    agree = f"averaged every {local.local_steps} updates, the velocity {local.slots}"
+    return f"{start}, on {local.workers} workers of {share} images each, {agree}"
 
 
 def _published(here: str, published: str) -> str:

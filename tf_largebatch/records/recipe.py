@@ -16,6 +16,7 @@ from tf_largebatch.records.curve import Reached, StopSpec
 from tf_largebatch.records.data_spec import DataSpec, DigitsSpec, ImageNetSpec, SmallImagesSpec
 from tf_largebatch.records.datasets import DATASETS
 from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.local import LocalSchedule, LocalSpec
 from tf_largebatch.records.model_spec import LossSpec, ModelSpec
 from tf_largebatch.records.optimizer_spec import (
     PLANNED,
@@ -38,7 +39,7 @@ MICRO_BATCH = 64  # of ImageNet images, where batch norm does not decide
 __all__ = ["Contrast", "Expected", "Miniature", "Recipe", "Row", "ModelSpec", "LossSpec"]
 __all__ += ["ImageNetSpec", "DigitsSpec", "SmallImagesSpec"]
 __all__ += ["SGDSpec", "LARSSpec", "LAMBSpec", "RMSpropSGDSpec", "ShampooSpec", "KFACSpec"]
-__all__ += ["CosineSpec", "PolynomialSpec", "StepsSpec", "StopSpec"]
+__all__ += ["CosineSpec", "PolynomialSpec", "StepsSpec", "StopSpec", "LocalSpec"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Recipe:
     wire: Literal["float32", "bfloat16", "float16"] = "float32"
     whole_epochs: bool = False  # round the updates of each epoch up (see `batching.py`)
     stop: StopSpec | None = None  # before the schedule's end, at an accuracy
+    local: LocalSpec = LocalSpec()  # updates that workers take apart (see `local.py`)
     expected: Expected | None = None
     # Where this code must differ from the paper, or cannot know; printed at every start.
     notes: tuple[str, ...] = ()
@@ -109,6 +111,33 @@ class Recipe:
         check(rising, "growth", f"at rising epochs within 0 to {self.epochs:g}", growth)
         check(not growth or not self.whole_epochs, "growth", "empty with whole_epochs", growth)
         check(all(batch >= 1 for _, batch in growth), "growth", "of batches >= 1", growth)
+        if self.local.local_steps > 1:
+            self._check_local()
+
+    def _check_local(self) -> None:
+        """Workers that train apart agree by a mean of plain numbers, over shares of one size."""
+        local, optimizer = self.local, type(self.optimizer).__name__.removesuffix("Spec")
+        name, steps = "local.local_steps", local.local_steps
+        known = isinstance(self.optimizer, SGDSpec | LARSSpec | LAMBSpec | RMSpropSGDSpec)
+        check(known, name, f"1 with {optimizer}, whose state is of all workers", steps)
+        check(not self.growth, name, "1 with growth, a batch that changes", steps)
+        sent = self.precision != "float16" and self.wire == "float32"
+        rule = "1 with precision float16, or with a wire that is not float32"
+        check(sent, name, rule, steps)
+        plain = isinstance(self.optimizer, SGDSpec | LARSSpec) or local.slots != "reset"
+        rule = f"kept or averaged with {optimizer}, which counts its updates"
+        check(plain, "local.slots", rule, local.slots)
+        share, bn_batch = self.global_batch / local.workers, self.model.bn_batch or 1
+        rule = f"such that each has a multiple of {bn_batch} of the {self.global_batch} images"
+        check(share % bn_batch == 0, "local.workers", rule, local.workers)
+
+    def local_schedule(self, plan: BatchPlan) -> LocalSchedule | None:
+        """Returns which updates are local; None where none is.
+
+        ValueError: there is no such epoch, or workers and replicas do not divide.
+        """
+        drops = self.schedule.drop_epochs if isinstance(self.schedule, StepsSpec) else ()
+        return self.local.schedule(plan, self.epochs, drops[0] if drops else None)
 
     def _check_network(self) -> None:
         """A network that halves its pictures five times leaves nothing of the digits."""
@@ -239,8 +268,11 @@ def deciding(recipe: dict[str, Any]) -> dict[str, Any]:
     """Returns of a recipe's plain data what decides a run: all but what it says beside that."""
     beside = ("title", "expected", "notes")
     kept = {name: value for name, value in recipe.items() if name not in beside}
-    if kept.get("stop") is None:  # earlier versions had no such field
+    # Earlier versions had no such fields.
+    if kept.get("stop") is None:
         kept.pop("stop", None)
+    if kept.get("local", {}).get("local_steps", 1) == 1:
+        kept.pop("local", None)
     optimizer = {_RENAMED.get(k, k): value for k, value in kept.get("optimizer", {}).items()}
     return {**kept, "optimizer": optimizer}
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.errors import NonFiniteError
+from tf_largebatch.training.checkpoint import Progress
 from tf_largebatch.training.step import COLUMNS, TrainingStep
 
 BLOCK = 20  # updates per visit to the host: its cost vanishes, and a reader waits seconds at most
@@ -28,8 +29,9 @@ def tell(
 
     `on_train_batch_end(update, logs)` has `loss`, `accuracy`, `learning_rate`, `grad_norm`,
     `micro_grad_norm`, `loss_scale`, `micro_batch`, `global_batch`, `images_seen`, `images_per_sec`,
-    `step_ms` and `input_wait_pct`; that of the last update also what `last` has: `weight_norm` and
-    what `LayerChanges.compare` saw. `waited` are those of the block's `seconds` without data.
+    `step_ms` and `input_wait_pct`, and where several replicas or workers train, `bytes_sent` of
+    each to the others; that of the last update also what `last` has: `weight_norm` and what
+    `LayerChanges.compare` saw. `waited` are those of the block's `seconds` without data.
     """
     size, plan = len(rows), step.plan
     common = {
@@ -39,6 +41,8 @@ def tell(
         "input_wait_pct": 100.0 * waited / seconds,
         "micro_batch": plan.micro_batch,
     }
+    if plan.replicas > 1:
+        common["bytes_sent"] = step.bytes_sent(first, first + size) / size
     for update, row in enumerate(rows.tolist(), start=first):
         logs = dict(zip(COLUMNS, row, strict=True)) | common
         logs["images_seen"] = plan.position_at(update + 1)
@@ -71,7 +75,10 @@ def stop_if_not_finite(step: TrainingStep, rows: np.ndarray, first: int) -> None
 
 
 class Phases:
-    """The step and the data of each update, made anew where the batch changes."""
+    """The step and the data of each update, made anew where the batch changes.
+
+    Where updates are local, it also says when the workers agree: only there can a run go on.
+    """
 
     def __init__(
         self,
@@ -82,6 +89,8 @@ class Phases:
         self._plans = [step.plan, *later]
         self._step, self._batches = step, batches
         self._iterator: Iterator | None = None
+        self._local = step.local
+        self.local_start = step.local.schedule.start_update if step.local else sys.maxsize
 
     def updates_at(self, epoch: float) -> int:
         """The first update at or after `epoch`."""
@@ -100,4 +109,29 @@ class Phases:
                 self._step = self._step.for_plan(plan)
             self._iterator = self._batches(plan, update)
         later = self._plans[number + 1 :]
-        return self._step, self._iterator, later[0].start_update if later else sys.maxsize
+        end = later[0].start_update if later else sys.maxsize
+        if self._local is None:
+            return self._step, self._iterator, end
+        step = self._step
+        if update >= self.local_start:
+            step = self._local
+            step.begin()
+        return step, self._iterator, self._local.schedule.block_end(update, BLOCK)
+
+    def is_average(self, update: int) -> bool:
+        """Whether every worker has the same weights once so many updates are done."""
+        return self._local is None or self._local.schedule.is_average(update)
+
+    def show_average(self, progress: Progress) -> None:
+        """Puts the average into the model where the workers stand between two."""
+        if not progress.resumable:
+            self._local.show_average()
+
+    def bytes_sent(self, progress: Progress) -> int:
+        """What one replica or worker sent in this epoch, with what its evaluation needed."""
+        first, end = progress.update - len(progress.rows), progress.update
+        if self._local is None:
+            return self._step.bytes_sent(first, end) if self._step.plan.replicas > 1 else 0
+        turn = min(max(self.local_start, first), end)
+        shown = 0 if progress.resumable else self._local.bytes_shown
+        return self._step.bytes_sent(first, turn) + self._local.bytes_sent(turn, end) + shown

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -25,6 +25,7 @@ from tf_largebatch.records.recipe import Recipe
 from tf_largebatch.records.run_folder import MODEL
 from tf_largebatch.records.schedule_spec import CosineSpec, PolynomialSpec, StepsSpec
 from tf_largebatch.schedules import BatchPhases, Cosine, Polynomial, Steps, Warmup
+from tf_largebatch.training.local_step import LocalStep
 from tf_largebatch.training.run import Run
 from tf_largebatch.training.step import TrainingStep
 
@@ -194,17 +195,19 @@ def make_step(run: Run) -> TrainingStep:
         )
         # The step scales the loss; Keras would wrap the optimizer to divide by a scale of its own.
         model.compile(optimizer=make_optimizer(recipe, run.plan.phases), auto_scale_loss=False)
-    return TrainingStep(
-        model,
-        model.optimizer,
-        loss=make_loss(recipe.loss),
-        plan=batch,
-        strategy=run.team.strategy,
-        scale_loss=settings.precision == "float16",
-        seed=run.seed,
-        wire_dtype=None if settings.wire == "float32" else settings.wire,
-        pack_bytes=settings.pack_mb << 20,
-    )
+    options: dict[str, Any] = {
+        "loss": make_loss(recipe.loss),
+        "plan": batch,
+        "strategy": run.team.strategy,
+        "scale_loss": settings.precision == "float16",
+        "seed": run.seed,
+        "wire_dtype": None if settings.wire == "float32" else settings.wire,
+        "pack_bytes": settings.pack_mb << 20,
+    }
+    step = TrainingStep(model, model.optimizer, **options)
+    if schedule := run.plan.local:
+        step.local = LocalStep(model, model.optimizer, schedule=schedule, **options)
+    return step
 
 
 def export(model: keras.Model, run: Run) -> None:

@@ -42,27 +42,33 @@ class Progress:
     """How far a run has come.
 
     `rows` are what `TrainingStep.run` gave for the updates since the last epoch that is complete,
-    float32 [n, columns], and `seconds` their wall time.
+    float32 [n, columns], and `seconds` their wall time. It is `resumable` where a checkpoint holds
+    all that training goes on from: not between two averages of local updates.
     """
 
     update: int = 0  # updates done
     records: list[EpochRecord] = field(default_factory=list)  # of the complete epochs
     rows: np.ndarray = field(default_factory=lambda: np.zeros((0, len(COLUMNS)), np.float32))
     seconds: float = 0.0
+    resumable: bool = True
 
     @property
     def next_epoch(self) -> int:
         """The epoch that trains now, 1 for the first."""
         return self.records[-1].epoch + 1 if self.records else 1
 
-    def add(self, rows: np.ndarray, seconds: float) -> None:
+    def add(self, rows: np.ndarray, seconds: float, *, resumable: bool = True) -> None:
         """Counts a block of updates."""
+        self.resumable = resumable
         self.update += len(rows)
         self.rows = np.concatenate([self.rows, rows])
         self.seconds += seconds
 
-    def end_epoch(self, epoch: int, seen: int, scores: Scores) -> EpochRecord:
-        """Turns the updates since the last epoch into its record; `seen` images were used."""
+    def end_epoch(self, epoch: int, scores: Scores, *, seen: int, sent: int) -> EpochRecord:
+        """Turns the updates since the last epoch into its record.
+
+        `seen` images were used since the start, and `sent` bytes left each replica in this epoch.
+        """
         rows = self.rows
         mean = dict(zip(COLUMNS, rows.mean(axis=0, dtype=np.float64).tolist(), strict=True))
         record = EpochRecord(
@@ -78,6 +84,7 @@ class Progress:
             seconds=self.seconds,
             unread=round(float(rows[:, COLUMNS.index("unread")].sum(dtype=np.float64))),
             validation_unread=scores.unread,
+            bytes_sent=sent,
         )
         self.records.append(record)
         self.rows, self.seconds = rows[:0], 0.0
@@ -251,11 +258,12 @@ class Saver:
             self._folder,
             step.model,
             step.optimizer,
-            step.variables,
+            [*step.variables, *(step.local.kept if step.local else [])],
             run.plan.settings.keep,
             run.identity,
         )
         self._saved = time.monotonic()
+        self._due = False  # since an epoch ended between two averages
 
     def restore(self) -> Progress:
         """Returns where the newest whole checkpoint stands, the same on all workers."""
@@ -280,9 +288,17 @@ class Saver:
         return progress or Progress()
 
     def save(self, progress: Progress) -> None:
-        """Writes a checkpoint, then its epochs as a table for people, or StorageError."""
+        """Writes a checkpoint, then its epochs as a table for people, or StorageError.
+
+        Between two averages the checkpoint waits for the next; the table does not.
+        """
+        self._due = not progress.resumable
+        if self._step.local and progress.resumable:
+            self._step.local.collect(progress.update)
         if not self._run.team.chief:
             return
+        if self._due:
+            return self._write_metrics(progress)
         self._checkpoints.save(progress)
         self._write_metrics(progress)
         self._saved = time.monotonic()
@@ -290,8 +306,13 @@ class Saver:
     def after_block(self, progress: Progress) -> None:
         """Saves if it is time."""
         settings = self._run.plan.settings
+        if not progress.resumable:
+            return
         by_count = settings.checkpoint_updates and not progress.update % settings.checkpoint_updates
-        if by_count or time.monotonic() - self._saved > 60.0 * settings.checkpoint_minutes:
+        by_time = time.monotonic() - self._saved > 60.0 * settings.checkpoint_minutes
+        if self._step.local and self._step.local.collects:  # the others have a part in it
+            by_time = bool(self._run.team.any(by_time))
+        if self._due or by_count or by_time:
             self.save(progress)
 
     def after_epoch(self, progress: Progress) -> None:

@@ -4,6 +4,7 @@ Only updates that are looked at pay: for one copy of the weights and two norms o
 training step is the same one, run for that update by itself, so that nothing is compiled twice.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
@@ -13,11 +14,20 @@ import tensorflow as tf
 
 
 class LayerChanges:
-    """Looks at one of `every` updates of a built model. Every worker may, and sees the same."""
+    """Looks at one of `every` updates of a built model. Every worker may, and sees the same.
+
+    Not at those from `end` on, where the model is not what every worker has.
+    """
 
     def __init__(
-        self, model: keras.Model, optimizer: keras.optimizers.Optimizer, *, every: int | None = None
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        every: int | None = None,
+        end: int = sys.maxsize,
     ):
+        self._end = end
         self._variables, self._optimizer, self._every = model.trainable_variables, optimizer, every
         self._compiled_norms = tf.function(self._norms)
         self._before: list[tf.Tensor] = []
@@ -25,7 +35,8 @@ class LayerChanges:
 
     def parts(self, first: int, size: int) -> Iterator[int]:
         """Splits a block where a multiple of `every` is reached: its last update runs alone."""
-        if not self._every or (first + size) % self._every >= size:
+        last = first + size
+        if not self._every or last > self._end or last % self._every >= size:
             yield size
             return
         if size > 1:

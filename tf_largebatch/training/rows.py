@@ -6,8 +6,10 @@ from tf_largebatch.records import overrides
 from tf_largebatch.records.console import check_folder
 from tf_largebatch.records.data_spec import ImageNetSpec, SmallImagesSpec
 from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.local import LocalSchedule, LocalSpec
 from tf_largebatch.records.plan import Plan, describe_data
 from tf_largebatch.records.recipe import Miniature, Recipe, Row
+from tf_largebatch.records.settings import Settings
 from tf_largebatch.review.claims import rule
 from tf_largebatch.training.options import Options
 
@@ -56,10 +58,19 @@ def make_smoke(recipe: Recipe) -> Recipe:
         data=dataclasses.replace(data, plain_last_epochs=data.plain_last_epochs * ratio),
         model=dataclasses.replace(recipe.model, bn_batch=SMOKE["bn_batch"]),
         schedule=recipe.schedule.stretched(ratio),
+        local=_smoke_local(recipe.local, ratio),
         growth=tuple((e * ratio, SMOKE["grown_batch"]) for e, _ in recipe.growth),
         stop=None,
         expected=None,
     )
+
+
+def _smoke_local(local: LocalSpec, ratio: float) -> LocalSpec:
+    """Two workers that average every two updates, as early in the run as those of the recipe."""
+    if local.local_steps == 1:
+        return local
+    start = None if local.start_epoch is None else local.start_epoch * ratio
+    return dataclasses.replace(local, workers=2, local_steps=2, start_epoch=start)
 
 
 def resolve(
@@ -87,16 +98,34 @@ def resolve(
             micro_batch=asked if isinstance(asked, int) else micro_batch,
             train_examples=dataset and dataset.train_examples,
         )
+        local = changed.local_schedule(phases[0])
     except ValueError as error:
         raise InputError(str(error)) from None
+    settings = options.settings(changed)
+    if local is not None:
+        _check_local(settings, local)
     return Plan(
         recipe=changed,
         phases=phases,
         scale=options.scale,
-        settings=options.settings(changed),
+        settings=settings,
         data=describe_data(changed) if dataset is None else dataset.describe(),
         departures=departures,
     )
+
+
+def _check_local(settings: Settings, local: LocalSchedule) -> None:
+    """Refuses flags that would spoil an average, or never find one."""
+    if settings.precision == "float16" or settings.wire != "float32":
+        rule = "--precision must not be float16, nor --wire below float32, where updates are local"
+        given = f"--precision {settings.precision} --wire {settings.wire}"
+        raise InputError(f"{rule}: it is weights that are sent. Received: {given}")
+    count, steps = settings.checkpoint_updates, local.local_steps
+    if count and count % steps:
+        raise InputError(
+            f"--checkpoint-updates must be a multiple of the {steps} updates between averages: "
+            f"only there can a run go on. Received: {count}"
+        )
 
 
 def describe_plan(recipe: Recipe, miniature: Miniature, options: Options) -> str:

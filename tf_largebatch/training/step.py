@@ -27,7 +27,9 @@ ends in NaN or in a deadlock.
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -79,6 +81,7 @@ class TrainingStep:
         pack_bytes: of the gradients sent at a time.
 
     Attributes:
+        local: the `LocalStep` over the same model, where there are local updates; None elsewhere.
         variables: what a checkpoint must hold besides model and optimizer.
         run: (iterator, updates) -> rows. Runs `updates` updates (a scalar tensor, so that another
             number does not retrace) on what a distributed data set yields; float32
@@ -112,6 +115,7 @@ class TrainingStep:
         self.plan, self.strategy = plan, strategy
         self.wire_dtype, self.pack_bytes = wire_dtype, pack_bytes
         self.variables = []
+        self.local: Any = None
         self._seed = seed
         paths = [variable.path for variable in model.non_trainable_variables]
         self._generators = [i for i, p in enumerate(paths) if p.endswith("seed_generator_state")]
@@ -132,6 +136,13 @@ class TrainingStep:
         other._compile()
         return other
 
+    def bytes_sent(self, first: int, end: int) -> int:
+        """What a replica hands to the all-reduces of the updates `first` to `end` - 1."""
+        state = [v for v in self.model.non_trainable_variables if tf.as_dtype(v.dtype).is_floating]
+        wire, totals = self.wire_dtype, 4 * tf.float32.size
+        each = nbytes(self.model.trainable_variables, wire) + nbytes(state) + totals
+        return (end - first) * each
+
     def _compile(self) -> None:
         # Without AutoGraph, which converts no loop on Python 3.13 and hides every call elsewhere.
         self.run_timed = tf.function(self._run, autograph=False)
@@ -143,8 +154,7 @@ class TrainingStep:
         def body(i, rows, done, waited):
             batch = next(iterator)
             ready = _time_after(tf.nest.flatten(batch, expand_composites=True))
-            row = self.strategy.run(self._update, args=batch)
-            row = self.strategy.experimental_local_results(row)[0]
+            row = self._row_of(batch)
             with tf.device("CPU:0"):  # an accelerator's row arrives only when it is computed
                 now = _time_after([tf.identity(row)])
             return i + 1, rows.write(i, row), now, waited + waiting(done, ready)
@@ -153,21 +163,32 @@ class TrainingStep:
         _, rows, _, waited = tf.while_loop(lambda i, *_: i < updates, body, start)
         return rows.stack(), waited
 
+    def _row_of(self, batch: tuple) -> tf.Tensor:
+        """One update on all replicas."""
+        row = self.strategy.run(self._update, args=batch)
+        return self.strategy.experimental_local_results(row)[0]
+
     def _weight_norm(self) -> tf.Tensor:
         # `l2_loss` makes no temporary, and is half the sum of squares.
         weights = (tf.cast(v.value, tf.float32) for v in self.model.trainable_variables)
         return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(w) for w in weights]))
 
-    def _update(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """One replica's part of an update: micro-steps, all-reduce, weights; returns the row."""
+    def _update(
+        self, images: tf.Tensor, labels: tf.Tensor, share: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """One replica's part of an update: micro-steps, all-reduce, weights; returns the row.
+
+        The part is that `share` of the global batch, the replica's own if left out.
+        """
+        if share is None:
+            share = tf.distribute.get_replica_context().replica_id_in_sync_group
         scale = tf.convert_to_tensor(self._scale.value) if self.variables else tf.constant(1.0)
         weights = [tf.convert_to_tensor(v.value) for v in self.model.trainable_variables]
         state = [tf.convert_to_tensor(v.value) for v in self.model.non_trainable_variables]
         steps, size = self.plan.accumulation, self.plan.micro_batch
         update = tf.cast(tf.convert_to_tensor(self.optimizer.iterations.value), tf.int64)
-        start = self.plan.position_at(
-            update
-        )  # read out here: what reads a variable is no pure loop
+        # Read out here: what reads a variable is no pure loop.
+        start = self.plan.position_at(update), share * steps
         micro_step = functools.partial(self._micro_step, weights, state, scale, start)
         if steps == 1:
             sums = micro_step(0, images, labels)
@@ -196,9 +217,9 @@ class TrainingStep:
         The totals are the loss, the correct answers, the unread images and the gradient's square.
         """
         # Counted over all replicas: the pieces of one update, in the order of the stream.
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        piece = replica * self.plan.accumulation + step
-        first = start + tf.cast(piece, tf.int64) * self.plan.micro_batch
+        of_update, of_share = start
+        piece = of_share + step
+        first = of_update + tf.cast(piece, tf.int64) * self.plan.micro_batch
         position = stream_position.Position(self._seed, first)
         with stream_position.standing_at(position), tf.GradientTape() as tape:
             tape.watch(weights)
@@ -343,6 +364,11 @@ def _time_after(tensors: list[tf.Tensor]) -> tf.Tensor:
     """The time, in seconds, at which all of these are there."""
     with tf.control_dependencies(tensors):
         return tf.timestamp()
+
+
+def nbytes(variables: Iterable[keras.Variable], dtype: str | None = None) -> int:
+    """Bytes of these, in a dtype other than their own where one is given."""
+    return sum(math.prod(v.shape) * tf.as_dtype(dtype or v.dtype).size for v in variables)
 
 
 def take_rows(tensor: tf.Tensor, first: tf.Tensor, size: int) -> tf.Tensor:

@@ -118,7 +118,7 @@ def fit(
     """
     watchers = keras.callbacks.CallbackList(list(callbacks), model=step.model)
     phases, profile = Phases(step, later, batches), profile or Profile()
-    layers = LayerChanges(step.model, step.optimizer, every=look_every)
+    layers = LayerChanges(step.model, step.optimizer, every=look_every, end=phases.local_start)
     watchers.on_train_begin({})
     try:
         for epoch in range(progress.next_epoch, math.ceil(epochs) + 1):
@@ -146,10 +146,12 @@ def fit(
                 seconds = time.perf_counter() - started
                 stop_if_not_finite(step, rows, first)
                 tell(watchers, step, first, rows, changes, seconds=seconds, waited=waited)
-                progress.add(rows, seconds)
+                progress.add(rows, seconds, resumable=phases.is_average(first + size))
                 if any([keeper.after_block(progress) for keeper in keepers]):
                     return
-            record = progress.end_epoch(epoch, phases.position_at(progress.update), evaluate())
+            phases.show_average(progress)
+            seen, sent = phases.position_at(progress.update), phases.bytes_sent(progress)
+            record = progress.end_epoch(epoch, evaluate(), seen=seen, sent=sent)
             watchers.on_epoch_end(epoch - 1, dataclasses.asdict(record))
             for keeper in keepers:
                 keeper.after_epoch(progress)

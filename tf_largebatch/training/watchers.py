@@ -27,6 +27,7 @@ def make_watchers(run: Run, progress: Progress) -> list[keras.callbacks.Callback
     """
     plan, recipe, done = run.plan, run.plan.recipe, progress.update
     noise = all(phase.accumulation * phase.replicas > 1 for phase in plan.phases)
+    noise = noise and plan.local is None  # workers apart have no gradient in common to compare with
     adapts = isinstance(recipe.optimizer, LARSSpec | LAMBSpec)
     # A miniature is another experiment: its error cannot be held against the paper's.
     expected = recipe.expected if plan.scale == "full" else None

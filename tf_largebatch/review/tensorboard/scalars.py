@@ -30,6 +30,7 @@ PER_UPDATE = (
     ("images_per_sec", "throughput/images_per_sec", statistics.harmonic_mean),
     ("step_ms", "throughput/step_ms", statistics.fmean),
     ("input_wait_pct", "throughput/input_wait_pct", statistics.fmean),
+    ("bytes_sent", "throughput/bytes_sent", statistics.fmean),
 )
 INPUTS = (
     "The first training images, augmented, before the network normalises them. What is not uint8 "
@@ -46,7 +47,8 @@ class TensorBoardScalars(keras.callbacks.Callback):
         epoch/loss  epoch/top1 (0..1)  epoch/error_pct         both; step: epochs done
         epoch/top5 (0..1)  epoch/top1_best (0..1)              validation; step: epochs done
         step/loss  optimizer/{learning_rate, grad_norm, weight_norm}
-        throughput/{images_per_sec, step_ms, input_wait_pct}   train; step: updates done
+        throughput/{images_per_sec, step_ms, input_wait_pct,   train; step: updates done
+                    bytes_sent}
         images_seen  global_batch                              of the window's last update
         optimizer/{trust_ratio, update_ratio}                  histograms over the layers, and
         trust_ratio/<path>  update_ratio/<path>                about ten layers; all in log10, of

@@ -3,6 +3,7 @@
 import signal
 import threading
 from types import FrameType
+from typing import Any
 
 from tf_largebatch.training.workers.team import Team
 
@@ -41,9 +42,9 @@ class StopNotice:
         number = self._team.any(self.received or 0)
         return signal.Signals(number) if number else None
 
-    def after_block(self, progress: object) -> bool:
-        """Whether to stop."""
-        return self.agreed() is not None
+    def after_block(self, progress: Any) -> bool:
+        """Whether to stop: where the run can go on from, later."""
+        return progress.resumable and self.agreed() is not None
 
-    def after_epoch(self, progress: object) -> None:
+    def after_epoch(self, progress: Any) -> None:
         """Nothing: the next block asks."""
