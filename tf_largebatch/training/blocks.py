@@ -41,7 +41,7 @@ def tell(
         "input_wait_pct": 100.0 * waited / seconds,
         "micro_batch": plan.micro_batch,
     }
-    if plan.replicas > 1:
+    if plan.replicas > 1 or step.local:
         common["bytes_sent"] = step.bytes_sent(first, first + size) / size
     for update, row in enumerate(rows.tolist(), start=first):
         logs = dict(zip(COLUMNS, row, strict=True)) | common

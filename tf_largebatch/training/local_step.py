@@ -117,7 +117,7 @@ class LocalStep(TrainingStep):
     @property
     def collects(self) -> bool:
         """Whether `collect` needs the other processes."""
-        return bool(self.kept) and self.plan.replicas > 1
+        return bool(self.kept) and self.strategy.num_replicas_in_sync > 1
 
     def bytes_sent(self, first: int, end: int) -> int:
         """What a worker hands over in these updates: rows, and the averages between them."""
