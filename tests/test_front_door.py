@@ -72,7 +72,7 @@ def test_the_old_flag_lists_the_recipes_for_machines(capsys):
     ("argv", "says"),
     [
         (["lunch"], "Received: lunch. Nearest: launch"),
-        (["xyz"], "There are: list, plan, launch, prepare, diagnose, compare, study, job"),
+        (["xyz"], "There are: list, plan, launch, prepare, diagnose, compare, study, cite, job"),
         (["goyal_8k"], "Run it with python -m tf_largebatch.recipes.goyal_8k"),
         (["plan", "goyal_9k"], "Received: goyal_9k. Nearest: goyal_8k"),
         (["study", "critical"], "Received: critical. Nearest: critical_batch"),

@@ -27,6 +27,7 @@ COMMANDS = {
     "diagnose": "a finished run measured: noise scale, sharpness, Hessian, landscape, layers",
     "compare": "finished runs side by side on one page",
     "study": "a claim of a paper tried: many runs, a figure, an interval and a verdict",
+    "cite": "BibTeX of the papers behind a recipe",
     "job": "the script or manifest of a recipe for a cluster, a TPU or this machine",
 }
 NEXT = """
@@ -149,6 +150,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             from tf_largebatch.studies import command as study
 
             study.main(load_studies, rest)
+        case ["cite", *rest]:
+            run_command(_cite_parser(), _cite, rest)
         case ["job", *rest]:
             from tf_largebatch.planning import job
 
@@ -220,8 +223,25 @@ def _plan(arguments: argparse.Namespace, rest: list[str]) -> None:
     run(module.RECIPE, module.MINIATURE, [*rest, "--plan"], rows=rows)
 
 
+def _cite_parser() -> Parser:
+    parser = Parser(
+        prog=f"{PROGRAM} cite",
+        description=f"Prints {COMMANDS['cite']}: those that it reproduces, then those of its "
+        "optimizer and of numbers that are taken where the first do not say.",
+    )
+    parser.add_argument("name", metavar="NAME", help="of the recipe, as `list` shows it")
+    return parser
+
+
+def _cite(arguments: argparse.Namespace) -> None:
+    recipe, rows = _find_family(arguments.name)
+    from tf_largebatch.records import papers
+
+    print(papers.bibliography(rows.values() or [recipe]))
+
+
 def _find_family(name: str) -> tuple[Recipe, dict[str, Recipe]]:
-    """What `job` asks for: the recipe that runs without `--row`, and all rows by name."""
+    """What `job` and `cite` ask for: the recipe that runs without `--row`, and all rows by name."""
     module = find_recipe(name)
     return module.RECIPE, getattr(module, "ROWS", {})
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tf_largebatch.__main__ import load_recipes, recipe_modules  # noqa: E402
-from tf_largebatch.records import overrides, sources  # noqa: E402
+from tf_largebatch.records import overrides, papers, sources  # noqa: E402
 from tf_largebatch.records.contrast import Contrast  # noqa: E402
 from tf_largebatch.records.files import read_json, write_json  # noqa: E402
 from tf_largebatch.records.plan import describe_expected  # noqa: E402
@@ -79,6 +79,9 @@ def _run_it(main: Recipe, miniature: Miniature) -> str:
         lines.append(f"{call(main)}                 # the miniature, minutes on a laptop")
     if not main.missing:
         lines.append(f"{call(main, ' --data DIR')}      # as published, on ImageNet in DIR")
+    lines.append(
+        f"python -m tf_largebatch cite {main.name}          # BibTeX of the papers behind it"
+    )
     text = "\n".join(["```bash", *lines, "```"])
     if main.missing:
         return f"{text}\n\nIt cannot train yet: {main.missing} is missing."
@@ -99,12 +102,11 @@ def _of(recipe: Recipe) -> str:
     return "" if recipe.row is None else f" of the row `{recipe.row}`"
 
 
-def _paper(paper: str) -> str:
-    """The paper, with a link where it is on arXiv."""
-    if not paper.startswith("arXiv:"):
-        return paper
-    number = paper.split()[0].removeprefix("arXiv:").rstrip(",;")
-    return f"[{paper}](https://arxiv.org/abs/{number})"
+def _paper(name: str) -> str:
+    """The paper's whole title, with a link where it is on arXiv."""
+    paper = papers.PAPERS[name]
+    link = f", [{name}]({paper.link})" if paper.link else ""
+    return f"*{paper.title}*{link}."
 
 
 def _rows_table(recipes: list[Recipe], miniature: Miniature) -> str:
