@@ -15,7 +15,7 @@ from tf_largebatch.planning.forecast import (
     nearest_multiple,
 )
 from tf_largebatch.planning.step_time import Constants, Network
-from tf_largebatch.planning.sweep import Point, knee, strong_scaling, weak_scaling
+from tf_largebatch.planning.sweep import Point, knee, say_knee, strong_scaling, weak_scaling
 from tf_largebatch.records.errors import InputError
 
 HALF = Constants({"p100": 0.5, "v100": 0.25}, overhead=0.01)
@@ -114,7 +114,8 @@ def test_knee_is_where_a_doubling_saves_less_than_a_quarter():
         return [Point(**(keys | {"devices": 2**i, "hours": h})) for i, h in enumerate(hours)]
 
     assert knee(points(100, 50, 30, 25, 24)).devices == 4
-    assert knee(points(100, 50, 25)).devices == 4  # none in sight: the last
+    assert knee(points(100, 50, 25)) is None
+    assert say_knee(points(100, 50, 25)).startswith("none up to 4 devices")
     far = Work(global_batch=32, critical_batch=2000)
     found = weak_scaling(far, machine(1))
     # Past the critical batch a doubling hardly saves updates: saves B_crit / (B_crit + B) / 2

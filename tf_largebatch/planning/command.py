@@ -21,7 +21,7 @@ from tf_largebatch.planning.forecast import (
 )
 from tf_largebatch.planning.job import Find, find_row
 from tf_largebatch.planning.step_time import NETWORKS, Network, StepTime
-from tf_largebatch.planning.sweep import knee, strong_scaling, weak_scaling
+from tf_largebatch.planning.sweep import say_knee, strong_scaling, weak_scaling
 from tf_largebatch.records.console import Parser, choose, make_folder, number, run_command
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.machine_speed import MachineSpeed, load
@@ -118,13 +118,9 @@ def _run(find: Find, recipes: list[Recipe], arguments: argparse.Namespace) -> No
         weak, strong = weak_scaling(work, machine, **law), strong_scaling(work, machine, **law)
         print(f"\n{sweep_page.table(weak, 'weak scaling: images a device stay')}")
         print(f"\n{sweep_page.table(strong, 'strong scaling: the batch stays')}")
-        end = knee(weak)
-        print(
-            f"\nknee: {end.devices:,} devices (batch {end.global_batch:,}), {end.hours:.3g} h; "
-            f"twice as many save less than a quarter of the hours"
-        )
+        print(f"\nknee: {say_knee(weak)}")
         if arguments.out is not None:
-            for path in sweep_page.write(arguments.out, lines, weak, strong, end):
+            for path in sweep_page.write(arguments.out, lines, weak, strong):
                 print(path)
 
 
@@ -292,7 +288,7 @@ def _critical_line(work: Work, critical: CriticalBatch) -> str:
     batch, size = work.global_batch, critical.value
     waste = batch / (batch + size)
     saved = f"doubling the batch saves {50 * (1 - waste):.0f} % of the updates and costs "
-    return f"{size:,.3g}, {critical.source}: {saved}{100 * waste:.0f} % more images (by the law)"
+    return f"{size:,.0f}, {critical.source}: {saved}{100 * waste:.0f} % more images (by the law)"
 
 
 def _parts(work: Work, machine: Machine, step: StepTime) -> list[str]:

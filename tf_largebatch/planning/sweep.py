@@ -67,12 +67,24 @@ def strong_scaling(
     return [_point(work, machine, k, batch, largest_fitted, interval) for k in fitting]
 
 
-def knee(points: Sequence[Point]) -> Point:
+def knee(points: Sequence[Point]) -> Point | None:
     """The first point whose next, of more devices, saves less than `WORTH` of its hours."""
     for point, after in zip(points, points[1:], strict=False):
         if 1.0 - after.hours / point.hours < WORTH:
             return point
-    return points[-1]
+    return None
+
+
+def say_knee(points: Sequence[Point]) -> str:
+    """Where more devices stop paying, as a sentence."""
+    end = knee(points)
+    if end is None:
+        last = points[-1].devices
+        return f"none up to {last:,} devices: each doubling saves a quarter of the hours or more"
+    return (
+        f"{end.devices:,} devices (batch {end.global_batch:,}), {end.hours:.3g} h; twice as many "
+        "save less than a quarter of the hours"
+    )
 
 
 def _point(

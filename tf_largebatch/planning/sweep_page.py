@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tf_largebatch.planning.sweep import Point
+from tf_largebatch.planning.sweep import Point, knee, say_knee
 from tf_largebatch.records.files import write_bytes, write_csv
 from tf_largebatch.review.figures import COLOURS, as_png, make_axes, name_axes
 from tf_largebatch.review.page import write_page
@@ -40,7 +40,6 @@ def write(
     lines: Sequence[tuple[str, str]],
     weak: Sequence[Point],
     strong: Sequence[Point],
-    knee: Point,
 ) -> list[Path]:
     """Writes page, CSV and figures; returns their paths."""
     named = [("weak", p) for p in weak] + [("strong", p) for p in strong]
@@ -49,7 +48,7 @@ def write(
     figures = {
         "throughput.png": ("Images a second (weak scaling)", draw_throughput(weak)),
         "updates.png": ("Updates against the batch", draw_updates(weak)),
-        "hours.png": ("Hours against devices", draw_hours(weak, strong, knee)),
+        "hours.png": ("Hours against devices", draw_hours(weak, strong)),
     }
     for name, (_, png) in figures.items():
         write_bytes(folder / name, png)
@@ -60,7 +59,7 @@ def write(
         figures=list(figures.values()),
         header=HEADER,
         tables=[("Weak scaling", [*map(cells, weak)]), ("Strong scaling", [*map(cells, strong)])],
-        knee=f"{knee.devices:,} devices, batch {knee.global_batch:,}, {knee.hours:.3g} h",
+        knee=say_knee(weak),
     )
     return [folder / name for name in (PAGE, CSV, *figures)]
 
@@ -75,7 +74,7 @@ def draw_throughput(weak: Sequence[Point]) -> bytes:
     last = weak[-1]
     axes.annotate("K times one device", (devices[-1], one * devices[-1]), (-110, -4), **_AT)
     text = f"modelled: {last.efficiency:.0%} at {last.devices:,}"
-    axes.annotate(text, (devices[-1], last.images_per_second), (-125, -18), **_AT)
+    axes.text(0.6, 0.3, text, transform=axes.transAxes, fontsize=9, color=COLOURS[0])
     name_axes(axes, "devices", "images a second")
     return as_png(figure)
 
@@ -105,17 +104,19 @@ def draw_updates(weak: Sequence[Point]) -> bytes:
     return as_png(figure)
 
 
-def draw_hours(weak: Sequence[Point], strong: Sequence[Point], knee: Point) -> bytes:
+def draw_hours(weak: Sequence[Point], strong: Sequence[Point]) -> bytes:
     """Hours against devices, the knee marked."""
     figure, axes = make_axes((6.4, 4.2))
     for number, (name, points) in enumerate((("weak", weak), ("strong", strong))):
         devices, hours = [p.devices for p in points], [p.hours for p in points]
         axes.loglog(devices, hours, color=COLOURS[number], marker="o", ms=4)
-        place, shift = (devices[-1], hours[-1]), (-60, 8)
+        higher = hours[-1] == max(weak[-1].hours, strong[-1].hours)
+        place, shift = (devices[-1], hours[-1]), (-75, 10 if higher else -16)
         axes.annotate(f"{name} scaling", place, shift, color=COLOURS[number], **_AT)
-    axes.loglog([knee.devices], [knee.hours], "s", color=COLOURS[3], ms=9, mfc="none")
-    text = f"knee: {knee.devices:,} devices"
-    axes.annotate(text, (knee.devices, knee.hours), (8, 10), **_AT)
+    if end := knee(weak):
+        axes.loglog([end.devices], [end.hours], "s", color=COLOURS[3], ms=9, mfc="none")
+        axes.annotate(f"knee: {end.devices:,} devices", (end.devices, end.hours), (8, 10), **_AT)
+    axes.margins(y=0.12)
     name_axes(axes, "devices", "hours")
     return as_png(figure)
 
