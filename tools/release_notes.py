@@ -30,7 +30,7 @@ def versions() -> dict[str, str]:
 
 def notes(changelog: str, version: str) -> str:
     """Returns the section of a version, without its heading; "" where there is none."""
-    pattern = rf"^## {re.escape(version)}\b.*?\n(.*?)(?=^## |\Z)"
+    pattern = rf"^## {re.escape(version)}(?:[ ].*?)?\n(.*?)(?=^## |\Z)"
     found = re.search(pattern, changelog, re.MULTILINE | re.DOTALL)
     return found[1].strip() if found else ""
 
