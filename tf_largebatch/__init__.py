@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Steps,
         Warmup,
     )
+    from tf_largebatch.training.fit_resume import ExactResume
     from tf_largebatch.training.keras_fit import DistributedFit
     from tf_largebatch.training.large_batch import LargeBatch
     from tf_largebatch.training.speed import measure_speed
@@ -38,6 +39,7 @@ __all__ += ["BatchPhases", "Constant", "Cosine", "Exponential"]
 __all__ += ["Polynomial", "Scaled", "Steps", "Warmup"]
 __all__ += [
     "DistributedFit",
+    "ExactResume",
     "LargeBatch",
     "NoiseScaleScalars",
     "TensorBoardScalars",
@@ -70,6 +72,8 @@ if not TYPE_CHECKING:  # a name that is not there is an error for type checkers 
                 from tf_largebatch import optimizers as room
             case "DistributedFit":
                 from tf_largebatch.training import keras_fit as room
+            case "ExactResume":
+                from tf_largebatch.training import fit_resume as room
             case "LargeBatch":
                 from tf_largebatch.training import large_batch as room
             case "measure_speed":

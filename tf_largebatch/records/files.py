@@ -17,7 +17,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 CHECKSUM = "checksum"  # in a sealed record, of all the rest
 
 
-def write_bytes(path: Path, data: bytes, *, sync: bool = False) -> None:
+def write_bytes(path: Path, data: bytes | memoryview, *, sync: bool = False) -> None:
     """Writes the file whole or not at all: to a neighbour, then renamed.
 
     A neighbour that is there is removed first: what it links to is left alone. With `sync` the file

@@ -3,15 +3,19 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import tensorflow as tf
+import numpy as np
 
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.training.workers import cluster
-from tf_largebatch.training.workers.strategy import make_strategy
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 LONGEST = 400  # characters of a value that is compared
 MESSAGE_BYTES = 2048  # of each worker's part in an exchange; a longer text is cut
+WORD = 4  # bytes of the numbers that travel: collectives take 32-bit integers everywhere
 
 
 class Team:
@@ -23,28 +27,49 @@ class Team:
     """
 
     def __init__(self, replicas: int | None = None, **options):
+        from tf_largebatch.training.workers.strategy import make_strategy
+
         workers = cluster.resolve()
-        self._size = 1 if workers is None else workers.size
+        self.size = 1 if workers is None else workers.size
         self.chief = workers is None or workers.is_chief
         self.strategy = make_strategy(replicas, **options)
         cluster.report_ready()
 
+    @classmethod
+    def of(cls, strategy: "tf.distribute.Strategy | None") -> "Team":
+        """The team of a strategy that a user made; None, without TensorFlow, is a team of one."""
+        team = cls.__new__(cls)
+        team.strategy, team.size, team.chief = strategy, 1, True  # type: ignore[assignment]
+        if strategy is not None and strategy.num_replicas_in_sync > 1:
+            team.size = strategy.num_replicas_in_sync // len(strategy.extended.worker_devices)
+            team.chief = bool(strategy.extended.should_checkpoint)
+        return team
+
     @property
     def replicas(self) -> int:
         """Devices of all workers together."""
-        return self.strategy.num_replicas_in_sync
+        return 1 if self.strategy is None else self.strategy.num_replicas_in_sync
 
     def exchange(self, text: str) -> list[str]:
         """Returns every worker's text, by rank."""
-        if self._size == 1:
-            return [text]
-        data = text.encode()[:MESSAGE_BYTES].ljust(MESSAGE_BYTES, b"\0")
-        mine = tf.constant([list(data)], tf.int32)
+        data = text.encode()
+        if self.size > 1:
+            data = data[:MESSAGE_BYTES].ljust(MESSAGE_BYTES, b"\0")
+        return [d.rstrip(b"\0").decode(errors="replace") for d in self.gather(data)]
+
+    def gather(self, data: bytes) -> list[bytes]:
+        """Returns every worker's data, by rank; as many bytes on each."""
+        if self.size == 1:
+            return [data]
+        import tensorflow as tf
+
+        words = np.frombuffer(data.ljust(-(-len(data) // WORD) * WORD, b"\0"), np.int32)
+        mine = tf.constant(words[np.newaxis])
         per_replica = self.strategy.run(lambda: tf.identity(mine))
         rows = self.strategy.gather(per_replica, axis=0).numpy()
-        # A worker with several devices sent its text from each of them.
-        rows = rows[:: len(rows) // self._size]
-        return [bytes(row.tolist()).rstrip(b"\0").decode(errors="replace") for row in rows]
+        # A worker with several devices sent its part from each of them.
+        rows = rows[:: len(rows) // self.size]
+        return [row.tobytes()[: len(data)] for row in rows]
 
     def least(self, number: int) -> int:
         """Returns the smallest number of all workers."""
@@ -60,7 +85,7 @@ class Team:
         texts = self.exchange(f"!{problem}" if problem else json.dumps(short))
         for rank, text in enumerate(texts):
             if text.startswith("!"):
-                raise InputError(text[1:] if self._size == 1 else f"worker {rank}: {text[1:]}")
+                raise InputError(text[1:] if self.size == 1 else f"worker {rank}: {text[1:]}")
         first, *others = (json.loads(text) for text in texts)
         for rank, other in enumerate(others, start=1):
             for what in first | other:
