@@ -15,6 +15,7 @@ from tf_largebatch.records import __version__, extras
 if TYPE_CHECKING:
     from tf_largebatch.models.ghost_batchnorm import GhostBatchNormalization
     from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, Muon, RMSpropSGD
+    from tf_largebatch.records.batch_schedule import BatchSizeSchedule
     from tf_largebatch.records.batching import BatchPlan
     from tf_largebatch.review.tensorboard import NoiseScaleScalars, TensorBoardScalars
     from tf_largebatch.schedules import (
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from tf_largebatch.training.workers.cluster import report_ready
 
 __all__ = ["LAMB", "LARS", "MomentumSGD", "Muon", "RMSpropSGD"]
-__all__ += ["GhostBatchNormalization", "BatchPlan"]
+__all__ += ["GhostBatchNormalization", "BatchPlan", "BatchSizeSchedule"]
 __all__ += ["BatchPhases", "Constant", "Cosine", "Exponential"]
 __all__ += ["Polynomial", "Scaled", "Steps", "Warmup"]
 __all__ += [
@@ -80,6 +81,8 @@ if not TYPE_CHECKING:  # a name that is not there is an error for type checkers 
                 from tf_largebatch.training import speed as room
             case "report_ready":
                 from tf_largebatch.training.workers import cluster as room
+            case "BatchSizeSchedule":
+                from tf_largebatch.records import batch_schedule as room
             case "BatchPlan":
                 from tf_largebatch.records import batching as room
             case "GhostBatchNormalization":

@@ -1,7 +1,7 @@
 """Rates that follow the batch: scaled by a rule, or changed as the batch grows."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Self
 
@@ -161,6 +161,25 @@ class BatchPhases(Schedule):
         if self.over_images is None:
             return rate
         return rate * ops.cast(self.over_images(self.images_before(count)), "float32")
+
+
+def follow_phases(
+    phases: Sequence[BatchPlan], epochs: float, course: Callable[[BatchPlan], LearningRateSchedule]
+) -> LearningRateSchedule:
+    """The rate of every update of a training that ends after `epochs`.
+
+    Where the batch changes, the rate follows the images: `course` makes it for updates of a plan,
+    and a batch of 1 counts images where updates are counted.
+    """
+    if len(phases) == 1:
+        return course(phases[0])
+    starts = [plan.start_update for plan in phases] + [phases[-1].updates_at(epochs)]
+    return BatchPhases(
+        [plan.global_batch for plan in phases],
+        [max(b - a, 1) for a, b in zip(starts, starts[1:], strict=False)],
+        [1.0] * len(phases),
+        over_images=course(BatchPlan(global_batch=1, train_examples=phases[0].train_examples)),
+    )
 
 
 def _exact(epoch: float) -> Fraction:

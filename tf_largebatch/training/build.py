@@ -1,6 +1,7 @@
 """What a recipe's records mean in TensorFlow: data, network, schedule, update rule, loss."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,8 @@ from tf_largebatch.records.optimizer_spec import LAMBSpec, LARSSpec, RMSpropSGDS
 from tf_largebatch.records.recipe import Recipe
 from tf_largebatch.records.run_folder import MODEL
 from tf_largebatch.records.schedule_spec import CosineSpec, PolynomialSpec, StepsSpec
-from tf_largebatch.schedules import BatchPhases, Cosine, Polynomial, Steps, Warmup
+from tf_largebatch.schedules import Cosine, Polynomial, Steps, Warmup
+from tf_largebatch.schedules.batch import follow_phases
 from tf_largebatch.training.local_step import LocalStep
 from tf_largebatch.training.run import Run
 from tf_largebatch.training.step import TrainingStep
@@ -96,17 +98,7 @@ def dtype_policy(precision: str) -> Iterator[None]:
 
 def make_schedule(recipe: Recipe, phases: tuple[BatchPlan, ...]) -> Schedule:
     """Builds the course of the rate, in updates; where the batch changes, it follows the images."""
-    if len(phases) == 1:
-        return _course(recipe, phases[0])
-    starts = [plan.start_update for plan in phases] + [phases[-1].updates_at(recipe.epochs)]
-    # A batch of 1 counts images where updates are counted.
-    images = BatchPlan(global_batch=1, train_examples=phases[0].train_examples)
-    return BatchPhases(
-        [plan.global_batch for plan in phases],
-        [max(b - a, 1) for a, b in zip(starts, starts[1:], strict=False)],
-        [1.0] * len(phases),
-        over_images=_course(recipe, images),
-    )
+    return follow_phases(phases, recipe.epochs, functools.partial(_course, recipe))
 
 
 def _course(recipe: Recipe, plan: BatchPlan) -> Schedule:

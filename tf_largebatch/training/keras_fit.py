@@ -1,26 +1,37 @@
-"""Keras's own `fit`, `evaluate` and `predict` on several replicas and several workers.
+"""Keras's own `fit`, `evaluate` and `predict` with the engine's update, on any number of devices.
 
     class Net(DistributedFit, keras.Model): ...
 
     with tf.distribute.MultiWorkerMirroredStrategy().scope():
         model = Net(inputs, outputs)
         model.compile(optimizer=LARS(10.0), loss="sparse_categorical_crossentropy")
-    model.fit(dataset, epochs=90)
+    model.fit(dataset, epochs=90, micro_batch=64)
 
-Keras 3 does not run there by itself: it averages the first batch over workers to learn its shape,
-reduces the logs along an axis that scalars do not have, and hides the collectives of several steps
-in a nested function. Three private methods of its trainer are written anew here; what they cannot
-repair is refused before training. `tf_largebatch.training.step` has none of these limits.
+`train_step` is the recipes' update (`step.py`). The rest is there because Keras 3 does not run on
+several workers by itself: it averages the first batch over workers to learn its shape, reduces the
+logs along an axis that scalars do not have, and hides the collectives of several steps in a nested
+function. Three private methods of its trainer are written anew; what remains is refused before
+training.
 """
+
+import functools
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
+from tf_largebatch.records import stream_position
+from tf_largebatch.records.batch_schedule import BatchSizeSchedule
+from tf_largebatch.training.batch_growth import fit_phases
+from tf_largebatch.training.fit_step import FitStep
 from tf_largebatch.training.keras_fit_checks import (
     check_batches,
     check_compiled,
+    check_growth,
+    check_own_step,
     check_scope,
     check_seed,
+    check_split,
     check_steps,
     is_dataset,
 )
@@ -28,64 +39,124 @@ from tf_largebatch.training.step import GOLDEN
 
 
 class DistributedFit:
-    """Mixin that lets a Keras model train with `fit` under a `tf.distribute` strategy.
+    """Mixin that gives a Keras model's `fit` the recipes' update, on one device or on many.
 
-    Put it before the Keras class: `class Net(DistributedFit, keras.Model)`, or
-    `keras.Sequential`. A class with an empty body also builds functional models,
+        class Net(DistributedFit, keras.Model): ...       # or keras.Sequential
+
+        model.fit(x, y, batch_size=4096, micro_batch=64)
+
+    Put it before the Keras class. A class with an empty body also builds functional models,
     `Net(inputs, outputs)`, and so takes in a finished one, `Net(other.inputs, other.outputs)`.
-    Make the model, the optimizer and the metrics inside `strategy.scope()`, and call `compile`
-    there too; `fit`, `evaluate` and `predict` must be called by every worker, with equal
-    arguments. Without a strategy, or with one replica, everything is Keras's own.
+    Under a `tf.distribute` strategy, make the model, the optimizer and the metrics inside
+    `strategy.scope()`, and call `compile` there too; `fit`, `evaluate` and `predict` must be called
+    by every worker, with equal arguments. Without one, all but the update is Keras's own.
 
-    One update equals that of one device on the same global batch: Keras divides the mean loss of
-    each replica's batch by the number of replicas and the optimizer sums the gradients, which is
-    the gradient of the mean over the global batch when all replicas have equally many examples.
-    Batch sizes are global: arrays and data sets are cut into replicas by TensorFlow.
+    An update is that of `tf_largebatch.training.step`, whatever the split: gradients of
+    micro-batches are summed, then those of replicas in one all-reduce, then clipped and applied.
+    With means over examples as losses that is the gradient of the mean over the global batch.
+    Batch sizes are global: arrays and data sets are cut into replicas by TensorFlow, and the part
+    of a replica into micro-batches here. Rates, averages of weights and `iterations` count updates.
+
+    Under the policy `mixed_float16` one loss scale holds for all replicas, and all skip the same
+    update; `compile` puts it into a Keras `LossScaleOptimizer`, which saves it. `jit_compile=True`
+    compiles the forward and backward pass where there are replicas or micro-batches, the whole
+    update where not.
 
     Logs of a training batch are the running means of the replicas, averaged; those of an epoch
     and of an evaluation count every example once. All workers get the same numbers.
 
-    Batch normalisation takes its statistics from each replica's own examples, and its moving
-    averages drift apart. They are averaged over replicas at the end of each epoch before any
-    callback sees them, and before each evaluation and prediction. Averaging is linear, so this is
-    what averaging at every update would give. The mean of the replicas' variances does not
-    contain the variance between their means, as in arXiv:1706.02677 §2.3.
+    Batch normalisation takes its statistics from each micro-batch of each replica; its moving
+    averages move once an update, by the mean over them, and agree on all replicas. That mean does
+    not contain the variance between the parts' means, as in arXiv:1706.02677 §2.3. For statistics
+    of fewer or more examples see `GhostBatchNormalization`. Keras's random layers draw other
+    numbers in every micro-batch of every replica; `StreamDropout` does not depend on the split.
 
-    Dropout and random augmentation layers draw other numbers on every replica.
+    A `train_step` of the model's own should call `super().train_step(data)`. One that does not has
+    none of this: it is Keras's, its moving averages are averaged at the end of each epoch, and
+    what would be wrong on several replicas is refused.
 
-    Raises, all from `fit` before the first update and all for several replicas unless noted:
+    Raises, all from `fit` before the first update, and all for several replicas or micro-batches
+    unless noted:
         ValueError: the model, optimizer or a metric was made outside the scope (also when the
-            model was, and `fit` is called inside a scope); `jit_compile=True`;
-            `run_eagerly=True`; `gradient_accumulation_steps`; a `LossScaleOptimizer`, which
-            `mixed_float16` brings; clipping by an optimizer that clips before the sum over
-            replicas, as Keras's do; a loss whose reduction is a sum or weighted mean; batches that
-            are not all full, or that the number of replicas does not divide; arrays shuffled with
-            another seed on each worker; on one replica too, steps that `steps_per_execution` does
-            not divide, in `fit`, `evaluate` and `predict`. `train_on_batch` and `test_on_batch`
-            raise too.
+            model was, and `fit` is called inside a scope); `run_eagerly=True`,
+            `gradient_accumulation_steps` or `ema_overwrite_frequency` on several replicas; batch
+            normalisation that joins replicas together with `jit_compile=True`, or Keras's with
+            micro-batches; a loss whose reduction is a sum or weighted mean; batches that are not
+            all full, or that replicas times `micro_batch` do not divide; arrays shuffled with
+            another seed on each worker; always, steps that `steps_per_execution` does not divide,
+            in `fit`, `evaluate` and `predict`. `train_on_batch` and `test_on_batch` raise too.
     """
 
+    sums_micro_batches = True  # for those that must not import this module: it needs TensorFlow
+    _micro_batch: int | None = None
+    _took_update = False
+    _averaging: tuple[tuple[int, ...], Callable] | None = None
+
     def fit(
-        self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **options
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        *,
+        micro_batch=None,
+        **options,
     ):
-        """Trains as `keras.Model.fit` does; `batch_size` is that of the global batch."""
+        """Trains as `keras.Model.fit` does; `batch_size` is that of the global batch.
+
+        `micro_batch` examples of a replica go through the model at once, all of its part if None.
+        With a `BatchSizeSchedule` as `batch_size` the batch changes between epochs.
+        """
         self._assert_compile_called("fit")
         check_steps(self, "steps_per_epoch", options.get("steps_per_epoch"))
         check_steps(self, "validation_steps", options.get("validation_steps"))
         check_scope(self)
         strategy = self.distribute_strategy
-        if strategy.num_replicas_in_sync > 1:
-            check_compiled(self)
-            check_batches(strategy, x, batch_size, options.get("validation_split", 0.0))
-            if not is_dataset(x) and options.get("shuffle", True):
-                check_seed(strategy)
+        replicas = strategy.num_replicas_in_sync
+        growing = isinstance(batch_size, BatchSizeSchedule)
+        examples = check_growth(batch_size, x, options) if growing else None
+        if replicas > 1 or micro_batch is not None:
+            split = check_split(replicas, micro_batch)
+            check_compiled(self, micro_batch)
+            for size in batch_size.batches.values() if growing else [batch_size]:
+                check_batches(split, x, size, options.get("validation_split", 0.0))
+        if replicas > 1 and not is_dataset(x) and options.get("shuffle", True):
+            check_seed(strategy)
+        if replicas > 1 or growing:
             if isinstance(callbacks, keras.callbacks.CallbackList):
                 raise ValueError(
                     f"`callbacks` must be a list. Received: callbacks={callbacks!r}. "
                     "Give the callbacks themselves."
                 )
             callbacks = [_AverageStatistics(), *keras.tree.flatten(callbacks or [])]
-        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **options)
+        if micro_batch != self._micro_batch:
+            self._micro_batch, self.train_function = micro_batch, None
+        if not growing:
+            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **options)
+        initial_epoch = options.pop("initial_epoch", 0)
+        return fit_phases(
+            self,
+            batch_size,
+            functools.partial(super().fit, y=y, verbose=verbose, **options),
+            x,
+            examples=examples,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            initial_epoch=initial_epoch,
+        )
+
+    def train_step(self, data):
+        """Updates the weights by a replica's part of the batch; the logs."""
+        if not self.trainable_variables and self.built:
+            return super().train_step(data)
+        if self._distribute_strategy is None:
+            with tf.init_scope():
+                self._symbolic_build(data_batch=data)
+        self._took_update = True
+        return FitStep(self, self._micro_batch).update(data)
 
     def evaluate(self, x=None, y=None, batch_size=None, verbose="auto", **options):
         """Evaluates as `keras.Model.evaluate` does, each example once."""
@@ -115,15 +186,19 @@ class DistributedFit:
         statistics = [v.value for norm in moving for v in norm.non_trainable_variables]
         if strategy.num_replicas_in_sync == 1 or not statistics:
             return
+        of = tuple(id(v) for v in statistics)
+        if self._averaging is None or self._averaging[0] != of:
+            self._averaging = of, _make_average(strategy, statistics)
+        self._averaging[1]()
 
-        def average():
-            # `identity`: an all-reduce of what a distributed variable reads as finds no devices.
-            values = [tf.identity(v) for v in statistics]
-            means = tf.distribute.get_replica_context().all_reduce("MEAN", values)
-            for variable, mean in zip(statistics, means, strict=True):
-                variable.assign(mean)
-
-        tf.function(lambda: strategy.run(average))()
+    def make_predict_function(self, force=False):
+        """Makes what `predict` calls; XLA compiles it on one replica only."""
+        compiled = self.jit_compile
+        self.jit_compile = compiled and self.distribute_strategy.num_replicas_in_sync == 1
+        try:
+            super().make_predict_function(force)
+        finally:
+            self.jit_compile = compiled
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # Keras takes the mean of the first batch over the replicas, eagerly, which fails on
@@ -145,7 +220,9 @@ class DistributedFit:
 
     def _make_function(self, step_function):
         strategy = self.distribute_strategy
-        if strategy.num_replicas_in_sync == 1:
+        trains = step_function == self.train_step
+        micro_batches = trains and self._micro_batch is not None
+        if strategy.num_replicas_in_sync == 1 and not micro_batches:
             return super()._make_function(step_function)
         logs = _PackedLogs()
         _give_replicas_their_own_numbers(self)
@@ -153,14 +230,16 @@ class DistributedFit:
         # Keras does not put the user's `train_step` through autograph either.
         @tf.autograph.experimental.do_not_convert
         def run_step(data):
+            self._took_update = False
             packed = strategy.run(lambda batch: logs.pack(step_function(batch)), args=(data,))
+            if trains and not self._took_update:
+                check_own_step(self, self._micro_batch)
             parts = strategy.experimental_local_results(packed)
             return tf.reduce_mean(tf.stack(parts), axis=0)
 
         # One function around the loop: nested ones lose the collectives' inputs.
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def run_steps(iterator):
-            # Explicit loop and condition: AutoGraph converts neither on Python 3.13.
             def step(i, last):
                 batch = iterator.get_next_as_optional()
                 there = batch.has_value()  # agreed between the workers
@@ -178,7 +257,8 @@ class DistributedFit:
             if not isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
                 raise ValueError(
                     "`train_on_batch` and `test_on_batch` must not be used on several replicas, "
-                    "each of which would take the whole batch. Use `fit` and `evaluate`."
+                    "each of which would take the whole batch, or with micro-batches. Use `fit` "
+                    "and `evaluate`."
                 )
             packed = run_steps(iterator)
             if packed.shape[0] == 0:
@@ -186,6 +266,17 @@ class DistributedFit:
             return logs.unpack(packed)
 
         return function
+
+
+def _make_average(strategy: tf.distribute.Strategy, statistics: list) -> Callable:
+    def average():
+        # `identity`: an all-reduce of what a distributed variable reads as finds no devices.
+        values = [tf.identity(v) for v in statistics]
+        means = tf.distribute.get_replica_context().all_reduce("MEAN", values)
+        for variable, mean in zip(statistics, means, strict=True):
+            variable.assign(mean)
+
+    return tf.function(lambda: strategy.run(average), autograph=False)
 
 
 def _give_replicas_their_own_numbers(model: keras.Model) -> None:
@@ -208,7 +299,8 @@ class _ReplicaSeed:
     def __call__(self, ordered=True):
         seed = tf.convert_to_tensor(self._plain(ordered))
         context = tf.distribute.get_replica_context()
-        if context is None:  # the model is being built
+        # None while the model is being built; a position where `FitStep` has spread the seeds.
+        if context is None or stream_position.current() is not None:
             return seed
         replica = tf.cast(context.replica_id_in_sync_group, seed.dtype)
         return tf.stack([seed[0] + replica * tf.constant(GOLDEN, seed.dtype), seed[1]])

@@ -1,13 +1,19 @@
 """What `keras_fit` refuses before training: it would fail, hang or be wrong on several replicas."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
 from tensorflow.python.eager import context
 
+from tf_largebatch.records.batch_schedule import BatchSizeSchedule
+from tf_largebatch.records.checks import check, check_count
+
 # Losses whose mean over the replicas' batches is the mean over the global batch.
 EXACT_REDUCTIONS = ("sum_over_batch_size", "mean")
+CLIPPING = ("clipnorm", "global_clipnorm", "clipvalue")
 
 
 def is_dataset(x) -> bool:
@@ -49,94 +55,154 @@ def check_scope(model: keras.Model) -> None:
         )
 
 
-def check_compiled(model: keras.Model) -> None:
-    """Refuses what fails, hangs or is wrong on several replicas without a word from Keras."""
-    optimizer = model.optimizer
-    if model.jit_compile:
-        raise ValueError(
-            "`jit_compile` must be False on several replicas: XLA does not compile the sum over "
-            "them. Received: jit_compile=True. Compile layers apart, with "
-            "`tf.function(jit_compile=True)`."
-        )
-    if model.run_eagerly:
-        raise ValueError(
-            "`run_eagerly` must be False on several replicas: Keras cannot then score a batch of "
-            "which a replica gets nothing. Received: run_eagerly=True. Debug on one device."
-        )
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        raise ValueError(
-            "`optimizer` must not be a LossScaleOptimizer on several replicas: it skips an update "
-            "on the replica that overflows and not on the others, which gives NaN or waits for "
-            f"ever. Received: optimizer={optimizer.name}. Use the policy mixed_bfloat16."
-        )
-    if optimizer.gradient_accumulation_steps:
-        raise ValueError(
-            "`gradient_accumulation_steps` must be None on several replicas, where Keras cannot "
-            "run it. Received: gradient_accumulation_steps="
-            f"{optimizer.gradient_accumulation_steps}. Train with "
-            "tf_largebatch.training.step, which has micro-batches."
-        )
-    _check_clipping(optimizer)
+def check_split(replicas: int, micro_batch: int | None) -> int:
+    """The number that must divide the global batch."""
+    fix = "Leave it out, and each replica takes its part of the batch at once."
+    return replicas * (
+        1 if micro_batch is None else check_count("micro_batch", micro_batch, 1, fix)
+    )
+
+
+def check_compiled(model: keras.Model, micro_batch: int | None) -> None:
+    """Refuses what fails, hangs or depends on the split on several replicas or in micro-batches."""
+    if model.distribute_strategy.num_replicas_in_sync > 1:
+        _check_replicas(model, micro_batch)
     for loss in keras.tree.flatten(model.loss):
         reduction = loss.reduction if isinstance(loss, keras.losses.Loss) else "mean"
         if reduction not in EXACT_REDUCTIONS:
             raise ValueError(
                 f"`reduction` of a loss must be one of {list(EXACT_REDUCTIONS)} on several "
-                "replicas, or the split of the batch changes the loss. Received: "
-                f"reduction={reduction!r} of {loss.name}. Scale the learning rate instead."
+                "replicas or with micro-batches, or the split of the batch changes the loss. "
+                f"Received: reduction={reduction!r} of {loss.name}. Scale the rate instead."
             )
 
 
-def _check_clipping(optimizer: keras.optimizers.Optimizer) -> None:
+def _check_replicas(model: keras.Model, micro_batch: int | None) -> None:
+    if model.run_eagerly:
+        raise ValueError(
+            "`run_eagerly` must be False on several replicas: Keras cannot then score a batch of "
+            "which a replica gets nothing. Received: run_eagerly=True. Debug on one device."
+        )
+    optimizer = inner_optimizer(model)
+    for name, fix in (
+        ("gradient_accumulation_steps", "Call fit with `micro_batch`."),
+        ("ema_overwrite_frequency", "Weights are overwritten at the end of `fit` all the same."),
+    ):
+        if value := getattr(optimizer, name):
+            raise ValueError(
+                f"`{name}` must be None on several replicas, where Keras cannot run it. "
+                f"Received: {name}={value}. {fix}"
+            )
+    for layer in model._flatten_layers():
+        joined = getattr(layer, "replica_group", 1) != 1
+        joined_by_keras = getattr(layer, "synchronized", False)
+        if model.jit_compile and (joined or joined_by_keras):
+            raise ValueError(
+                "`jit_compile` must be False where batch normalisation joins replicas: XLA does "
+                f"not compile their sum. Received: jit_compile=True with {layer.name}. Leave "
+                "jit_compile out, or normalise each replica by itself."
+            )
+        if micro_batch is not None and joined_by_keras:
+            raise ValueError(
+                "`synchronized` of batch normalisation must be False with micro-batches, in whose "
+                f"loop Keras cannot join replicas. Received: synchronized=True of {layer.name}. "
+                "Use GhostBatchNormalization(replica_group=None)."
+            )
+
+
+def inner_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
+    """The optimizer that `compile` was given."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
+def check_own_step(model: keras.Model, micro_batch: int | None) -> None:
+    """Refuses, for a `train_step` that replaces ours, what only ours can do on several replicas."""
     # An optimizer with a method of its own knows where it clips; those of this package clip after
     # the sum. They are not imported here: neither part should need the other.
+    optimizer = model.optimizer
     theirs = type(optimizer)._clip_gradients is keras.optimizers.Optimizer._clip_gradients
-    for name in ("clipnorm", "global_clipnorm", "clipvalue") if theirs else ():
-        if (limit := getattr(optimizer, name)) is not None:
+    asked = {
+        "micro_batch": micro_batch,
+        "jit_compile": model.jit_compile or None,
+        "optimizer": getattr(optimizer, "inner_optimizer", None) and "LossScaleOptimizer",
+        **{name: getattr(optimizer, name) for name in CLIPPING if theirs},
+    }
+    for name, value in asked.items():
+        if value is not None:
             raise ValueError(
-                f"`{name}` must be None on several replicas, where {type(optimizer).__name__} "
-                f"clips each replica's part before the sum. Received: {name}={limit}. Use an "
-                "optimizer of tf_largebatch, which clips the whole gradient."
+                f"`train_step` of {type(model).__name__} must call super().train_step(data) where "
+                f"`{name}` is set. Received: {name}={value}. Give another loss by overriding "
+                "`compute_loss`, which needs no train_step."
             )
 
 
-def check_batches(strategy, x, batch_size: int | None, validation_split: float) -> None:
-    """Refuses batches whose split over the replicas is not equal."""
-    replicas = strategy.num_replicas_in_sync
-    if is_dataset(x):
+def check_batches(split: int, x, batch_size: int | None, validation_split: float) -> None:
+    """Refuses batches that are not cut into `split` equal parts, or each in so many of its own."""
+    where = "on several replicas or with micro-batches"
+    if isinstance(x, tf.data.Dataset) and batch_size is not None:  # of single examples
+        batch = batch_size
+    elif is_dataset(x):
         sizes = {spec.shape[0] for spec in tf.nest.flatten(x.element_spec, expand_composites=True)}
         if None in sizes:
             raise ValueError(
-                "`x` must have full batches on several replicas, or examples of small ones count "
-                f"more. Received: x.element_spec={x.element_spec}. Batch with drop_remainder=True."
+                f"`x` must have full batches {where}, or examples of small ones count more. "
+                f"Received: x.element_spec={x.element_spec}. Batch with drop_remainder=True."
             )
-        # A distributed data set yields replica batches: only its maker knows the global one.
-        batch = replicas if isinstance(x, tf.distribute.DistributedDataset) else sizes.pop()
+        batch = sizes.pop()
+        # A distributed data set yields replica batches, which are cut into micro-batches only.
+        if isinstance(x, tf.distribute.DistributedDataset):
+            split //= x._strategy.num_replicas_in_sync
     elif all(hasattr(part, "shape") for part in keras.tree.flatten(x)):
         if batch_size is None:
             raise ValueError(
-                "`batch_size` must be given on several replicas. Received: batch_size=None. Give "
-                "the global batch: that of all replicas together."
+                f"`batch_size` must be given {where}. Received: batch_size=None. Give the global "
+                "batch: that of all replicas together."
             )
         batch = batch_size
-        examples = math.floor(keras.tree.flatten(x)[0].shape[0] * (1.0 - validation_split))
+        examples = _count(x, validation_split)
         if examples % batch:
             raise ValueError(
-                "`batch_size` must divide the training examples on several replicas, or examples "
-                f"of the last batch count more. Received: batch_size={batch}, examples={examples}. "
+                f"`batch_size` must divide the training examples {where}, or examples of the last "
+                f"batch count more. Received: batch_size={batch}, examples={examples}. "
                 f"Give {examples - examples % batch} examples, or a tf.data.Dataset batched with "
                 "drop_remainder=True."
             )
     else:
         raise ValueError(
-            "`x` must be arrays or a tf.data.Dataset on several replicas. Received: "
+            f"`x` must be arrays or a tf.data.Dataset {where}. Received: "
             f"x of {type(x).__name__}. Make a tf.data.Dataset with full batches."
         )
-    if batch % replicas:
+    if batch % split:
         raise ValueError(
-            "the global batch must be a multiple of the number of replicas. Received: "
-            f"batch={batch}, replicas={replicas}. Give {batch + -batch % replicas}, for instance."
+            "the batch must be a multiple of the number of replicas times `micro_batch`. Received: "
+            f"batch={batch}, replicas x micro_batch={split}. Give {batch + -batch % split}, for "
+            "instance."
         )
+
+
+def check_growth(schedule: BatchSizeSchedule, x, options: Mapping[str, Any]) -> int:
+    """The training examples, which every batch of the schedule must divide."""
+    given = options.get("steps_per_epoch")
+    check(given is None, "steps_per_epoch", f"left out with {schedule}", given)
+    if isinstance(x, tf.data.Dataset):
+        examples = int(x.cardinality())
+        rule = f"of a known and finite number of examples with {schedule}"
+        fix = "Tell it by tf.data.experimental.assert_cardinality, and leave repeat out."
+        check(examples >= 0, "x.cardinality()", rule, examples, fix)
+    else:
+        known = all(hasattr(part, "shape") for part in keras.tree.flatten(x))
+        rule = f"arrays or a tf.data.Dataset of single examples with {schedule}"
+        check(known, "x", rule, type(x).__name__)
+        examples = _count(x, options.get("validation_split", 0.0))
+    for batch in schedule.batches.values():
+        fix = f"Give {examples - examples % batch} examples, or batches that divide them all."
+        rule = f"divisors of the {examples} training examples"
+        check(examples % batch == 0, "batch_size", rule, schedule, fix)
+    return examples
+
+
+def _count(x, validation_split: float) -> int:
+    return math.floor(keras.tree.flatten(x)[0].shape[0] * (1.0 - validation_split))
 
 
 def check_seed(strategy) -> None:

@@ -10,12 +10,14 @@ import keras
 from tf_largebatch.optimizers.base import LargeBatchOptimizer
 from tf_largebatch.optimizers.exemptions import Exemption, resolve
 from tf_largebatch.optimizers.momentum_sgd import MomentumSGD
+from tf_largebatch.records.batch_schedule import BatchSizeSchedule
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.checks import check, check_choice, check_count, check_flag, check_number
 from tf_largebatch.records.scaling import RULES, explain_rate, scaled_rate
 from tf_largebatch.review.noise_scale import NoiseEstimate, advise
 from tf_largebatch.schedules import Cosine, Polynomial, Steps, Warmup
 from tf_largebatch.schedules.base import Schedule
+from tf_largebatch.schedules.batch import follow_phases
 
 DROP = 0.1  # of the rate at each boundary, as in arXiv:1706.02677 §5.1
 # Where linear scaling ended in arXiv:1706.02677 Figure 1: 8,192 over 256.
@@ -32,7 +34,7 @@ class LargeBatch:
                           optimizer_options={"momentum": 0.9, "weight_decay": 1e-4})
         print(plan)
         model.compile(optimizer=plan.make_optimizer(), loss=loss)
-        model.fit(x, y, batch_size=plan.fit_batch, epochs=plan.epochs)
+        model.fit(x, y, **plan.fit_options)
 
     The rate rises over the warmup from the reference rate to the scaled one, as in arXiv:1706.02677
     §2.2, and falls from there. Epochs become updates as `fit` counts them: each epoch ends with a
@@ -52,8 +54,12 @@ class LargeBatch:
         optimizer: class of this package: MomentumSGD, LARS, LAMB, ...
         optimizer_options: its arguments besides the rate.
         replicas: devices that train in step, >= 1.
-        micro_batch: examples per replica per forward pass; all of its part if left out. A smaller
-            one is accumulated by the optimizer (on one replica: Keras's limit).
+        micro_batch: examples per replica per forward pass; all of its part if left out. Gradients
+            of a smaller one are summed: by `DistributedFit` where the model has it, else by the
+            optimizer, on one replica only (Keras's limit).
+        growth: (epoch, global batch) pairs: the batch from that epoch on, for a model with
+            `DistributedFit`; all batches divide `train_examples`. Warmup and decay then follow the
+            images. With `decay=()` the rate stays, as in arXiv:1711.00489.
         drop_remainder: whether the data leave out an epoch's last batch where it is not full.
         noise_scale: measured gradient noise scale in examples (`tf-largebatch diagnose`), > 0.
 
@@ -78,6 +84,7 @@ class LargeBatch:
         optimizer_options: Mapping[str, Any] | None = None,
         replicas: int = 1,
         micro_batch: int | None = None,
+        growth: Sequence[tuple[int, int]] = (),
         drop_remainder: bool = False,
         noise_scale: float | None = None,
     ):
@@ -100,32 +107,78 @@ class LargeBatch:
             replicas=replicas,
             micro_batch=micro_batch,  # type: ignore[arg-type]  # None is the replica batch
         )
-        rule, fix = "the replica batch on several replicas", "Use tf_largebatch.training.step."
-        check(replicas == 1 or split.accumulation == 1, "micro_batch", rule, micro_batch, fix)
-        self.fit_batch = split.replicas * split.micro_batch
-        batches = train_examples / self.fit_batch
-        batches = math.floor(batches) if drop_remainder else math.ceil(batches)
+        self._model, self._train_examples, self._noise_scale = model, train_examples, noise_scale
+        # Whether `fit` has the engine's update; else the optimizer of one replica accumulates.
+        self._ours = getattr(model, "sums_micro_batches", False)
+        fix = "Make the model of a class with DistributedFit."
+        rule = "the replica batch on several replicas"
+        alone = replicas == 1 or split.accumulation == 1
+        check(self._ours or alone, "micro_batch", rule, micro_batch, fix)
+        check(self._ours or not growth, "growth", "left out with a plain Keras model", growth, fix)
+        batch = global_batch if self._ours else split.replicas * split.micro_batch
+        batches = math.ceil(train_examples / batch)
+        if drop_remainder:
+            batches = train_examples // batch
         fix = "Keep the remainder, or take a smaller batch."
-        check(batches >= 1, "train_examples", f"at least {self.fit_batch}", train_examples, fix)
+        check(batches >= 1, "train_examples", f"at least {batch}", train_examples, fix)
         # As many examples as `fit` counts, so that an epoch has its updates.
         self.batch = BatchPlan(
             global_batch=global_batch,
-            train_examples=batches * self.fit_batch,
+            train_examples=batches * batch,
             replicas=replicas,
             micro_batch=split.micro_batch,
         )
-        self.updates = self.batch.updates_at(self.epochs)
+        self.phases = self._grow(growth, micro_batch)
+        sizes = {epoch: plan.global_batch for epoch, plan in self.phases.items()}
+        self.fit_batch = BatchSizeSchedule(sizes) if growth else batch
+        self.updates = self._last.updates_at(self.epochs)
         self.peak_rate = scaled_rate(scaling, self._rate, global_batch, reference_batch)
         self._reference, self._scaling = reference_batch, scaling
         self._decay, self._warmup = decay, warmup
-        self._model, self._train_examples, self._noise_scale = model, train_examples, noise_scale
         self._class, self._options = optimizer, dict(optimizer_options or {})
         self._check_optimizer()
 
+    def _grow(
+        self, growth: Sequence[tuple[int, int]], micro_batch: int | None
+    ) -> dict[int, BatchPlan]:
+        """The plan of each phase, by its first epoch."""
+        pairs = isinstance(growth, list | tuple) and all(len(pair) == 2 for pair in growth)
+        check(pairs, "growth", "(epoch, global batch) pairs", growth)
+        phases, plan = {0: self.batch}, self.batch
+        for epoch, size in growth:
+            check_count("growth", epoch, max(phases) + 1, "Let the epochs rise from 1.")
+            check(epoch < self.epochs, "growth", f"below the {self.epochs} epochs", growth)
+            divides = self._train_examples % check_count("growth", size, 1) == 0
+            rule = f"batches that divide the {self._train_examples} training examples"
+            check(divides, "growth", rule, growth)
+            part = size // plan.replicas if micro_batch is None else micro_batch
+            phases[epoch] = plan = plan.followed_by(epoch, size, part)
+        first = self.batch.global_batch
+        whole = not growth or self._train_examples % first == 0
+        rule = f"a divisor of the {self._train_examples} training examples where it grows"
+        check(whole, "global_batch", rule, first)
+        return phases
+
+    @property
+    def _last(self) -> BatchPlan:
+        return self.phases[max(self.phases)]
+
+    @property
+    def fit_options(self) -> dict[str, Any]:
+        """Arguments of `fit`: `batch_size`, `epochs` and, with `DistributedFit`, `micro_batch`."""
+        options = {"batch_size": self.fit_batch, "epochs": self.epochs}
+        if self._ours and self.batch.accumulation > 1:
+            options["micro_batch"] = self.batch.micro_batch
+        return options
+
     @cached_property
-    def schedule(self) -> Schedule:
+    def schedule(self) -> keras.optimizers.schedules.LearningRateSchedule:
         """The rate of every update."""
-        end, plan = self.epochs, self.batch
+        return follow_phases(tuple(self.phases.values()), self.epochs, self._course)
+
+    def _course(self, plan: BatchPlan) -> Schedule:
+        """Warmup and decay, in updates of a plan."""
+        end = self.epochs
         after: Schedule
         match self._decay:
             case "cosine":
@@ -145,8 +198,8 @@ class LargeBatch:
         return Warmup.from_epochs(after, self._warmup, start, plan=plan)
 
     def make_optimizer(self) -> LargeBatchOptimizer:
-        """A new optimizer with the schedule in it, accumulating where the plan does."""
-        steps = self.batch.accumulation
+        """A new optimizer with the schedule in it, accumulating where `fit` does not."""
+        steps = 1 if self._ours else self.batch.accumulation
         more: dict[str, Any] = {"gradient_accumulation_steps": steps} if steps > 1 else {}
         return self._class(self.schedule, **self._options, **more)
 
@@ -174,7 +227,8 @@ class LargeBatch:
         if not isinstance(self._decay, str):
             drops = enumerate(self._decay, start=1)
             course += [(epoch, self.peak_rate * DROP**count) for count, epoch in drops]
-        rates = [(e, f"rate {rate:.6g}") for e, rate in course]
+        texts = [(e, f"rate {rate:.6g}") for e, rate in course]
+        texts += [(e, f"batch {later}") for e, later in self.phases.items() if e]
         end = "the end" if not isinstance(self._decay, str) else f"the end, rate 0 ({self._decay})"
         weights = sum(math.prod(v.shape) for v in self._model.trainable_variables)
         return [
@@ -182,13 +236,13 @@ class LargeBatch:
             ("global batch", str(plan)),
             ("learning rate", arithmetic),
             *(
-                (f"  epoch {epoch:g}", f"update {plan.updates_at(epoch):,}: {what}")
-                for epoch, what in [*rates, (self.epochs, end)]
+                (f"  epoch {epoch:g}", f"update {self._at(epoch).updates_at(epoch):,}: {what}")
+                for epoch, what in [*sorted(texts), (self.epochs, end)]
             ),
-            ("updates", f"{self.updates:,} ({float(plan.updates_per_epoch):.2f} an epoch)"),
+            ("updates", f"{self.updates:,} ({self._rhythm()})"),
             ("optimizer", f"{self._class.__name__}{_arguments(self._options)}"),
             ("exempt tensors", self._exempt_line()),
-            ("fit", f"batch_size={self.fit_batch}, epochs={self.epochs}"),
+            ("fit", _arguments(self.fit_options, "=").removeprefix(", ")),
             *(("warning", text) for text in self.warnings()),
         ]
 
@@ -200,9 +254,10 @@ class LargeBatch:
         if plan.global_batch > self._train_examples:
             passes = plan.global_batch / self._train_examples
             found.append(f"an update takes {passes:.1f} passes over the training set")
-        if self._noise_scale is not None and plan.global_batch > self._noise_scale:
+        largest = max(p.global_batch for p in self.phases.values())
+        if self._noise_scale is not None and largest > self._noise_scale:
             measured = NoiseEstimate(grad_sq=1.0, trace=self._noise_scale)
-            found.append(advise(measured, global_batch=plan.global_batch))
+            found.append(advise(measured, global_batch=largest))
         if self._scaling == "linear" and not self._class.adapts and ratio > LINEAR_LIMIT:
             found.append(
                 f"the linear rule is stretched over a factor of {ratio:g}; on ImageNet it held to "
@@ -229,6 +284,14 @@ class LargeBatch:
 
     __str__ = text
 
+    def _at(self, epoch: float) -> BatchPlan:
+        """The plan in which an epoch begins."""
+        return self.phases[max(start for start in self.phases if start <= epoch)]
+
+    def _rhythm(self) -> str:
+        counts = (f"{float(plan.updates_per_epoch):.2f}" for plan in self.phases.values())
+        return f"{', then '.join(counts)} an epoch"
+
     def _exempt_line(self) -> str:
         rows = self.exemptions()
         plain = [row for row in rows if not row.decay]
@@ -246,8 +309,8 @@ class LargeBatch:
         self.make_optimizer()
 
 
-def _arguments(options: Mapping[str, Any]) -> str:
-    return "".join(f", {name} {value}" for name, value in options.items())
+def _arguments(options: Mapping[str, Any], sign: str = " ") -> str:
+    return "".join(f", {name}{sign}{value}" for name, value in options.items())
 
 
 def _fitting_momentum(updates: int) -> float:

@@ -161,15 +161,15 @@ class LocalStep(TrainingStep):
         size = self.plan.replica_batch
         x, y = (take_rows(rows, j * size, size) for rows in (images, labels))
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        row = self._update(x, y, replica * self._here + j)
+        row = self._update(x, y, share=replica * self._here + j)
         for variable, copies in self._copies:
             value = tf.convert_to_tensor(variable.value)[tf.newaxis]
             copies.scatter_update(tf.IndexedSlices(value, tf.reshape(j, [1])))
         return tf.where(_NORMS, row * row, row)
 
-    def _reduce(self, gradients, state, totals):
+    def _reduce(self, gradients, state, totals, steps):
         """Means over the worker's share; the loss was divided by the global batch."""
-        count, steps = self.schedule.workers, self.plan.accumulation
+        count = self.schedule.workers
         state = [s / tf.cast(steps, s.dtype) if s.dtype.is_floating else s for s in state]
         return [g * tf.cast(count, g.dtype) for g in gradients], state, totals * count
 

@@ -17,14 +17,10 @@ in the stream says, whatever the split.
 A label of -1, or a row of zeros where labels are probabilities, marks an image that could not be
 read: it adds nothing to the loss, counts as wrong, and is counted.
 
-In float16 the loss is scaled up before the backward pass and the reduced gradient down again, in
-float32. An overflow on any replica makes the sum not finite on all of them, so all skip the same
-update and halve the scale; after `GROWTH_UPDATES` updates without one it doubles. Keras's own
-`LossScaleOptimizer` checks each replica's gradient before the sum: there, one replica's overflow
-ends in NaN or in a deadlock.
+`Update` is all of this for any loss; `TrainingStep` is it for the recipes' classifiers, with a loop
+over updates, and `fit_step.FitStep` for Keras's `fit`. What follows the sum is in `apply.py`.
 """
 
-import contextlib
 import copy
 import functools
 import math
@@ -37,6 +33,7 @@ import tensorflow as tf
 from tf_largebatch.records import stream_position
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.settings import Settings
+from tf_largebatch.training.apply import FIRST_SCALE, LossScale, apply
 from tf_largebatch.training.finite import FiniteCheck
 
 # The columns of what `TrainingStep.run` returns, one row per update.
@@ -59,12 +56,170 @@ GOLDEN = 0x9E3779B9  # odd, so that no two pieces of an update share a seed
 # AlreadyExistsError. Inside a function that stays one there is no such turn.
 NOT_INLINED = {"autograph": False, "experimental_attributes": {"_noinline": True}}
 
-_SUM = "_all_reduce_sum_gradients"
 
-FIRST_SCALE, LEAST_SCALE, GROWTH_UPDATES = 2.0**15, 1.0, 2000
+class Update:
+    """One replica's part of an update, whatever the loss; called in the replica context.
+
+    A subclass says with `_split` how the batch is cut, with `_forward` what the loss is, and with
+    `_end` what becomes of an update's numbers. It may carry tensors from one micro-step to the
+    next, where `_carried` is what the first one gets.
+
+    Args:
+        model: built inside the strategy's scope.
+        optimizer: built Keras optimizer, made in the scope. Its `apply` sees gradients that are
+            already summed over replicas, so clipping acts on the gradient of the global batch.
+        loss_scale: for float16.
+        seed: of the random layers.
+        wire_dtype, pack_bytes: as in `TrainingStep`.
+        compiled: XLA compiles the forward and backward pass; sums over replicas stay outside.
+    """
+
+    totals = 0  # how many `_forward` returns
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        loss_scale: LossScale | None = None,
+        seed: int = 0,
+        wire_dtype: str | None = None,
+        pack_bytes: int = Settings.pack_mb << 20,
+        compiled: bool = False,
+    ):
+        self.model, self.optimizer, self.loss_scale = model, optimizer, loss_scale
+        self.wire_dtype, self.pack_bytes = wire_dtype, pack_bytes
+        self._seed, self._compiled = seed, compiled
+        paths = [variable.path for variable in model.non_trainable_variables]
+        self._generators = [i for i, p in enumerate(paths) if p.endswith("seed_generator_state")]
+
+    def _split(self, batch: tuple) -> tuple[Any, Any]:
+        """(micro-steps, examples in each): numbers, or tensors; 1 micro-step takes all."""
+        raise NotImplementedError
+
+    def _start(self, examples: Any) -> tf.Tensor:
+        """The place of the update's first example in the stream; `examples` in a replica's part."""
+        raise NotImplementedError
+
+    def _carried(self) -> Any:
+        return ()
+
+    def _forward(self, weights, state, carried, steps, *batch):
+        """(loss, totals, new state, carried) of a micro-batch, its part of the global mean."""
+        raise NotImplementedError
+
+    def _end(self, totals, squares, rate, scale, first_bad, carried) -> Any:
+        raise NotImplementedError
+
+    def _update(self, *batch: Any, share: tf.Tensor | None = None) -> Any:
+        """Micro-steps, all-reduce, weights; returns what `_end` makes of it.
+
+        The batch is that `share` of the global one, the replica's own if left out.
+        """
+        if share is None:
+            share = tf.distribute.get_replica_context().replica_id_in_sync_group
+        scaled = self.loss_scale
+        scale = tf.convert_to_tensor(scaled.scale.value) if scaled else tf.constant(1.0)
+        weights = [tf.convert_to_tensor(v.value) for v in self.model.trainable_variables]
+        state = [tf.convert_to_tensor(v.value) for v in self.model.non_trainable_variables]
+        steps, size = self._split(batch)
+        # Read out here: what reads a variable is no pure loop.
+        start = self._start(steps * size), share * steps
+        micro_step = functools.partial(self._micro_step, weights, state, scale, start, steps, size)
+        if self._compiled:
+            micro_step = tf.function(micro_step, autograph=False, jit_compile=True)
+        if isinstance(steps, int) and steps == 1:  # not a tensor
+            *sums, carried = micro_step(0, self._carried(), *batch)
+        else:
+            if not self._compiled:
+                micro_step = tf.function(micro_step, **NOT_INLINED)
+
+            def body(step, sums, carried):
+                rows = functools.partial(take_rows, first=step * size, size=size)
+                *new, carried = micro_step(step, carried, *tf.nest.map_structure(rows, batch))
+                return step + 1, tf.nest.map_structure(_add_or_take, sums, new), carried
+
+            zeros = [[tf.zeros_like(t) for t in tensors] for tensors in (weights, state)]
+            begin = tf.constant(0), [*zeros, tf.zeros([self.totals + 1])], self._carried()
+            # One turn at a time: micro-batches are there to save memory.
+            _, sums, carried = tf.while_loop(
+                lambda i, *_: i < steps, body, begin, parallel_iterations=1
+            )
+        gradients, state, totals = self._reduce(*sums, steps)
+        if scaled:
+            gradients = [g / tf.cast(scale, g.dtype) for g in gradients]
+        rate = tf.cast(self.optimizer.learning_rate, tf.float32)
+        squares = tf.stack([2.0 * tf.nn.l2_loss(tf.cast(g, tf.float32)) for g in gradients])
+        first_bad = apply(self.model, self.optimizer, gradients, state, squares, scaled)
+        return self._end(totals, squares, rate, scale, first_bad, carried)
+
+    def _micro_step(self, weights, state, scale, start, steps, size, step, carried, *batch):
+        """One forward and backward: (scaled gradients, new state, totals, carried).
+
+        The last of the totals is the gradient's square.
+        """
+        # Counted over all replicas: the pieces of one update, in the order of the stream.
+        of_update, of_share = start
+        piece = of_share + step
+        first = of_update + tf.cast(piece, tf.int64) * tf.cast(size, tf.int64)
+        position = stream_position.Position(self._seed, first)
+        with stream_position.standing_at(position), tf.GradientTape() as tape:
+            tape.watch(weights)
+            spread = self._spread_generators(state, piece)
+            loss, totals, new_state, carried = self._forward(
+                weights, spread, carried, steps, *batch
+            )
+            scaled = loss * scale
+        zero = tf.UnconnectedGradients.ZERO
+        gradients = tape.gradient(scaled, weights, unconnected_gradients=zero)
+        gradients = [tf.convert_to_tensor(g) for g in gradients]  # of an embedding: sparse
+        new_state = [tf.convert_to_tensor(s) for s in new_state]
+        for i in self._generators:  # the seed as it was, the count as it is now
+            new_state[i] = tf.stack([state[i][0], new_state[i][1]])
+        square = tf.add_n([2.0 * tf.nn.l2_loss(tf.cast(g, tf.float32)) for g in gradients])
+        return gradients, new_state, tf.stack([*totals, square]), carried
+
+    def _reduce(self, gradients, state, totals, steps):
+        """Sums over replicas, packed; averages the floating state."""
+        floats = [i for i, s in enumerate(state) if s.dtype.is_floating]
+        sent = [tf.cast(g, self.wire_dtype or g.dtype) for g in gradients]
+        totals, *sums = self._sum_over_replicas([totals, *(state[i] for i in floats), *sent])
+        share = steps * tf.distribute.get_replica_context().num_replicas_in_sync
+        for i, total in zip(floats, sums, strict=False):
+            state[i] = total / tf.cast(share, total.dtype)
+        received = sums[len(floats) :]
+        reduced = [tf.cast(r, g.dtype) for r, g in zip(received, gradients, strict=True)]
+        return reduced, state, totals
+
+    def _sum_over_replicas(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        """One all-reduce for each dtype: TensorFlow packs tensors by joining them."""
+        context = tf.distribute.get_replica_context()
+        if context.num_replicas_in_sync == 1:
+            return tensors
+        options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=self.pack_bytes)
+        summed = list(tensors)
+        for dtype in dict.fromkeys(t.dtype for t in tensors):
+            places = [i for i, t in enumerate(tensors) if t.dtype == dtype]
+            group = [tensors[i] for i in places]
+            group = context.all_reduce(tf.distribute.ReduceOp.SUM, group, options=options)
+            for i, total in zip(places, group, strict=True):
+                summed[i] = total
+        return summed
+
+    def _spread_generators(self, state: list[tf.Tensor], piece) -> list[tf.Tensor]:
+        """Gives each piece of an update its own seed, the first one the generator's own.
+
+        Keras would draw the same mask on every replica and in every micro-step.
+        """
+        spread = list(state)
+        for i in self._generators:
+            golden = tf.constant(GOLDEN, state[i].dtype)
+            seed = state[i][0] + tf.cast(piece, state[i].dtype) * golden
+            spread[i] = tf.stack([seed, state[i][1]])
+        return spread
 
 
-class TrainingStep:
+class TrainingStep(Update):
     """Runs updates of a model on the replicas of a strategy.
 
     Args:
@@ -111,20 +266,24 @@ class TrainingStep:
         wire_dtype: str | None = None,
         pack_bytes: int = Settings.pack_mb << 20,
     ):
-        self.model, self.optimizer, self.loss = model, optimizer, loss
-        self.plan, self.strategy = plan, strategy
-        self.wire_dtype, self.pack_bytes = wire_dtype, pack_bytes
-        self.variables = []
-        self.local: Any = None
-        self._seed = seed
-        paths = [variable.path for variable in model.non_trainable_variables]
-        self._generators = [i for i, p in enumerate(paths) if p.endswith("seed_generator_state")]
+        scale = None
         with strategy.scope():
             optimizer.build(model.trainable_variables)
             if scale_loss:
                 self._scale = keras.Variable(FIRST_SCALE, dtype="float32", trainable=False)
-                self._good = keras.Variable(0.0, dtype="float32", trainable=False)
-                self.variables = [self._scale.value, self._good.value]
+                good = keras.Variable(0.0, dtype="float32", trainable=False)
+                scale = LossScale(self._scale, good)
+        super().__init__(
+            model,
+            optimizer,
+            loss_scale=scale,
+            seed=seed,
+            wire_dtype=wire_dtype,
+            pack_bytes=pack_bytes,
+        )
+        self.loss, self.plan, self.strategy = loss, plan, strategy
+        self.variables = [scale.scale.value, scale.good.value] if scale else []
+        self.local: Any = None
         self._compile()
         self.weight_norm = tf.function(self._weight_norm, autograph=False)
         self.finite = FiniteCheck(model, optimizer)
@@ -173,138 +332,22 @@ class TrainingStep:
         weights = (tf.cast(v.value, tf.float32) for v in self.model.trainable_variables)
         return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(w) for w in weights]))
 
-    def _update(
-        self, images: tf.Tensor, labels: tf.Tensor, share: tf.Tensor | None = None
-    ) -> tf.Tensor:
-        """One replica's part of an update: micro-steps, all-reduce, weights; returns the row.
+    totals = 3
 
-        The part is that `share` of the global batch, the replica's own if left out.
-        """
-        if share is None:
-            share = tf.distribute.get_replica_context().replica_id_in_sync_group
-        scale = tf.convert_to_tensor(self._scale.value) if self.variables else tf.constant(1.0)
-        weights = [tf.convert_to_tensor(v.value) for v in self.model.trainable_variables]
-        state = [tf.convert_to_tensor(v.value) for v in self.model.non_trainable_variables]
-        steps, size = self.plan.accumulation, self.plan.micro_batch
-        update = tf.cast(tf.convert_to_tensor(self.optimizer.iterations.value), tf.int64)
-        # Read out here: what reads a variable is no pure loop.
-        start = self.plan.position_at(update), share * steps
-        micro_step = functools.partial(self._micro_step, weights, state, scale, start)
-        if steps == 1:
-            sums = micro_step(0, images, labels)
-        else:
-            micro_step = tf.function(micro_step, **NOT_INLINED)
+    def _split(self, batch):
+        return self.plan.accumulation, self.plan.micro_batch
 
-            def body(step, sums):
-                x, y = (take_rows(rows, step * size, size) for rows in (images, labels))
-                return step + 1, tf.nest.map_structure(_add_or_take, sums, micro_step(step, x, y))
+    def _start(self, examples):
+        return self.plan.position_at(tf.cast(self.optimizer.iterations.value, tf.int64))
 
-            zeros = [tf.zeros_like(w) for w in weights], [tf.zeros_like(s) for s in state]
-            start = tf.constant(0), (*zeros, tf.zeros([4]))
-            # One turn at a time: micro-batches are there to save memory.
-            _, sums = tf.while_loop(lambda i, _: i < steps, body, start, parallel_iterations=1)
-        gradients, state, totals = self._reduce(*sums)
-        if self.variables:
-            gradients = [g / tf.cast(scale, g.dtype) for g in gradients]
-        rate = tf.cast(self.optimizer.learning_rate, tf.float32)
-        squares = tf.stack([2.0 * tf.nn.l2_loss(tf.cast(g, tf.float32)) for g in gradients])
-        first_bad = self._apply_finite(gradients, state, squares, scale)
-        return self._row(totals, rate, squares, scale, first_bad)
+    def _forward(self, weights, state, carried, steps, images, labels):
+        """The totals are the loss, the correct answers and the unread images."""
+        logits, new_state = self.model.stateless_call(weights, state, images, training=True)
+        logits = tf.cast(logits, tf.float32)
+        loss = tf.reduce_sum(self.loss(labels, logits)) / self.plan.global_batch
+        return loss, (loss, *_correct_and_unread(labels, logits)), new_state, carried
 
-    def _micro_step(self, weights, state, scale, start, step, images, labels):
-        """One forward and backward: (scaled gradients, new state, totals).
-
-        The totals are the loss, the correct answers, the unread images and the gradient's square.
-        """
-        # Counted over all replicas: the pieces of one update, in the order of the stream.
-        of_update, of_share = start
-        piece = of_share + step
-        first = of_update + tf.cast(piece, tf.int64) * self.plan.micro_batch
-        position = stream_position.Position(self._seed, first)
-        with stream_position.standing_at(position), tf.GradientTape() as tape:
-            tape.watch(weights)
-            logits, new_state = self.model.stateless_call(
-                weights, self._spread_generators(state, piece), images, training=True
-            )
-            logits = tf.cast(logits, tf.float32)
-            loss = tf.reduce_sum(self.loss(labels, logits)) / self.plan.global_batch
-            scaled = loss * scale
-        zero = tf.UnconnectedGradients.ZERO
-        gradients = tape.gradient(scaled, weights, unconnected_gradients=zero)
-        new_state = [tf.convert_to_tensor(s) for s in new_state]
-        for i in self._generators:  # the seed as it was, the count as it is now
-            new_state[i] = tf.stack([state[i][0], new_state[i][1]])
-        square = tf.add_n([2.0 * tf.nn.l2_loss(tf.cast(g, tf.float32)) for g in gradients])
-        totals = tf.stack([loss, *_correct_and_unread(labels, logits), square])
-        return list(gradients), new_state, totals
-
-    def _reduce(self, gradients, state, totals):
-        """Sums over replicas, packed; averages the floating state."""
-        floats = [i for i, s in enumerate(state) if s.dtype.is_floating]
-        sent = [tf.cast(g, self.wire_dtype or g.dtype) for g in gradients]
-        totals, *sums = self._sum_over_replicas([totals, *(state[i] for i in floats), *sent])
-        share = self.plan.accumulation * self.plan.replicas
-        for i, total in zip(floats, sums, strict=False):
-            state[i] = total / tf.cast(share, total.dtype)
-        received = sums[len(floats) :]
-        reduced = [tf.cast(r, g.dtype) for r, g in zip(received, gradients, strict=True)]
-        return reduced, state, totals
-
-    def _sum_over_replicas(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-        """One all-reduce for each dtype: TensorFlow packs tensors by joining them."""
-        context = tf.distribute.get_replica_context()
-        if context.num_replicas_in_sync == 1:
-            return tensors
-        options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=self.pack_bytes)
-        summed = list(tensors)
-        for dtype in dict.fromkeys(t.dtype for t in tensors):
-            places = [i for i, t in enumerate(tensors) if t.dtype == dtype]
-            group = [tensors[i] for i in places]
-            group = context.all_reduce(tf.distribute.ReduceOp.SUM, group, options=options)
-            for i, total in zip(places, group, strict=True):
-                summed[i] = total
-        return summed
-
-    def _apply_finite(self, gradients, state, squares, scale) -> tf.Tensor:
-        """Updates the weights; returns the first tensor that is not finite, -1 if none is.
-
-        With a loss scale, an update that is not finite is skipped and the scale lowered, and no
-        tensor counts until the scale is at its least.
-        """
-        bad = tf.logical_not(tf.math.is_finite(squares))
-        first_bad = tf.where(tf.reduce_any(bad), tf.argmax(bad, output_type=tf.int32), -1)
-        if not self.variables:
-            self._apply(gradients, state)
-            return first_bad
-        finite = first_bad < 0
-        # Everything is updated and then put back: the optimizer merges replicas, which TensorFlow
-        # forbids inside a condition.
-        of_model = [*self.model.trainable_variables, *self.model.non_trainable_variables]
-        variables = [*of_model, *self.optimizer.variables]
-        before = [tf.identity(v.value) for v in variables]
-        self._apply(gradients, state)
-        for variable, old in zip(variables, before, strict=True):
-            variable.assign(tf.where(finite, tf.convert_to_tensor(variable.value), old))
-        self._adjust_scale(finite)
-        return tf.where(scale > LEAST_SCALE, -1, first_bad)
-
-    def _apply(self, gradients: list[tf.Tensor], state: list[tf.Tensor]) -> None:
-        """Updates the weights, and writes the state that the forward pass moved."""
-        with _summed_already(self.optimizer):
-            self.optimizer.apply(gradients, self.model.trainable_variables)
-        for variable, value in zip(self.model.non_trainable_variables, state, strict=True):
-            variable.assign(value)
-
-    def _adjust_scale(self, finite: tf.Tensor) -> None:
-        scale, good = (tf.convert_to_tensor(v) for v in self.variables)
-        good = tf.where(finite, good + 1.0, 0.0)
-        grow = good >= GROWTH_UPDATES
-        higher = tf.where(grow, 2.0 * scale, scale)
-        lower = tf.maximum(0.5 * scale, LEAST_SCALE)
-        self._scale.assign(tf.where(finite, higher, lower))
-        self._good.assign(tf.where(grow, 0.0, good))
-
-    def _row(self, totals, rate, squares, scale, first_bad) -> tf.Tensor:
+    def _end(self, totals, squares, rate, scale, first_bad, carried) -> tf.Tensor:
         """The numbers of `COLUMNS`."""
         loss, correct, unread, micro_squares = tf.unstack(totals)
         norm = tf.sqrt(tf.reduce_sum(squares))
@@ -314,33 +357,6 @@ class TrainingStep:
         pieces = self.plan.accumulation * self.plan.replicas
         micro_norm = pieces * tf.sqrt(micro_squares / pieces) / scale
         return tf.stack([loss, accuracy, rate, norm, scale, first_bad, unread, micro_norm])
-
-    def _spread_generators(self, state: list[tf.Tensor], piece) -> list[tf.Tensor]:
-        """Gives each piece of an update its own seed, the first one the generator's own.
-
-        Keras would draw the same mask on every replica and in every micro-step.
-        """
-        spread = list(state)
-        for i in self._generators:
-            golden = tf.constant(GOLDEN, state[i].dtype)
-            seed = state[i][0] + tf.cast(piece, state[i].dtype) * golden
-            spread[i] = tf.stack([seed, state[i][1]])
-        return spread
-
-
-@contextlib.contextmanager
-def _summed_already(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
-    """Keeps Keras from summing gradients over replicas a second time inside the block.
-
-    The name is Keras's own and private; tests check that it works and that nothing stays behind.
-    Under a mirrored strategy every replica's thread comes here, and the first leaves before the
-    last: all have passed the sum by then, since they wait for each other at the update.
-    """
-    vars(optimizer)[_SUM] = list
-    try:
-        yield
-    finally:
-        vars(optimizer).pop(_SUM, None)
 
 
 def _correct_and_unread(labels: tf.Tensor, logits: tf.Tensor) -> list[tf.Tensor]:

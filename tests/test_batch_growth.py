@@ -1,0 +1,208 @@
+"""A batch that grows during `fit`: the engine's phases, and one training for callbacks."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_largebatch import BatchSizeSchedule, DistributedFit, LargeBatch, MomentumSGD
+from tf_largebatch.records.batching import BatchPlan
+from tf_largebatch.training.step import TrainingStep
+from tf_largebatch.training.workers.strategy import make_strategy
+
+EXAMPLES, EPOCHS, CLASSES = 64, 5, 3
+GROWTH = ((2, 16), (3, 32))  # 8 at first: 16 + 4 + 2 * 2 = 24 updates
+
+
+class Net(DistributedFit, keras.Model):
+    pass
+
+
+def make_model(made=Net):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((6,))
+    hidden = keras.layers.Dense(8, activation="tanh")(inputs)
+    return made(inputs, keras.layers.Dense(CLASSES)(hidden))
+
+
+def make_plan(model, **changes):
+    options = {"global_batch": 8, "train_examples": EXAMPLES, "epochs": EPOCHS}
+    options |= {"reference_rate": 0.1, "reference_batch": 8, "warmup_epochs": 1, "decay": ()}
+    options |= {"growth": GROWTH, "optimizer_options": {"momentum": 0.9}}
+    return LargeBatch(model, **options | changes)
+
+
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(EXAMPLES, 6)).astype("float32")
+    return x, rng.integers(0, CLASSES, EXAMPLES).astype("int32")
+
+
+class Seen(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.told, self.steps = [], []
+
+    def on_train_begin(self, logs=None):
+        self.told.append("begin")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.told.append(epoch)
+        self.steps.append(self.params["steps"])
+
+    def on_train_end(self, logs=None):
+        self.told.append("end")
+
+
+def by_fit(replicas, *, as_dataset=False, **options):
+    seen = Seen()
+    with make_strategy(replicas).scope():
+        model = make_model()
+        plan = make_plan(model, replicas=replicas, micro_batch=4)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(plan.make_optimizer(), loss)
+    x, y = data()
+    given = {"x": tf.data.Dataset.from_tensor_slices((x, y))} if as_dataset else {"x": x, "y": y}
+    arguments = plan.fit_options | {"shuffle": False, "verbose": 0, "callbacks": [seen]} | options
+    history = model.fit(**given, **arguments)
+    return model, seen, history
+
+
+def by_engine(replicas):
+    strategy = make_strategy(replicas)
+    with strategy.scope():
+        model = make_model()
+        plan = make_plan(model, replicas=replicas, micro_batch=4)
+        step = TrainingStep(
+            model,
+            plan.make_optimizer(),
+            loss=lambda y, z: tf.nn.sparse_softmax_cross_entropy_with_logits(y, z),
+            plan=BatchPlan(
+                global_batch=8, train_examples=EXAMPLES, replicas=replicas, micro_batch=4
+            ),
+            strategy=strategy,
+        )
+    whole = tf.data.Dataset.from_tensor_slices(data())
+    phases = [step.plan]
+    for epoch, batch in GROWTH:
+        phases.append(phases[-1].followed_by(epoch, batch, 4))
+    ends = [*(p.start_update for p in phases[1:]), phases[-1].updates_at(EPOCHS)]
+    for phase, end in zip(phases, ends, strict=True):
+        batches = strategy.experimental_distribute_dataset(whole.batch(phase.global_batch).repeat())
+        number = tf.constant(end - phase.start_update)
+        step.for_plan(phase).run(iter(batches), number)
+    assert ends == [16, 20, 24]
+    return model.get_weights()
+
+
+@pytest.mark.parametrize(
+    ("replicas", "as_dataset"), [(1, False), pytest.param(2, True, marks=pytest.mark.slow)]
+)
+def test_fit_grows_as_the_phases_of_the_engine_do(replicas, as_dataset):
+    model, seen, history = by_fit(replicas, as_dataset=as_dataset)
+    assert int(model.optimizer.iterations.numpy()) == 24
+    for a, b in zip(model.get_weights(), by_engine(replicas), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    # For callbacks it is one training.
+    assert seen.told == ["begin", 0, 1, 2, 3, 4, "end"]
+    assert seen.steps == [8, 8, 4, 2, 2]
+    assert history.epoch == [0, 1, 2, 3, 4] and len(history.history["loss"]) == 5
+    assert model.history is history
+
+
+def test_averages_become_the_weights_at_the_end_only():
+    model = make_model()
+    optimizer = MomentumSGD(0.1, use_ema=True, ema_momentum=0.5)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    plain = make_model()
+    plain.compile(MomentumSGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    seen = []
+    schedule = BatchSizeSchedule({0: 32, 1: 64})
+    for network in (model, plain):
+        look = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda *_, n=network: seen.append(n.get_weights()[0])
+        )
+        options = {"shuffle": False, "verbose": 0, "callbacks": [look], "epochs": 2}
+        network.fit(*data(), batch_size=schedule, **options)
+    np.testing.assert_array_equal(seen[:2], seen[2:])  # of the phases' ends, before the average
+    assert np.abs(model.get_weights()[0] - plain.get_weights()[0]).max() > 1e-4
+    average = optimizer._model_variables_moving_average[0]
+    np.testing.assert_array_equal(model.get_weights()[0], average)
+
+
+def test_a_training_starts_and_stops_in_any_phase():
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, _: setattr(stop.model, "stop_training", epoch == 3)
+    )
+    seen = Seen()
+    model, _, _ = by_fit(1, initial_epoch=2, callbacks=[seen, stop])
+    assert int(model.optimizer.iterations.numpy()) == 4 + 2
+    assert seen.told == ["begin", 2, 3, "end"]
+
+
+def test_the_rate_follows_the_images():
+    plan = make_plan(make_model(), warmup_epochs=2.5, decay=(4,))
+    # 16 updates of 8, 4 of 16, then 32: epoch 2.5 is update 18, epoch 4 update 22.
+    rates = {u: float(plan.schedule(u)) for u in (0, 8, 16, 18, 21, 22)}
+    assert rates == pytest.approx({0: 0.1, 8: 0.1, 16: 0.1, 18: 0.1, 21: 0.1, 22: 0.01})
+    rising = make_plan(make_model(), reference_batch=2, warmup_epochs=2.5)  # 0.1 to 0.4
+    # Update 17 has 16 updates of 8 and one of 16 behind it: 144 images of the warmup's 160.
+    assert float(rising.schedule(17)) == pytest.approx(0.1 + 0.3 * 144 / 160)
+    text = plan.text()
+    assert "epoch 3       update 20: batch 32" in text
+    assert "24 (8.00, then 4.00, then 2.00 an epoch)" in text
+    assert "batch_size=BatchSizeSchedule({0: 8, 2: 16, 3: 32}), epochs=5" in text
+
+
+@pytest.mark.parametrize(
+    ("batches", "words"),
+    [
+        ({1: 8}, "told from epoch 0 on. .* Add 0: BATCH"),
+        ({0: 0}, "`batches` must be a whole number of at least 1"),
+        ({-1: 8}, "`batches` must be a whole number of at least 0"),
+        (8, "`batches` must be a dict"),
+    ],
+)
+def test_batches_that_are_none_are_refused(batches, words):
+    with pytest.raises(ValueError, match=words):
+        BatchSizeSchedule(batches)
+
+
+def whole():
+    return tf.data.Dataset.from_tensor_slices(data())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (lambda: {"x": whole().repeat()}, r"`x.cardinality\(\)` must be of a known .*=-1"),
+        (lambda: {"x": whole().filter(lambda *_: True)}, r"cardinality\(\)=-2. Tell it by"),
+        (lambda: {"x": iter(())}, "`x` must be arrays or a tf.data.Dataset of single examples"),
+        (lambda: {"x": whole().take(40)}, "divisors of the 40 .* Give 32 examples"),
+        (lambda: {"x": whole(), "steps_per_epoch": 3}, "`steps_per_epoch` must be left out"),
+        (lambda: {"x": whole(), "micro_batch": 16}, "batch=8, replicas x micro_batch=16"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_before_training(arguments, words):
+    model = make_model()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match=words) as error:
+        model.fit(batch_size=BatchSizeSchedule({0: 8, 2: 16}), **arguments())
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"growth": ((2, 24),)}, "`growth` must be batches that divide the 64 training examples"),
+        ({"growth": ((3, 16), (2, 32))}, "`growth` must be a whole number of at least 4"),
+        ({"growth": ((5, 16),)}, "`growth` must be below the 5 epochs"),
+        ({"growth": 16}, r"`growth` must be \(epoch, global batch\) pairs"),
+        ({"global_batch": 12}, "`global_batch` must be a divisor of the 64 training examples"),
+        ({"made": keras.Model}, "`growth` must be left out with a plain Keras model"),
+    ],
+)
+def test_growth_that_cannot_be_is_refused(changes, words):
+    model = make_model(changes.pop("made", Net))
+    with pytest.raises(ValueError, match=words):
+        make_plan(model, **changes)
