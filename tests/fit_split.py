@@ -18,6 +18,7 @@ class Case:
     feature: str = "plain"
     precision: str = "float32"
     micro_batch: int | None = None
+    scored: bool = False  # by `evaluate` and `predict` too
 
 
 def data():
@@ -93,7 +94,7 @@ def by_engine(strategy, case):
 
     from tf_largebatch.records.batching import BatchPlan
     from tf_largebatch.training.build import dtype_policy
-    from tf_largebatch.training.step import TrainingStep
+    from tf_largebatch.training.step import COLUMNS, TrainingStep
 
     x, labels = data()
     # Labels and what each example counts, in one tensor: the engine's loss sees nothing else.
@@ -132,12 +133,14 @@ def by_engine(strategy, case):
         )
     packed = np.stack([labels.astype("float32"), counts], axis=1)
     batches = strategy.experimental_distribute_dataset(dataset(x, packed).repeat())
-    step.run(iter(batches), tf.constant(EPOCHS * EXAMPLES // BATCH))
+    before = state_of(model)["weights"]
+    rows = step.run(iter(batches), tf.constant(EPOCHS * EXAMPLES // BATCH)).numpy()
     step.optimizer.finalize_variable_values(model.trainable_variables)
-    return state_of(model)
+    losses = rows[:, COLUMNS.index("loss")].reshape(EPOCHS, -1)
+    return {**state_of(model), "before": before, "losses": losses.mean(axis=1)}
 
 
-def by_fit(strategy, case, **options):
+def by_fit(strategy, case):
     """The same, and what `fit`, `evaluate` and `predict` say."""
     import keras
 
@@ -156,7 +159,6 @@ def by_fit(strategy, case, **options):
             metrics=[["accuracy"], []] if two else ["accuracy"],
             steps_per_execution=4 if case.feature == "4 a call" else 1,
             jit_compile=case.feature == "compiled",
-            **options,
         )
     x, labels = data()
     tensors = [x, (labels, labels) if two else labels]
@@ -170,16 +172,19 @@ def by_fit(strategy, case, **options):
         micro_batch=case.micro_batch,
         class_weight=CLASS_WEIGHTS if case.feature == "class weights" else None,
     )
-    x, labels = x[:EVALUATED], labels[:EVALUATED]
-    scores = model.evaluate(x, (labels, labels) if two else labels, 16, 0, return_dict=True)
-    predicted = model.predict(x, 16, 0)
-    return {
+    result = {
         **state_of(model),
         "updates": int(model.optimizer.iterations.numpy()),
-        "history": {k: v for k, v in history.history.items()},
-        "scores": scores,
-        "predicted": predicted[0] if two else predicted,
+        "losses": history.history["loss"],
     }
+    if case.scored:
+        x, labels = x[:EVALUATED], labels[:EVALUATED]
+        truth = (labels, labels) if two else labels
+        result["scores"] = model.evaluate(x, truth, 16, 0, return_dict=True)
+        predicted = model.predict(x, 16, 0)
+        result["predicted"] = predicted if two else [predicted]
+        result["labels"] = labels
+    return result
 
 
 @functools.cache

@@ -4,7 +4,14 @@ import keras
 import numpy as np
 import pytest
 
-from tf_largebatch import LAMB, LARS, GhostBatchNormalization, LargeBatch, MomentumSGD
+from tf_largebatch import (
+    LAMB,
+    LARS,
+    DistributedFit,
+    GhostBatchNormalization,
+    LargeBatch,
+    MomentumSGD,
+)
 
 FASHION = {"train_examples": 50_000, "epochs": 30, "reference_rate": 0.1}
 
@@ -80,6 +87,24 @@ def test_exempt_tensors_are_those_of_the_optimizer():
     assert make_plan(optimizer_options={"exclude_rank_below": 0}).exemptions()[0].decay
 
 
+class Net(DistributedFit, keras.Model):
+    pass
+
+
+def test_a_model_whose_fit_accumulates_leaves_the_optimizer_alone():
+    plain = make_model()
+    model = Net(plain.inputs, plain.outputs)
+    plan = make_plan(model=model, replicas=2, micro_batch=512)
+    assert plan.fit_options == {"batch_size": 4096, "epochs": 30, "micro_batch": 512}
+    assert plan.make_optimizer().gradient_accumulation_steps is None
+    assert "batch_size=4096, epochs=30, micro_batch=512" in plan.text()
+    # The same epochs as without micro-batches: `fit` counts updates.
+    assert plan.updates == make_plan(model=model).updates == 30 * 13
+    with_plain = make_plan(micro_batch=512)
+    assert with_plain.fit_options == {"batch_size": 512, "epochs": 30}
+    assert with_plain.make_optimizer().gradient_accumulation_steps == 8
+
+
 def test_text_says_the_arithmetic():
     text = str(make_plan(replicas=4))
     assert "4096 = 4 replicas x 1024 micro-batch x 1 accumulation" in text
@@ -118,7 +143,8 @@ def test_batch_norm_that_remembers_its_start_is_told():
         ({"optimizer": keras.optimizers.SGD}, "`optimizer` must be an optimizer class of tf_larg"),
         ({"replicas": 3}, "`global_batch` must be a multiple of the replicas"),
         ({"micro_batch": 1000}, "`micro_batch` must divide the replica batch"),
-        ({"replicas": 2, "micro_batch": 1024}, "`micro_batch` must be the replica batch on sever"),
+        ({"replicas": 2, "micro_batch": 1024}, "several replicas. .*=1024. Make the model of a cl"),
+        ({"train_examples": -2}, "`train_examples` must be a whole .*=-2. Count the examples"),
         ({"reference_rate": 0.0}, "`reference_rate` must be a number in"),
         ({"scaling": "log"}, "`scaling` must be one of 'linear'"),
         ({"decay": "linear"}, "`decay` must be cosine, polynomial, or the epochs"),

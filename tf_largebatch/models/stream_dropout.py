@@ -17,8 +17,8 @@ class StreamDropout(keras.layers.Dropout):
     Philox makes its numbers from a key and a counter (Salmon et al. 2011, "Parallel random numbers:
     as easy as 1, 2, 3", SC11). The key is (run's seed, this layer's seed) and example j starts at
     counter j * ceil(n / 4) with its n values, so any part of a batch draws its own rows of the one
-    mask (another one under XLA, whose Philox orders its numbers differently). In a model trained
-    without `TrainingStep`, for example by Keras's own `fit`, it is `keras.layers.Dropout`.
+    mask (another one under XLA, whose Philox orders its numbers differently). In a model trained by
+    Keras's own `fit`, without `TrainingStep` or `DistributedFit`, it is `keras.layers.Dropout`.
 
     Args:
         rate: share of the values set to 0, in [0, 1).

@@ -97,6 +97,8 @@ class LargeBatch:
         self._rate = check_number("reference_rate", reference_rate, low_open=True)
         check_choice("scaling", scaling, RULES)
         check_count("reference_batch", reference_batch, 1)
+        fix = "Count the examples of an epoch: a data set that does not know says -1 or -2."
+        check_count("train_examples", train_examples, 1, fix)
         check_flag("drop_remainder", drop_remainder)
         warmup = check_number("warmup_epochs", warmup_epochs)
         if noise_scale is not None:
@@ -167,7 +169,7 @@ class LargeBatch:
     def fit_options(self) -> dict[str, Any]:
         """Arguments of `fit`: `batch_size`, `epochs` and, with `DistributedFit`, `micro_batch`."""
         options = {"batch_size": self.fit_batch, "epochs": self.epochs}
-        if self._ours and self.batch.accumulation > 1:
+        if self._ours and any(plan.accumulation > 1 for plan in self.phases.values()):
             options["micro_batch"] = self.batch.micro_batch
         return options
 
