@@ -530,7 +530,7 @@ def test_one_device_keeps_what_keras_can_do_and_saves_and_loads(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-PAGE = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "multi_worker.md"
 
 
 def run_page(code):
@@ -540,7 +540,7 @@ def run_page(code):
 
 
 @pytest.mark.slow
-def test_the_example_of_the_readme_is_short_and_gives_one_result_on_any_number_of_workers():
+def test_the_example_of_the_page_is_short_and_gives_one_result_on_any_number_of_workers():
     code = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
     two = run_workers(run_page, code=code, timeout_seconds=300)

@@ -378,6 +378,18 @@ def test_the_table_of_claims_has_each_by_number_run_or_not(whole):
     assert r"C10: \|x\|" in lines[4]
 
 
+def test_readmes_table_has_the_claims_with_a_verdict_in_short(whole):
+    record = page.write(STUDY, whole[0], SCALE)
+    lines = page.verdicts_table({"fake": STUDY}, {"fake": record}, links="claims/")
+    numbers = "+2.20 points [2.02, 2.38], n = 5"
+    assert lines[2:] == [
+        f"| C0: {fake_study.CLAIM.text} | {fake_study.CLAIM.paper.partition(', arXiv')[0]} | "
+        f"{numbers} | **[agrees](claims/fake/README.md)** |"
+    ]
+    open_claim = {**record, "claims": [{**record["claims"][0], "verdict": "cannot tell"}]}
+    assert len(page.verdicts_table({"fake": STUDY}, {"fake": open_claim}, links="")) == 2
+
+
 # The command.
 
 

@@ -54,12 +54,11 @@ def section() -> str:
     all_claims = sum(len(study.claims) for study in studies.values())
     agree, contradict = found.count(AGREES), found.count(CONTRADICTS)
     text = (
-        f"Tried on real data, with seeds, tuned rivals and a rule fixed before the run. Of "
-        f"{all_claims} claims {agree} agree and {contradict} contradict so far; on the others the "
-        "studies cannot tell yet, or have not run: [docs/claims.md](docs/claims.md) has all of "
-        "them, the rules, and what finishes them."
+        f"Of {all_claims} claims, tried with seeds, tuned rivals and a rule fixed before the run, "
+        f"{agree} agree and {contradict} contradict so far; on the\nothers the studies cannot tell "
+        "yet, or have not run: [docs/claims.md](docs/claims.md)."
     )
-    table = page.claims_table(studies, records, links="docs/claims/", told=True)
+    table = page.verdicts_table(studies, records, links="docs/claims/")
     return "\n".join([text, "", *table, ""])
 
 

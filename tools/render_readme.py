@@ -1,10 +1,12 @@
-"""Writes README.md's tables from the recipes and from the committed result records.
+"""Writes the marked parts of README.md, docs/getting_started.md and docs/recipes.md.
 
     python tools/render_readme.py           # after a new record was committed
-    python tools/render_readme.py --check   # exit 1 if README.md says something else
+    python tools/render_readme.py --check   # exit 1 if a file says something else, names it
 
-Of the results of the unmodified miniature below recipes/goyal_8k/runs/, the newest with several
-seeds gives the table, and the newest with one seed, run on an idle machine, gives the time.
+README has the figure and the systems in short; the pages have the whole tables. All come from the
+recipes and from the committed result records: of the results of the unmodified miniature below
+recipes/goyal_8k/runs/, the newest with several seeds gives the table, and the newest with one seed,
+run on an idle machine, gives the time.
 """
 
 import argparse
@@ -52,6 +54,9 @@ SYSTEMS = (
     ("Google, MLPerf v1.0, Shampoo, 64k", "anil_shampoo", "64k"),
 )
 
+# Of these README shows the first row alone.
+SHORTENED = {"you_alexnet_bn", "mlperf", "anil_shampoo"}
+
 
 def newest_record(*, several_seeds: bool) -> tuple[Path, Result]:
     """Returns the folder and the result of the newest committed run of the miniature."""
@@ -63,13 +68,27 @@ def newest_record(*, several_seeds: bool) -> tuple[Path, Result]:
     raise SystemExit(f"no result of the unmodified miniature below {RUNS}")
 
 
+def figure() -> str:
+    """Returns README's picture and what it is."""
+    folder, result = newest_record(several_seeds=True)
+    place = folder.relative_to(ROOT).as_posix()
+    seeds = len(result.rows[0].runs)
+    return (
+        f"![Validation error against epoch]({place}/curves.png)\n\n"
+        f"The miniature of Goyal et al. 2017, mean and range of {seeds} seeds: a 32 times larger "
+        "batch, with and without the rate\n"
+        "scaled, with and without warmup, and with LARS. [The table](docs/getting_started.md) "
+        "stands beside the paper's own.\n"
+    )
+
+
 def section() -> str:
-    """Returns the README's lines between the markers."""
+    """Returns the table of the first run, for docs/getting_started.md."""
     folder, result = newest_record(several_seeds=True)
     timed_folder, timed = newest_record(several_seeds=False)
     seeds = len(result.rows[0].runs)
-    place = folder.relative_to(ROOT).as_posix()
-    timed_place = timed_folder.relative_to(ROOT).as_posix()
+    place = f"../{folder.relative_to(ROOT).as_posix()}"
+    timed_place = f"../{timed_folder.relative_to(ROOT).as_posix()}"
     environment = timed.environment
     shown = claims.sentences(claims.find(recipe_modules()["goyal_8k"].MINIATURE, result))
     lines = [
@@ -97,10 +116,50 @@ def section() -> str:
     return "\n".join(lines)
 
 
-def systems() -> str:
-    """Returns the table of systems, and that of all modules."""
+def _facts() -> dict[tuple[str, str | None], dict]:
     modules = recipe_modules()
-    rows = {(r.name, r.row): describe(r, modules[r.name].MINIATURE) for r in load_recipes()}
+    return {(r.name, r.row): describe(r, modules[r.name].MINIATURE) for r in load_recipes()}
+
+
+def _batch(facts: dict) -> str:
+    return f"{facts['global_batch']:,}" + "".join(f" → {b:,}" for _, b in facts["growth"])
+
+
+def _link(name: str, row: str | None, cards: str) -> str:
+    return f"[`{name}{'' if row is None else f' --row {row}'}`]({cards}{name}/card.md)"
+
+
+def systems() -> str:
+    """Returns README's table of systems: the first row of each recipe, in few columns."""
+    rows, lines, shown = _facts(), [], set()
+    for who, name, row in SYSTEMS:
+        facts = rows[name, row]
+        if name in shown and name in SHORTENED:
+            continue
+        shown.add(name)
+        lines.append(
+            f"| {who} | {_batch(facts)} | {facts['updates']:,} | {_top1(facts)} | "
+            f"{facts['time'] or '–'} | {facts['verdict'] or facts['rung']} | "
+            f"{_link(name, row, 'recipes/')} |"
+        )
+    return "\n".join(
+        [
+            "| system | batch | updates | published top-1 % | time then | here | recipe |",
+            "|---|---|---|---|---|---|---|",
+            *lines,
+            "",
+            "*here*: what the recipe's miniature shows of the paper's claims; `plan`: its numbers "
+            "are held against the published ones",
+            "by tests. Nobody has run these on ImageNet with this code yet. "
+            "[docs/recipes.md](docs/recipes.md) has all rows, hardware and libraries.",
+            "",
+        ]
+    )
+
+
+def all_systems() -> str:
+    """Returns the table of all systems, and the other modules, for docs/recipes.md."""
+    rows = _facts()
     lines = [
         "| system | batch | updates | published top-1 % | hardware | library | time | here "
         "| recipe |",
@@ -108,13 +167,10 @@ def systems() -> str:
     ]
     for who, name, row in SYSTEMS:
         facts = rows[name, row]
-        batch = f"{facts['global_batch']:,}"
-        batch += "".join(f" → {grown:,}" for _, grown in facts["growth"])
         then = " | ".join(facts[name] or "–" for name in ("hardware", "software", "time"))
-        chosen = "" if row is None else f" --row {row}"
         lines.append(
-            f"| {who} | {batch} | {facts['updates']:,} | {_top1(facts)} | {then} | "
-            f"{facts['verdict'] or facts['rung']} | [`{name}{chosen}`](recipes/{name}/card.md) |"
+            f"| {who} | {_batch(facts)} | {facts['updates']:,} | {_top1(facts)} | {then} | "
+            f"{facts['verdict'] or facts['rung']} | {_link(name, row, '../recipes/')} |"
         )
     known = published.load()
     lines += [_without_recipe(who, known[i]) for who, i in WITHOUT_RECIPE.items()]
@@ -123,7 +179,7 @@ def systems() -> str:
         families.setdefault(name, []).append(facts)
     shown = {name for _, name, _ in SYSTEMS}
     others = [
-        f"[`{name}`](recipes/{name}/card.md)" + (f" ({len(facts)} rows)" if len(facts) > 1 else "")
+        _link(name, None, "../recipes/") + (f" ({len(facts)} rows)" if len(facts) > 1 else "")
         for name, facts in sorted(families.items())
         if name not in shown or len(facts) > 2
     ]
@@ -159,24 +215,33 @@ def _row(row: RowResult) -> str:
     )
 
 
+# File, marker, and what stands between the marker and its end.
+PARTS = (
+    ("README.md", "miniature", figure),
+    ("README.md", "systems", systems),
+    ("docs/getting_started.md", "miniature", section),
+    ("docs/recipes.md", "systems", all_systems),
+)
+
+
 def main() -> int:
     """Renders, or checks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing, exit 1 if stale")
     arguments = parser.parse_args()
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    fresh = text
-    for name, make in (("miniature", section), ("systems", systems)):
-        begin = f"<!-- {name} -->\n"
-        before, _, rest = fresh.partition(begin)
+    stale = False
+    for name, marker, make in PARTS:
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8")
+        begin = f"<!-- {marker} -->\n"
+        before, _, rest = text.partition(begin)
         fresh = before + begin + make() + END + rest.partition(END)[2]
-    if arguments.check:
-        if fresh != text:
-            print("README.md is stale: run python tools/render_readme.py", file=sys.stderr)
-        return int(fresh != text)
-    readme.write_text(fresh, encoding="utf-8")
-    return 0
+        if fresh != text and arguments.check:
+            print(f"{name} is stale: run python tools/render_readme.py", file=sys.stderr)
+            stale = True
+        elif fresh != text:
+            path.write_text(fresh, encoding="utf-8")
+    return int(stale)
 
 
 if __name__ == "__main__":

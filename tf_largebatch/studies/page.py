@@ -173,7 +173,6 @@ def claims_table(
     records: Mapping[str, Mapping[str, Any]],
     *,
     links: str,
-    told: bool = False,
 ) -> list[str]:
     """Returns the table of all claims in Markdown, by number.
 
@@ -181,7 +180,6 @@ def claims_table(
         studies: all there are, by name.
         records: of those that have run, by name.
         links: the path to the folders of the studies.
-        told: only those on which there is a verdict, one way or the other.
     """
     rows = []
     for name, study in studies.items():
@@ -189,8 +187,6 @@ def claims_table(
         known = {claim["id"]: claim for claim in record["claims"]} if record else {}
         for claim in study.claims:
             found = known.get(claim.id, {"answers": [], "verdict": "not run"})
-            if told and found["verdict"] not in (AGREES, CONTRADICTS):
-                continue
             where = f"[{name}]({links}{name}/README.md)" if record else f"`study {name}`"
             spent = f", {duration_text(record['cost']['seconds'])}" if record else ""
             cells = (
@@ -204,6 +200,32 @@ def claims_table(
             )
             rows.append((_number(claim.id), _row(cells)))
     header = ("claim", "paper", "published", "ours", "n", "verdict", "study and its cost")
+    lines = [_row(header), "|" + "---|" * len(header)]
+    return lines + [line for _, line in sorted(rows, key=lambda row: row[0])]
+
+
+def verdicts_table(
+    studies: Mapping[str, Study], records: Mapping[str, Mapping[str, Any]], *, links: str
+) -> list[str]:
+    """Returns the table of the claims on which there is a verdict, one short line each, by number.
+
+    Args:
+        studies: all there are, by name.
+        records: of those that have run, by name.
+        links: the path to the folders of the studies.
+    """
+    rows = []
+    for name, record in records.items():
+        for found in record["claims"]:
+            if found["verdict"] not in (AGREES, CONTRADICTS):
+                continue
+            claim = studies[name].claim(found["id"])
+            numbers = "; ".join(a["effect"].rpartition(": ")[2] for a in found["answers"])
+            where = f"[{found['verdict']}]({links}{name}/README.md)"
+            paper = claim.paper.partition(", arXiv")[0]
+            cells = (f"{claim.id}: {claim.text}", paper, numbers, f"**{where}**")
+            rows.append((_number(claim.id), _row(cells)))
+    header = ("claim", "paper", "measured", "verdict")
     lines = [_row(header), "|" + "---|" * len(header)]
     return lines + [line for _, line in sorted(rows, key=lambda row: row[0])]
 
