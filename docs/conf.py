@@ -45,8 +45,11 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 default_role = "code"
+smartquotes = False  # option="value" is code, wherever it stands
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"tf_largebatch {version}"
 html_theme_options = {
     "source_repository": f"{_HOME}/",

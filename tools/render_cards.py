@@ -74,15 +74,15 @@ def card(name: str, recipes: list[Recipe]) -> str:
 
 
 def _run_it(main: Recipe, miniature: Miniature) -> str:
-    lines = [f"{call(main, ' --plan')}          # every number, without TensorFlow"]
+    lines = [(call(main, " --plan"), "every number, without TensorFlow")]
     if miniature.rows:
-        lines.append(f"{call(main)}                 # the miniature, minutes on a laptop")
+        lines.append((call(main), "the miniature, minutes on a laptop"))
     if not main.missing:
-        lines.append(f"{call(main, ' --data DIR')}      # as published, on ImageNet in DIR")
-    lines.append(
-        f"python -m tf_largebatch cite {main.name}          # BibTeX of the papers behind it"
-    )
-    text = "\n".join(["```bash", *lines, "```"])
+        lines.append((call(main, " --data DIR"), "as published, on ImageNet in DIR"))
+    lines.append((f"python -m tf_largebatch cite {main.name}", "BibTeX of the papers behind it"))
+    width = max(len(command) for command, _ in lines)
+    commands = "\n".join(f"{command:<{width}}  # {why}" for command, why in lines)
+    text = f"```bash\n{commands}\n```"
     if main.missing:
         return f"{text}\n\nIt cannot train yet: {main.missing} is missing."
     job = f"`python -m tf_largebatch job {_row(main)} --on slurm --workers N --gpus G`"
