@@ -77,6 +77,14 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
         ValueError: an argument outside its range, or both groups; in training, a batch that `group`
             does not divide (TensorFlow's own reshape error where the batch is only known at run
             time), or replicas that `replica_group` does not.
+
+    Example:
+        >>> import numpy as np
+        >>> from tf_largebatch import GhostBatchNormalization
+        >>> x = np.array([[0.0], [2.0], [10.0], [14.0]], "float32")
+        >>> y = GhostBatchNormalization(group=2)(x, training=True)  # two groups, each to -1 and 1
+        >>> np.asarray(y).round(2).ravel().tolist()
+        [-1.0, 1.0, -1.0, 1.0]
     """
 
     def __init__(self, group=None, momentum=0.9, epsilon=1e-5, *, replica_group=1, **kwargs):

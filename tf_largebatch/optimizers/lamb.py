@@ -60,6 +60,15 @@ class LAMB(LargeBatchOptimizer):
 
     Raises:
         ValueError: an argument is out of range; at `build`, a pattern matches no variable.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from tf_largebatch import LAMB
+        >>> w = keras.Variable([[3.0, 4.0]])  # |w| = 5
+        >>> g = np.array([[0.1, 7.0]], "float32")  # at t = 1, u is the sign of g: |u| = sqrt(2)
+        >>> _ = LAMB(0.1).apply([g], [w])  # w - 0.1 * 5 / sqrt(2) * u
+        >>> print(w.numpy().round(4))
+        [[2.6464 3.6464]]
     """
 
     adapts = True

@@ -89,6 +89,15 @@ class LARS(LargeBatchOptimizer):
     Raises:
         ValueError: an argument is out of range or contradicts another; at `build`, a pattern
             matches no variable.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from tf_largebatch import LARS
+        >>> w = keras.Variable([[3.0, 4.0]])  # |w| = 5
+        >>> g = np.array([[0.6, 0.8]], "float32")  # |g| = 1: r = 0.001 * 5 / 1
+        >>> _ = LARS(10.0).apply([g], [w])  # w - 10 * r * g
+        >>> print(w.numpy().round(4))
+        [[2.97 3.96]]
     """
 
     adapts = True

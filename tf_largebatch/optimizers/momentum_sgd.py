@@ -35,6 +35,16 @@ class MomentumSGD(LargeBatchOptimizer):
 
     Raises:
         ValueError: an argument is out of range; at `build`, a pattern matches no variable.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from tf_largebatch import MomentumSGD
+        >>> w, optimizer = keras.Variable([1.0]), MomentumSGD(0.1, momentum=0.9)
+        >>> _ = optimizer.apply([np.ones(1, "float32")], [w])  # v = 1
+        >>> optimizer.learning_rate = 0.2
+        >>> _ = optimizer.apply([np.zeros(1, "float32")], [w])  # v = 0.9, all at today's rate
+        >>> print(w.numpy().round(4))  # 1 - 0.1 * 1 - 0.2 * 0.9
+        [0.72]
     """
 
     own_options = ("momentum", "nesterov")

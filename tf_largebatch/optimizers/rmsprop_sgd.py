@@ -51,6 +51,14 @@ class RMSpropSGD(LargeBatchOptimizer):
 
     Raises:
         ValueError: an argument is out of range; at `build`, a pattern matches no variable.
+
+    Example:
+        >>> from tf_largebatch import RMSpropSGD
+        >>> optimizer = RMSpropSGD(
+        ...     3.2, center_updates=400, period_updates=200, rmsprop_learning_rate=3e-4
+        ... )
+        >>> optimizer.momentum, optimizer.rho
+        (0.9, 0.99)
     """
 
     own_options = (

@@ -19,6 +19,11 @@ class BatchSizeSchedule:
 
     Raises:
         ValueError: no epoch 0, or a value out of its range.
+
+    Example:
+        >>> from tf_largebatch import BatchSizeSchedule
+        >>> BatchSizeSchedule({0: 256, 10: 512}).phases(epochs=30)
+        [(0, 10, 256), (10, 30, 512)]
     """
 
     def __init__(self, batches: Mapping[int, int]):

@@ -35,6 +35,14 @@ class BatchPlan:
 
     Raises:
         ValueError: a size below 1, or sizes that do not divide the global batch.
+
+    Example:
+        >>> from tf_largebatch import BatchPlan
+        >>> plan = BatchPlan(
+        ...     global_batch=8192, train_examples=1_281_167, replicas=8, micro_batch=64
+        ... )
+        >>> plan.accumulation, plan.updates_at(90)  # 8192 = 8 x 64 x 16
+        (16, 14076)
     """
 
     global_batch: int

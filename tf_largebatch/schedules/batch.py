@@ -30,6 +30,12 @@ class Scaled(Schedule):
 
     Raises:
         ValueError: an unknown rule or a batch below 1.
+
+    Example:
+        >>> from tf_largebatch import Constant, Scaled
+        >>> rate = Scaled(Constant(0.1), "linear", global_batch=8192, reference_batch=256)
+        >>> round(float(rate(0)), 3)
+        3.2
     """
 
     def __init__(
@@ -70,6 +76,12 @@ class BatchPhases(Schedule):
 
     Raises:
         ValueError: lists of different or no length, or a value outside its range.
+
+    Example:
+        >>> from tf_largebatch import BatchPhases
+        >>> rate = BatchPhases(batches=[256, 512], updates=[100, 50], rates=[0.1, 0.2])
+        >>> [round(float(rate(update)), 1) for update in (99, 100)]
+        [0.1, 0.2]
     """
 
     def __init__(

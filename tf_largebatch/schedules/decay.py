@@ -35,6 +35,12 @@ class Polynomial(Schedule):
 
     Raises:
         ValueError: an argument outside its range.
+
+    Example:
+        >>> from tf_largebatch import Polynomial
+        >>> rate = Polynomial(4.0, power=2, decay_updates=100)
+        >>> [float(rate(update)) for update in (0, 50, 100)]
+        [4.0, 1.0, 0.0]
     """
 
     def __init__(
@@ -102,6 +108,12 @@ class Cosine(Schedule):
 
     Raises:
         ValueError: an argument outside its range.
+
+    Example:
+        >>> from tf_largebatch import Cosine
+        >>> rate = Cosine(4.0, decay_updates=100)
+        >>> [round(float(rate(update)), 4) for update in (0, 50, 100)]
+        [4.0, 2.0, 0.0]
     """
 
     def __init__(
@@ -154,6 +166,12 @@ class Exponential(Schedule):
 
     Raises:
         ValueError: an argument outside its range.
+
+    Example:
+        >>> from tf_largebatch import Exponential
+        >>> rate = Exponential(4.0, factor=0.5, every_updates=10)
+        >>> [float(rate(update)) for update in (0, 10, 20)]
+        [4.0, 2.0, 1.0]
     """
 
     def __init__(self, rate: float, factor: float, *, every_updates: int, begin: int = 0) -> None:

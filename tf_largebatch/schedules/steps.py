@@ -20,6 +20,11 @@ class Constant(Schedule):
 
     Raises:
         ValueError: a rate below 0 or not finite.
+
+    Example:
+        >>> from tf_largebatch import Constant
+        >>> float(Constant(0.5)(1_000))
+        0.5
     """
 
     def __init__(self, rate: float) -> None:
@@ -50,6 +55,12 @@ class Steps(Schedule):
     Raises:
         ValueError: boundaries out of order, a negative rate, both or neither of `factor` and
             `rates`, or not one rate per boundary.
+
+    Example:
+        >>> from tf_largebatch import Steps
+        >>> rate = Steps(4.0, [30, 60], factor=0.1)
+        >>> [round(float(rate(update)), 3) for update in (0, 29, 30, 60)]
+        [4.0, 4.0, 0.4, 0.04]
     """
 
     def __init__(

@@ -49,6 +49,12 @@ class Warmup(Schedule):
     Raises:
         ValueError: an argument outside its range, or a warmup that outlasts the decay in `after` or
             covers its first drop.
+
+    Example:
+        >>> from tf_largebatch import Steps, Warmup
+        >>> rate = Warmup(Steps(0.4, [4], factor=0.1), updates=2, start_rate=0.1)
+        >>> [round(float(rate(update)), 3) for update in (0, 1, 2, 4)]
+        [0.1, 0.25, 0.4, 0.04]
     """
 
     def __init__(

@@ -52,6 +52,13 @@ class ExactResume(keras.callbacks.Callback):
             is whole; `steps_per_epoch` or `data` was left out.
         StorageError: while it trains, a checkpoint cannot be written.
         NonFiniteError: while it trains, a weight is not finite; the last good checkpoint stays.
+
+    Example:
+        >>> import tempfile
+        >>> from tf_largebatch import ExactResume
+        >>> resume = ExactResume(tempfile.mkdtemp(), checkpoint_updates=500, keep=3)
+        >>> resume.data  # doctest: +ELLIPSIS
+        <bound method ExactResume.data of ...>
     """
 
     def __init__(

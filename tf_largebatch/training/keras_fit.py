@@ -85,6 +85,18 @@ class DistributedFit:
             all full, or that replicas times `micro_batch` do not divide; arrays shuffled with
             another seed on each worker; always, steps that `steps_per_execution` does not divide,
             in `fit`, `evaluate` and `predict`. `train_on_batch` and `test_on_batch` raise too.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from tf_largebatch import LARS, DistributedFit
+        >>> class Net(DistributedFit, keras.Sequential):
+        ...     pass
+        >>> net = Net([keras.Input((4,)), keras.layers.Dense(1)])
+        >>> net.compile(LARS(1.0), loss="mse")
+        >>> x, y = np.ones((64, 4), "float32"), np.ones((64, 1), "float32")
+        >>> history = net.fit(x, y, batch_size=32, verbose=0)
+        >>> int(net.optimizer.iterations)
+        2
     """
 
     sums_micro_batches = True  # for those that must not import this module: it needs TensorFlow

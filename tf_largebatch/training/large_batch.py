@@ -66,6 +66,16 @@ class LargeBatch:
     Raises:
         ValueError: an argument out of range, a model that is not built, a batch that does not
             divide, a warmup that outlasts the decay.
+
+    Example:
+        >>> import keras
+        >>> from tf_largebatch import LargeBatch
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
+        >>> plan = LargeBatch(
+        ...     model, global_batch=1024, train_examples=50_000, epochs=30, reference_rate=0.1
+        ... )
+        >>> print(str(plan).splitlines()[2])
+        learning rate   0.4 = 0.1 x 1024 / 256 (linear)
     """
 
     def __init__(

@@ -45,6 +45,18 @@ class NoiseScaleScalars(keras.callbacks.Callback):
     Raises:
         ValueError: a number out of range; from the first update on, an update of a single
             micro-batch, or logs without these values.
+
+    Example:
+        >>> import tempfile
+        >>> from tf_largebatch import NoiseScaleScalars
+        >>> noise = NoiseScaleScalars(tempfile.mkdtemp(), every=20)
+        >>> logs = {"grad_norm": 1.0, "micro_grad_norm": 2.0}
+        >>> logs |= {"micro_batch": 32, "global_batch": 256}
+        >>> noise.on_train_begin()
+        >>> for update in range(40):
+        ...     noise.on_train_batch_end(update, logs)
+        >>> round(noise.scale.b_simple)  # (4 - 1) / (1/32 - 1/256) over (256 - 32 * 4) / (256 - 32)
+        192
     """
 
     def __init__(self, folder: Path, *, every: int, decay: float = noise_scale.DECAY):

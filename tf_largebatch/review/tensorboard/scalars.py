@@ -86,6 +86,13 @@ class TensorBoardScalars(keras.callbacks.Callback):
 
     Raises:
         ValueError: a number out of range, or an hparam of another type.
+
+    Example:
+        >>> import tempfile
+        >>> from tf_largebatch import TensorBoardScalars
+        >>> scalars = TensorBoardScalars(
+        ...     tempfile.mkdtemp(), every=20, plan_markdown="batch 256", hparams={"batch": 256}
+        ... )  # among the callbacks of this package's loop
     """
 
     def __init__(

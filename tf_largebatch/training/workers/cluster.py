@@ -131,7 +131,12 @@ def resolve(environ: Mapping[str, str] = os.environ) -> Cluster | None:
 
 
 def report_ready(environ: Mapping[str, str] = os.environ) -> None:
-    """Tells the launcher that this worker's cluster is up; does nothing without a launcher."""
+    """Tells the launcher that this worker's cluster is up; does nothing without a launcher.
+
+    Example:
+        >>> from tf_largebatch import report_ready
+        >>> report_ready()  # without a launcher: nothing
+    """
     if environ.get(READY):
         Path(environ[READY]).touch()
 
