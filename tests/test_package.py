@@ -72,6 +72,18 @@ class Hidden:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
+def uninstall(monkeypatch, package):
+    """Lets no installed package of this name be found; imports of it still work."""
+    find = importlib.metadata.version
+
+    def version(name):
+        if name == package:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return find(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+
+
 def hide(monkeypatch, *names):
     for loaded in list(sys.modules):
         if loaded.split(".")[0] in names:
@@ -90,19 +102,22 @@ def hide(monkeypatch, *names):
 def test_a_run_names_the_extra_before_anything_starts(
     package, extra, recipe, tmp_path, monkeypatch
 ):
-    find = importlib.metadata.version
-
-    def version(name):
-        if name == package:
-            raise importlib.metadata.PackageNotFoundError(name)
-        return find(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    uninstall(monkeypatch, package)
     done = run_recipe(recipe, "--run-dir", tmp_path / "run")
     assert done.returncode == 2
     assert f'{package} is not installed. Run pip install "tf-largebatch[{extra}]"' in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "said"),
+    [("matplotlib", "matplotlib is not installed"), ("tensorboard", "a folder fashion_mnist")],
+)
+def test_a_study_needs_no_tensorboard(package, said, monkeypatch):
+    uninstall(monkeypatch, package)
+    done = call(main, ["study", "lars_or_sgd", "--data", str(Path(__file__).parent)])
+    assert done.returncode == 2 and said in done.stderr
 
 
 def test_a_command_names_the_extra_of_what_it_imports(tmp_path, monkeypatch):

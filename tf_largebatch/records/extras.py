@@ -33,12 +33,17 @@ def describe(module: str) -> str | None:
     return None
 
 
-def require(*extras: str) -> None:
-    """InputError where a package of these extras is missing, found without importing it."""
+def require(*extras: str, but: str = "") -> None:
+    """InputError where a package of these extras is missing, found without importing it.
+
+    `but` is the module of one that this command does without.
+    """
     import importlib.metadata  # takes a while
 
     for extra in extras:
         for module, package in EXTRAS[extra].items():
+            if module == but:
+                continue
             try:
                 importlib.metadata.version(package)
             except importlib.metadata.PackageNotFoundError:

@@ -62,7 +62,7 @@ def _run(studies: Mapping[str, Study], arguments: argparse.Namespace) -> None:
         print("\n".join(describe(studies, home())))
         return
     study = studies[choose(arguments.name, studies, "the study")]
-    extras.require("review", *["digits"] * ("digits" in study.data))
+    extras.require("review", *["digits"] * ("digits" in study.data), but="tensorboard")
     if arguments.data is not None and set(study.data) == {"digits"}:
         raise InputError(
             f"--data is for studies of other pictures. Received: {arguments.data} for "
