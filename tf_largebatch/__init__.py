@@ -14,7 +14,7 @@ from tf_largebatch.records import __version__, extras
 
 if TYPE_CHECKING:
     from tf_largebatch.models.ghost_batchnorm import GhostBatchNormalization
-    from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, Muon, RMSpropSGD
+    from tf_largebatch.optimizers import KFAC, LAMB, LARS, MomentumSGD, Muon, RMSpropSGD
     from tf_largebatch.records.batch_schedule import BatchSizeSchedule
     from tf_largebatch.records.batching import BatchPlan
     from tf_largebatch.review.tensorboard import NoiseScaleScalars, TensorBoardScalars
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tf_largebatch.training.speed import measure_speed
     from tf_largebatch.training.workers.cluster import report_ready
 
-__all__ = ["LAMB", "LARS", "MomentumSGD", "Muon", "RMSpropSGD"]
+__all__ = ["KFAC", "LAMB", "LARS", "MomentumSGD", "Muon", "RMSpropSGD"]
 __all__ += ["GhostBatchNormalization", "BatchPlan", "BatchSizeSchedule"]
 __all__ += ["BatchPhases", "Constant", "Cosine", "Exponential"]
 __all__ += ["Polynomial", "Scaled", "Steps", "Warmup"]
@@ -69,7 +69,7 @@ if not TYPE_CHECKING:  # a name that is not there is an error for type checkers 
 
     def _room(name: str):
         match name:
-            case "LAMB" | "LARS" | "MomentumSGD" | "Muon" | "RMSpropSGD":
+            case "KFAC" | "LAMB" | "LARS" | "MomentumSGD" | "Muon" | "RMSpropSGD":
                 from tf_largebatch import optimizers as room
             case "DistributedFit":
                 from tf_largebatch.training import keras_fit as room

@@ -192,7 +192,13 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
         self._build_slots(variables)
         # One scalar each, at the tensor's own place: to store it takes no kernel, no table.
         self._ratios = [
-            self.add_variable((), initializer="ones", dtype="float32", name="trust_ratio")
+            self.add_variable(
+                (),
+                initializer="ones",
+                dtype="float32",
+                aggregation="only_first_replica",
+                name="trust_ratio",
+            )
             if self.record_trust_ratio and row.adapted
             else None
             for row in rows
@@ -335,7 +341,8 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
         # The base class clips here, each replica's part for itself; see `_backend_update_step`.
         return grads
 
-    def _clip_reduced(self, grads: list[Tensor]) -> list[Tensor]:
+    def _change_reduced(self, grads: list[Tensor], variables: list[Tensor]) -> list[Tensor]:
+        """What happens between the sum over replicas and the update of each tensor."""
         if self.clipnorm is not None:
             return tensors.clip_each(grads, self.clipnorm)
         if self.global_clipnorm is not None:
@@ -350,18 +357,18 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
         learning_rate = ops.convert_to_tensor(learning_rate)
         if not tensors.on_tensorflow():
             super()._backend_update_step(
-                self._clip_reduced(grads), trainable_variables, learning_rate
+                self._change_reduced(grads, trainable_variables), trainable_variables, learning_rate
             )
             return
-        # The base class with one line more: the clipping between reduction and update.
+        # The base class with one line more: `_change_reduced` between reduction and update.
         import tensorflow as tf
 
         variables = [v.value if isinstance(v, keras.Variable) else v for v in trainable_variables]
         pairs = self._all_reduce_sum_gradients(list(zip(grads, variables, strict=True)))
-        clipped = self._clip_reduced([gradient for gradient, _ in pairs])
+        changed = self._change_reduced([gradient for gradient, _ in pairs], variables)
         tf.__internal__.distribute.interim.maybe_merge_call(
             self._distributed_tf_update_step,
             self._distribution_strategy,
-            list(zip(clipped, variables, strict=True)),
+            list(zip(changed, variables, strict=True)),
             learning_rate,
         )

@@ -55,6 +55,16 @@ def as_written(x: Tensor) -> Tensor:
     return x
 
 
+def together(values: Sequence[Tensor]) -> list[Tensor]:
+    """The same, none of them there before all are: what fails, fails before anything is written."""
+    if on_tensorflow():
+        import tensorflow as tf
+
+        with tf.control_dependencies(values):
+            return [tf.identity(value) for value in values]
+    return list(values)
+
+
 def norm(x: Tensor) -> Tensor:
     """2-norm over all elements, a scalar of the dtype of `x`."""
     if on_tensorflow():

@@ -8,7 +8,7 @@ ends in NaN or in a deadlock.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -50,6 +50,7 @@ def apply(
     state: list[tf.Tensor],
     squares: tf.Tensor,
     loss_scale: LossScale | None,
+    factors: Sequence[tf.Tensor] = (),
 ) -> tf.Tensor:
     """Updates the weights; returns the first tensor that is not finite, -1 if none is.
 
@@ -63,11 +64,12 @@ def apply(
         state: the new values of the model's other variables.
         squares: of the gradients, one each.
         loss_scale: None where there is no overflow to mend.
+        factors: K-FAC's statistics, in an update that refreshes them.
     """
     bad = tf.logical_not(tf.math.is_finite(squares))
     first_bad = tf.where(tf.reduce_any(bad), tf.argmax(bad, output_type=tf.int32), -1)
     if not loss_scale:
-        _apply(model, optimizer, gradients, state)
+        _apply(model, optimizer, gradients, state, factors)
         return first_bad
     finite, scale = first_bad < 0, tf.identity(loss_scale.scale.value)
     # Everything is updated and then put back: the optimizer merges replicas, which TensorFlow
@@ -75,15 +77,17 @@ def apply(
     of_model = [*model.trainable_variables, *model.non_trainable_variables]
     variables = [*of_model, *optimizer.variables]
     before = [tf.identity(v.value) for v in variables]
-    _apply(model, optimizer, gradients, state)
+    _apply(model, optimizer, gradients, state, factors)
     for variable, old in zip(variables, before, strict=True):
         variable.assign(tf.where(finite, tf.convert_to_tensor(variable.value), old))
     loss_scale.adjust(finite)
     return tf.where(scale > LEAST_SCALE, -1, first_bad)
 
 
-def _apply(model, optimizer, gradients, state) -> None:
+def _apply(model, optimizer, gradients, state, factors) -> None:
     """Updates the weights, and writes the state that the forward pass moved."""
+    if factors:
+        optimizer.refresh(factors)
     with _summed_already(optimizer):
         optimizer.apply(gradients, model.trainable_variables)
     for variable, value in zip(model.non_trainable_variables, state, strict=True):

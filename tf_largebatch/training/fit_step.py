@@ -43,14 +43,25 @@ class FitStep(Update):
         # Keras compiles the whole step of one device without micro-batches.
         several = model.distribute_strategy.num_replicas_in_sync > 1 or micro_batch is not None
         compiled = bool(model.jit_compile) and several
-        super().__init__(model, optimizer, loss_scale=scale, seed=seed, compiled=compiled)
+        super().__init__(
+            model,
+            optimizer,
+            loss_scale=scale,
+            seed=seed,
+            compiled=compiled,
+            statistics=model.layer_statistics,
+        )
         self._micro_batch = micro_batch
 
     def update(self, data: Any) -> dict[str, tf.Tensor]:
         """Takes a replica's part of the batch, (x, y, weights) or less; returns the logs."""
         # Without the weights, or labels, that are not there: the rest has rows.
         packed = keras.utils.pack_x_y_sample_weight(*keras.utils.unpack_x_y_sample_weight(data))
-        return self._update(packed)
+        if self._statistics is None:
+            return self._update(packed)
+        if tf.distribute.get_replica_context().num_replicas_in_sync > 1:
+            return self._update(packed, refresh=self._statistics.taken)
+        return self._statistics.where_due(lambda refresh: self._update(packed, refresh=refresh))
 
     def _split(self, batch):
         examples = _count(batch)

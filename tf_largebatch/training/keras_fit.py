@@ -20,6 +20,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from tf_largebatch.optimizers.kfac import KFAC
 from tf_largebatch.records import stream_position
 from tf_largebatch.records.batch_schedule import BatchSizeSchedule
 from tf_largebatch.training.batch_growth import fit_phases
@@ -33,8 +34,10 @@ from tf_largebatch.training.keras_fit_checks import (
     check_seed,
     check_split,
     check_steps,
+    inner_optimizer,
     is_dataset,
 )
+from tf_largebatch.training.layer_statistics import LayerStatistics
 from tf_largebatch.training.step import GOLDEN
 
 
@@ -103,6 +106,7 @@ class DistributedFit:
     _micro_batch: int | None = None
     _took_update = False
     _averaging: tuple[tuple[int, ...], Callable] | None = None
+    layer_statistics: LayerStatistics | None = None  # for K-FAC
 
     def fit(
         self,
@@ -145,13 +149,17 @@ class DistributedFit:
             callbacks = [_AverageStatistics(), *keras.tree.flatten(callbacks or [])]
         if micro_batch != self._micro_batch:
             self._micro_batch, self.train_function = micro_batch, None
+        self._know_layers(verbose)
+        train = super().fit
+        if self.layer_statistics:
+            train = self.layer_statistics.explained(train)
         if not growing:
-            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **options)
+            return train(x, y, batch_size, epochs, verbose, callbacks, **options)
         initial_epoch = options.pop("initial_epoch", 0)
         return fit_phases(
             self,
             batch_size,
-            functools.partial(super().fit, y=y, verbose=verbose, **options),
+            functools.partial(train, y=y, verbose=verbose, **options),
             x,
             examples=examples,
             epochs=epochs,
@@ -159,6 +167,20 @@ class DistributedFit:
             callbacks=callbacks,
             initial_epoch=initial_epoch,
         )
+
+    def _know_layers(self, verbose):
+        """Tells K-FAC the layers, and the user those that it cannot treat."""
+        optimizer = inner_optimizer(self)
+        if not isinstance(optimizer, KFAC):
+            self.layer_statistics = None
+            return
+        self.jit_compile = False  # XLA's Cholesky says nothing where it fails
+        known = self.layer_statistics
+        if known is None or known.optimizer is not optimizer:
+            with self.distribute_strategy.scope():
+                self.layer_statistics = LayerStatistics(self, optimizer)
+            if verbose and self.layer_statistics.untreated:
+                print("KFAC has no factors for", ", ".join(self.layer_statistics.untreated))
 
     def train_step(self, data):
         """Updates the weights by a replica's part of the batch; the logs."""
@@ -243,11 +265,17 @@ class DistributedFit:
         @tf.autograph.experimental.do_not_convert
         def run_step(data):
             self._took_update = False
-            packed = strategy.run(lambda batch: logs.pack(step_function(batch)), args=(data,))
+
+            def run(refresh=False):
+                packed = strategy.run(lambda batch: logs.pack(step_function(batch)), args=(data,))
+                parts = strategy.experimental_local_results(packed)
+                return tf.reduce_mean(tf.stack(parts), axis=0)
+
+            natural = self.layer_statistics if trains else None
+            mean = natural.where_due(run) if natural else run()
             if trains and not self._took_update:
                 check_own_step(self, self._micro_batch)
-            parts = strategy.experimental_local_results(packed)
-            return tf.reduce_mean(tf.stack(parts), axis=0)
+            return mean
 
         # One function around the loop: nested ones lose the collectives' inputs.
         @tf.function(reduce_retracing=True, autograph=False)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_largebatch.optimizers import LARS, MomentumSGD
+from tf_largebatch.optimizers import KFAC, LARS, MomentumSGD
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.checks import check
 from tf_largebatch.records.local import LocalSchedule
@@ -237,7 +237,11 @@ def _is_float(variable: keras.Variable) -> bool:
 
 
 def _check_optimizer(optimizer: keras.optimizers.Optimizer, slots: str) -> None:
-    """Refuses what is no momentum where it would be reset, and what counts on every update."""
+    """Refuses K-FAC, what is no momentum where it is reset, and what counts on every update."""
+    rule = "one whose updates a worker can take alone"
+    check(
+        not isinstance(optimizer, KFAC), "optimizer", rule, "KFAC", "Its factors are sums of all."
+    )
     plain = isinstance(optimizer, MomentumSGD | LARS | keras.optimizers.SGD)
     rule = f'"kept" or "averaged" with {type(optimizer).__name__}, which counts its updates'
     check(plain or slots != "reset", "slots", rule, slots)

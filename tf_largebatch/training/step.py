@@ -21,6 +21,7 @@ read: it adds nothing to the loss, counts as wrong, and is counted.
 over updates, and `fit_step.FitStep` for Keras's `fit`. What follows the sum is in `apply.py`.
 """
 
+import contextlib
 import copy
 import functools
 import math
@@ -35,6 +36,7 @@ from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.settings import Settings
 from tf_largebatch.training.apply import FIRST_SCALE, LossScale, apply
 from tf_largebatch.training.finite import FiniteCheck
+from tf_largebatch.training.layer_statistics import LayerStatistics, statistics_of
 
 # The columns of what `TrainingStep.run` returns, one row per update.
 COLUMNS = (
@@ -72,6 +74,7 @@ class Update:
         seed: of the random layers.
         wire_dtype, pack_bytes: as in `TrainingStep`.
         compiled: XLA compiles the forward and backward pass; sums over replicas stay outside.
+        statistics: of layers, for K-FAC.
     """
 
     totals = 0  # how many `_forward` returns
@@ -86,10 +89,11 @@ class Update:
         wire_dtype: str | None = None,
         pack_bytes: int = Settings.pack_mb << 20,
         compiled: bool = False,
+        statistics: LayerStatistics | None = None,
     ):
         self.model, self.optimizer, self.loss_scale = model, optimizer, loss_scale
         self.wire_dtype, self.pack_bytes = wire_dtype, pack_bytes
-        self._seed, self._compiled = seed, compiled
+        self._seed, self._compiled, self._statistics = seed, compiled, statistics
         paths = [variable.path for variable in model.non_trainable_variables]
         self._generators = [i for i, p in enumerate(paths) if p.endswith("seed_generator_state")]
 
@@ -111,10 +115,11 @@ class Update:
     def _end(self, totals, squares, rate, scale, first_bad, carried) -> Any:
         raise NotImplementedError
 
-    def _update(self, *batch: Any, share: tf.Tensor | None = None) -> Any:
+    def _update(self, *batch: Any, share: tf.Tensor | None = None, refresh: bool = False) -> Any:
         """Micro-steps, all-reduce, weights; returns what `_end` makes of it.
 
-        The batch is that `share` of the global one, the replica's own if left out.
+        The batch is that `share` of the global one, the replica's own if left out. `refresh` takes
+        K-FAC's statistics too: they are sums over the batch, and travel behind the gradients.
         """
         if share is None:
             share = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -125,7 +130,9 @@ class Update:
         steps, size = self._split(batch)
         # Read out here: what reads a variable is no pure loop.
         start = self._start(steps * size), share * steps
-        micro_step = functools.partial(self._micro_step, weights, state, scale, start, steps, size)
+        micro_step = functools.partial(
+            self._micro_step, weights, state, scale, start, steps, size, refresh
+        )
         if self._compiled:
             micro_step = tf.function(micro_step, autograph=False, jit_compile=True)
         if isinstance(steps, int) and steps == 1:  # not a tensor
@@ -140,20 +147,24 @@ class Update:
                 return step + 1, tf.nest.map_structure(_add_or_take, sums, new), carried
 
             zeros = [[tf.zeros_like(t) for t in tensors] for tensors in (weights, state)]
+            zeros[0] += self._statistics.zeros() if refresh else []
             begin = tf.constant(0), [*zeros, tf.zeros([self.totals + 1])], self._carried()
             # One turn at a time: micro-batches are there to save memory.
             _, sums, carried = tf.while_loop(
                 lambda i, *_: i < steps, body, begin, parallel_iterations=1
             )
         gradients, state, totals = self._reduce(*sums, steps)
+        gradients, factors = gradients[: len(weights)], gradients[len(weights) :]
         if scaled:
             gradients = [g / tf.cast(scale, g.dtype) for g in gradients]
         rate = tf.cast(self.optimizer.learning_rate, tf.float32)
         squares = tf.stack([2.0 * tf.nn.l2_loss(tf.cast(g, tf.float32)) for g in gradients])
-        first_bad = apply(self.model, self.optimizer, gradients, state, squares, scaled)
+        first_bad = apply(self.model, self.optimizer, gradients, state, squares, scaled, factors)
         return self._end(totals, squares, rate, scale, first_bad, carried)
 
-    def _micro_step(self, weights, state, scale, start, steps, size, step, carried, *batch):
+    def _micro_step(
+        self, weights, state, scale, start, steps, size, refresh, step, carried, *batch
+    ):
         """One forward and backward: (scaled gradients, new state, totals, carried).
 
         The last of the totals is the gradient's square.
@@ -163,20 +174,25 @@ class Update:
         piece = of_share + step
         first = of_update + tf.cast(piece, tf.int64) * tf.cast(size, tf.int64)
         position = stream_position.Position(self._seed, first)
-        with stream_position.standing_at(position), tf.GradientTape() as tape:
+        seeing = self._statistics.watched() if refresh else contextlib.nullcontext([])
+        with stream_position.standing_at(position), seeing as seen, tf.GradientTape() as tape:
             tape.watch(weights)
             spread = self._spread_generators(state, piece)
             loss, totals, new_state, carried = self._forward(
                 weights, spread, carried, steps, *batch
             )
             scaled = loss * scale
-        zero = tf.UnconnectedGradients.ZERO
-        gradients = tape.gradient(scaled, weights, unconnected_gradients=zero)
+        wanted = [*weights, *(call.outputs for call in seen)]
+        gradients = tape.gradient(scaled, wanted, unconnected_gradients="zero")
         gradients = [tf.convert_to_tensor(g) for g in gradients]  # of an embedding: sparse
+        gradients, of_outputs = gradients[: len(weights)], gradients[len(weights) :]
         new_state = [tf.convert_to_tensor(s) for s in new_state]
         for i in self._generators:  # the seed as it was, the count as it is now
             new_state[i] = tf.stack([state[i][0], new_state[i][1]])
         square = tf.add_n([2.0 * tf.nn.l2_loss(tf.cast(g, tf.float32)) for g in gradients])
+        if refresh:
+            examples = steps * size * tf.distribute.get_replica_context().num_replicas_in_sync
+            gradients += self._statistics.of(seen, of_outputs, examples, scale)
         return gradients, new_state, tf.stack([*totals, square]), carried
 
     def _reduce(self, gradients, state, totals, steps):
@@ -268,6 +284,7 @@ class TrainingStep(Update):
     ):
         scale = None
         with strategy.scope():
+            statistics = statistics_of(model, optimizer)
             optimizer.build(model.trainable_variables)
             if scale_loss:
                 self._scale = keras.Variable(FIRST_SCALE, dtype="float32", trainable=False)
@@ -280,6 +297,7 @@ class TrainingStep(Update):
             seed=seed,
             wire_dtype=wire_dtype,
             pack_bytes=pack_bytes,
+            statistics=statistics,
         )
         self.loss, self.plan, self.strategy = loss, plan, strategy
         self.variables = [scale.scale.value, scale.good.value] if scale else []
@@ -300,11 +318,14 @@ class TrainingStep(Update):
         state = [v for v in self.model.non_trainable_variables if tf.as_dtype(v.dtype).is_floating]
         wire, totals = self.wire_dtype, 4 * tf.float32.size
         each = nbytes(self.model.trainable_variables, wire) + nbytes(state) + totals
-        return (end - first) * each
+        more = self._statistics.bytes_sent(first, end, wire) if self._statistics else 0
+        return (end - first) * each + more
 
     def _compile(self) -> None:
         # Without AutoGraph, which converts no loop on Python 3.13 and hides every call elsewhere.
         self.run_timed = tf.function(self._run, autograph=False)
+        if self._statistics:
+            self.run_timed = self._statistics.explained(self.run_timed)
         self.run = tf.function(lambda *arguments: self._run(*arguments)[0], autograph=False)
 
     def _run(self, iterator: Iterator, updates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -323,9 +344,13 @@ class TrainingStep(Update):
         return rows.stack(), waited
 
     def _row_of(self, batch: tuple) -> tf.Tensor:
-        """One update on all replicas."""
-        row = self.strategy.run(self._update, args=batch)
-        return self.strategy.experimental_local_results(row)[0]
+        """One update on all replicas, with K-FAC's statistics where they are due."""
+
+        def update(refresh: bool = False) -> tf.Tensor:
+            row = self.strategy.run(self._update, args=batch, kwargs={"refresh": refresh})
+            return self.strategy.experimental_local_results(row)[0]
+
+        return self._statistics.where_due(update) if self._statistics else update()
 
     def _weight_norm(self) -> tf.Tensor:
         # `l2_loss` makes no temporary, and is half the sum of squares.
