@@ -10,8 +10,13 @@ from local_split import (
     make_step,
     run,
     train,
+    train_all,
 )
+from workers import run_workers
 
+from tf_largebatch.training.checkpoint import Checkpoints
+from tf_largebatch.training.evaluation import Scores
+from tf_largebatch.training.step import COLUMNS
 from tf_largebatch.training.workers.strategy import make_strategy
 
 
@@ -105,3 +110,111 @@ def test_several_devices_give_what_one_simulates():
     for one, two in zip(expected["evaluated"], got["evaluated"], strict=True):
         for a, b in zip(one, two, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_two_workers_give_what_one_process_simulates_and_send_a_fifteenth():
+    """Also with two workers a process, and for all three rules of the slots."""
+    cases = {
+        rule: Local(workers, 16, 0, rule, updates=48)
+        for rule, workers in (("kept", 2), ("averaged", 4), ("reset", 4))
+    }
+    cases["in step"] = Local(updates=48)
+    apart = run_workers(train_all, 2, locals_=cases)
+    alone = train_all(cases)
+    for name in cases:
+        for result in apart:
+            for a, b in zip(alone[name]["weights"], result[name]["weights"], strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-5)
+    whole = sum(apart[0]["in step"]["sent"])
+    assert sum(apart[0]["kept"]["sent"]) <= whole / 15
+    assert sum(apart[0]["averaged"]["sent"]) < whole / 7
+
+
+def test_what_is_counted_is_what_is_handed_to_the_all_reduces(monkeypatch):
+    handed = []
+
+    def count(step):
+        summed = step._sum_over_replicas
+
+        def spy(tensors):
+            handed.append(sum(t.shape.num_elements() * t.dtype.size for t in tensors))
+            return summed(tensors)
+
+        monkeypatch.setattr(step, "_sum_over_replicas", spy)
+
+    step = make_step(Local(workers=2, local_steps=4, updates=8, slots="averaged"), make_strategy(1))
+    count(step), count(step.local)
+    progress = run(step, make_strategy(1), epochs=8 * BATCH / EXAMPLES)
+    average, shown = sorted(set(handed), reverse=True)
+    rows = 8 * len(COLUMNS) * 4
+    # The first epoch ends with update 6, between the averages after 4 and 8.
+    assert sum(r.bytes_sent for r in progress.records) == 2 * average + shown + rows
+    assert step.local.bytes_shown == shown
+
+    handed.clear()
+    step = make_step(Local(), make_strategy(1))
+    count(step)
+    step._compile()
+    progress = run(step, make_strategy(1), epochs=1)
+    assert step.bytes_sent(3, 5) == 2 * handed[0]
+    assert progress.records[0].bytes_sent == 0  # one replica, alone
+
+
+@pytest.mark.parametrize(("slots", "save"), [("kept", 12), ("kept", 2)])
+def test_a_run_that_was_stopped_at_an_average_goes_on_bit_for_bit(tmp_path, slots, save):
+    local = Local(workers=4, local_steps=4, start_update=2, slots=slots, updates=18)
+    strategy = make_strategy(1)
+    whole = make_step(local, strategy)
+    expected = run(whole, strategy, epochs=18 * BATCH / EXAMPLES)
+
+    class Halt:
+        def after_block(self, progress):
+            return progress.update >= save and progress.resumable
+
+        def after_epoch(self, progress):
+            pass
+
+    first = make_step(local, strategy)
+    halted = run(first, strategy, epochs=3, keepers=[Halt()])
+    assert halted.update == save
+    first.local.collect(save)
+    Checkpoints(tmp_path, first.model, first.optimizer, first.local.kept).save(halted)
+
+    second = make_step(local, strategy)
+    restored = Checkpoints(tmp_path, second.model, second.optimizer, second.local.kept).restore()
+    resumed = run(second, strategy, epochs=3, progress=restored)
+    for a, b in zip(whole.model.get_weights(), second.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert [r.bytes_sent for r in resumed.records] == [r.bytes_sent for r in expected.records]
+
+
+def test_a_run_between_two_averages_is_not_resumable_and_is_evaluated_as_their_mean():
+    local = Local(workers=2, local_steps=4, updates=12)
+    strategy, seen, stood = make_strategy(1), [], []
+
+    def evaluate():
+        seen.append([np.array(w) for w in step.model.get_weights()])
+        copies = {v.path: np.array(c) for v, c in step.local._copies}
+        each = [copies[v.path] for v in step.model.weights]
+        stood.append(([c.mean(axis=0) for c in each], np.ptp(each[0], axis=0).max()))
+        return Scores(loss=1.0, top1_error_pct=50.0, top5_error_pct=10.0, examples=8)
+
+    class Watch:
+        def __init__(self):
+            self.blocks = []
+
+        def after_block(self, progress):
+            self.blocks.append((progress.update, progress.resumable))
+
+        def after_epoch(self, progress):
+            pass
+
+    step, watch = make_step(local, strategy), Watch()
+    run(step, strategy, epochs=2, evaluate=evaluate, keepers=[watch])
+    # Epochs end with updates 6 and 12.
+    assert watch.blocks == [(6, False), (12, True)]
+    assert stood[0][1] > 1e-3 and stood[1][1] == 0  # the workers still differ after the first
+    for means, weights in zip([s[0] for s in stood], seen, strict=True):
+        for a, b in zip(means, weights, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

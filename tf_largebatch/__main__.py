@@ -61,6 +61,7 @@ def recipe_modules() -> dict[str, ModuleType]:
         jia_alexnet_64k,
         krizhevsky_owt,
         lamb_ladder,
+        lin_local,
         mccord_dash,
         mikami_55k,
         mikami_119k,

@@ -21,9 +21,10 @@ sys.path.insert(0, str(ROOT))
 from tf_largebatch.__main__ import load_recipes, recipe_modules  # noqa: E402
 from tf_largebatch.records import overrides, papers, sources  # noqa: E402
 from tf_largebatch.records.contrast import Contrast  # noqa: E402
+from tf_largebatch.records.datasets import DATASETS  # noqa: E402
 from tf_largebatch.records.files import read_json, write_json  # noqa: E402
 from tf_largebatch.records.plan import describe_expected  # noqa: E402
-from tf_largebatch.records.recipe import Miniature, Recipe  # noqa: E402
+from tf_largebatch.records.recipe import ImageNetSpec, Miniature, Recipe  # noqa: E402
 from tf_largebatch.records.result import Found  # noqa: E402
 from tf_largebatch.review import claims  # noqa: E402
 from tf_largebatch.review.recipe_list import miniature_record, miniature_verdict  # noqa: E402
@@ -78,7 +79,7 @@ def _run_it(main: Recipe, miniature: Miniature) -> str:
     if miniature.rows:
         lines.append((call(main), "the miniature, minutes on a laptop"))
     if not main.missing:
-        lines.append((call(main, " --data DIR"), "as published, on ImageNet in DIR"))
+        lines.append((call(main, " --data DIR"), f"as published, on {_data(main)} in DIR"))
     lines.append((f"python -m tf_largebatch cite {main.name}", "BibTeX of the papers behind it"))
     width = max(len(command) for command, _ in lines)
     commands = "\n".join(f"{command:<{width}}  # {why}" for command, why in lines)
@@ -88,6 +89,10 @@ def _run_it(main: Recipe, miniature: Miniature) -> str:
     job = f"`python -m tf_largebatch job {_row(main)} --on slurm --workers N --gpus G`"
     end = "the same for a cluster; `--on` also takes kubernetes, kubeflow, tpu and local."
     return f"{text}\n\n{job} prints {end}"
+
+
+def _data(main: Recipe) -> str:
+    return "ImageNet" if isinstance(main.data, ImageNetSpec) else DATASETS[main.data.name].title
 
 
 def _module(name: str):
@@ -173,12 +178,12 @@ def _reproduced(name: str) -> str:
             f"{_STATED[all(one.stated_before for one in found)]} A verdict needs five seeds.",
             "",
             *_tuning(name),
-            "| row | batch | updates | error % | paper, ImageNet | shows |",
+            f"| row | batch | updates | error % | paper, {_data(_module(name).RECIPE)} | shows |",
             "|---|---|---|---|---|---|",
             *(_miniature_row(row, shows[row.label]) for row in result.rows),
             "",
         ]
-    lines.append("- `full`: not run on ImageNet. Not run on a TPU.")
+    lines.append(f"- `full`: not run on {_data(_module(name).RECIPE)}. Not run on a TPU.")
     return "\n".join(lines)
 
 

@@ -28,7 +28,9 @@ from tf_largebatch.training.finite import FiniteCheck
 from tf_largebatch.training.run import Run
 from tf_largebatch.training.step import COLUMNS, TrainingStep
 
-FORMAT = 2  # of a checkpoint; 1 had neither a number, nor the run it is of, nor the epochs
+# Of a checkpoint; 1 had neither a number, nor the run it is of, nor the epochs, and 2 did not say
+# what the epochs sent.
+FORMAT = 3
 _FORMAT_KEY = "format/.ATTRIBUTES/VARIABLE_VALUE"
 _FIELDS = typing.get_type_hints(EpochRecord)
 # What writing to a full disk raises: TensorFlow reports it under several names.

@@ -15,6 +15,7 @@ from tf_largebatch.training.options import Options
 
 # A smoke run's own numbers: the smallest that walk the whole path.
 SMOKE = {"global_batch": 8, "grown_batch": 16, "bn_batch": 4, "image_size": 80}
+SMOKE_SMALL = 32  # side of small images
 SMOKE_EPOCHS = 2.0
 SMOKE_TRAIN_IMAGES, SMOKE_EVAL_IMAGES = 32, 20
 
@@ -44,7 +45,9 @@ def make_smoke(recipe: Recipe) -> Recipe:
     """Returns the same recipe in a few updates: its epochs squeezed into two."""
     ratio = SMOKE_EPOCHS / recipe.epochs
     data = recipe.data
-    if isinstance(data, ImageNetSpec):
+    if isinstance(data, SmallImagesSpec):  # what is drawn is shards of pictures
+        data = ImageNetSpec(image_size=SMOKE_SMALL, eval_short_side=SMOKE_SMALL)
+    elif isinstance(data, ImageNetSpec):
         data = dataclasses.replace(
             data,
             image_size=SMOKE["image_size"],
