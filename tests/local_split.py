@@ -22,6 +22,7 @@ class Local:
     devices: int = 1
     updates: int = 20
     norm: bool = True
+    micro_batch: int | None = None
 
 
 def images_and_labels():
@@ -63,6 +64,7 @@ def make_step(local: Local, strategy, make=None):
         global_batch=BATCH,
         train_examples=EXAMPLES,
         replicas=strategy.num_replicas_in_sync,
+        micro_batch=local.micro_batch,
     )
     keras.utils.set_random_seed(1)
     with strategy.scope():

@@ -100,8 +100,9 @@ def test_averages_after_every_update_are_synchronous_training(slots):
 
 
 def test_several_devices_give_what_one_simulates():
-    local = Local(workers=4, local_steps=5, start_update=4)
-    expected, got = train(local), train(Local(**vars(local) | {"devices": 2}))
+    # On the devices the shares of 8 go through in two micro-batches.
+    local = Local(workers=2, local_steps=5, start_update=4)
+    expected, got = train(local), train(Local(**vars(local) | {"devices": 2, "micro_batch": 4}))
     apart = train(Local())
     assert np.abs(apart["weights"][0] - expected["weights"][0]).max() > 1e-3
     for name in ("weights", "loss", "sent"):
@@ -114,7 +115,7 @@ def test_several_devices_give_what_one_simulates():
 
 @pytest.mark.slow
 def test_two_workers_give_what_one_process_simulates_and_send_a_fifteenth():
-    """Also with two workers a process, and for all three rules of the slots."""
+    """Also with two workers a process, for all three rules of the slots, and between averages."""
     cases = {
         rule: Local(workers, 16, 0, rule, updates=48)
         for rule, workers in (("kept", 2), ("averaged", 4), ("reset", 4))

@@ -139,6 +139,14 @@ PAPERS = {
         year=2018,
         arxiv="1807.11205",
     ),
+    "arXiv:1808.07217": Paper(
+        key="lin2020local",
+        title="Don't Use Large Mini-batches, Use Local SGD",
+        authors="Tao Lin and Sebastian U. Stich and Kumar Kshitij Patel and Martin Jaggi",
+        year=2020,
+        venue="International Conference on Learning Representations",
+        arxiv="1808.07217",
+    ),
     "arXiv:1811.05233": Paper(
         key="mikami2018flash",
         title="Massively Distributed SGD: ImageNet/ResNet-50 Training in a Flash",

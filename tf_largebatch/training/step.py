@@ -316,9 +316,9 @@ class TrainingStep(Update):
     def bytes_sent(self, first: int, end: int) -> int:
         """What a replica hands to the all-reduces of the updates `first` to `end` - 1."""
         state = [v for v in self.model.non_trainable_variables if tf.as_dtype(v.dtype).is_floating]
-        wire, totals = self.wire_dtype, 4 * tf.float32.size
-        each = nbytes(self.model.trainable_variables, wire) + nbytes(state) + totals
-        more = self._statistics.bytes_sent(first, end, wire) if self._statistics else 0
+        each = nbytes(self.model.trainable_variables, self.wire_dtype) + nbytes(state)
+        each += (self.totals + 1) * tf.float32.size
+        more = self._statistics.bytes_sent(first, end, self.wire_dtype) if self._statistics else 0
         return (end - first) * each + more
 
     def _compile(self) -> None:
