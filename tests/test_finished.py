@@ -16,19 +16,20 @@ DONE = SeedResult(seed=3, folder=".", epochs=(record(1), record(2)), wall_second
 
 def session(chief=True):
     fields = {field.name: None for field in dataclasses.fields(Session)}
-    return Session(**fields | {"team": SimpleNamespace(chief=chief, agree=lambda values: None)})
+    team = SimpleNamespace(chief=chief, agree=lambda values: None)
+    return Session(**fields | {"team": team, "results": []})
 
 
 def a_run(folder, identity=IDENTITY):
     plan = SimpleNamespace(to_json=dict, phases=[SimpleNamespace(global_batch=8)])
-    return SimpleNamespace(folder=folder, identity=identity, seed=3, plan=plan)
+    return SimpleNamespace(folder=folder, identity=identity, seed=3, plan=plan, stop_epoch=None)
 
 
 @pytest.fixture
 def kept(tmp_path):
     """The folder of a run that ended."""
     (tmp_path / "model.keras").write_text("model")
-    session().keep(a_run(tmp_path), DONE)
+    session().keep(None, a_run(tmp_path), DONE)
     return tmp_path
 
 
@@ -83,7 +84,7 @@ def test_a_run_without_its_model_is_not_finished_unless_it_diverged(kept):
     (kept / "model.keras").unlink()
     assert session().finished(a_run(kept)) is None
     diverged = dataclasses.replace(DONE, diverged_at=7)
-    session().keep(a_run(kept), diverged)
+    session().keep(None, a_run(kept), diverged)
     assert session().finished(a_run(kept)) == diverged
 
 

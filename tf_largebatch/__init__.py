@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Steps,
         Warmup,
     )
+    from tf_largebatch.training.command import run
     from tf_largebatch.training.fit_resume import ExactResume
     from tf_largebatch.training.keras_fit import DistributedFit
     from tf_largebatch.training.large_batch import LargeBatch
@@ -46,6 +47,7 @@ __all__ += [
     "TensorBoardScalars",
     "measure_speed",
     "report_ready",
+    "run",
 ]
 __all__ += ["__version__"]
 
@@ -79,6 +81,8 @@ if not TYPE_CHECKING:  # a name that is not there is an error for type checkers 
                 from tf_largebatch.training import large_batch as room
             case "measure_speed":
                 from tf_largebatch.training import speed as room
+            case "run":
+                from tf_largebatch.training import command as room
             case "report_ready":
                 from tf_largebatch.training.workers import cluster as room
             case "BatchSizeSchedule":

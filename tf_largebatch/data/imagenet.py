@@ -34,7 +34,7 @@ from tf_largebatch.data.crops import (
 from tf_largebatch.data.dataset import DataSet
 from tf_largebatch.data.keyed_random import uniforms
 from tf_largebatch.data.records import find_family, make_locator, parse, read
-from tf_largebatch.data.shards import SPLITS, find_shards, index_shards
+from tf_largebatch.data.shards import SPLITS, count_classes, find_shards, index_shards
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.data_spec import ImageNetSpec
 from tf_largebatch.records.errors import InputError
@@ -53,7 +53,8 @@ class ImageNetData(DataSet):
             system that `tf.io.gfile` knows (gs://bucket/folder).
         spec: sizes, crops and colours; None for the record's defaults. What it says of last epochs
             and of whole batches (RandAugment, mixing) is not done here.
-        classes: labels in the records are 1 to classes, or 0 to classes - 1.
+        classes: labels in the records are 1 to classes, or 0 to classes - 1; None for as many as
+            the folder says that it has (`shards.count_classes`), which are 1000 where it does not.
         plain_from_epoch: from this epoch on (counted from 0), training pictures are the evaluation
             crop of themselves, without any augmentation; None for never. Not where evaluation has a
             size of its own.
@@ -77,7 +78,7 @@ class ImageNetData(DataSet):
         folder: str | os.PathLike,
         spec: ImageNetSpec | None = None,
         *,
-        classes: int = CLASSES,
+        classes: int | None = None,
         plain_from_epoch: int | None = None,
         antialias: bool = False,
         scaled_decoding: bool = False,
@@ -103,7 +104,8 @@ class ImageNetData(DataSet):
                 f"the training and validation shards must have the same keys. Received: {folder}, "
                 f"training {self._family.image_key!r}, validation {other.image_key!r}"
             )
-        self.name, self.classes, self._spec = spec.name, classes, spec
+        self.name, self._spec = spec.name, spec
+        self.classes: int = classes or count_classes(folder) or CLASSES
         self.train_examples, self.eval_examples = len(self._train), len(self._validation)
         self.image_shape = (spec.image_size, spec.image_size, 3)
         self.eval_image_shape = (spec.eval_side, spec.eval_side, 3)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -27,6 +28,8 @@ from tf_largebatch.records.errors import InputError
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
 NOTES = "dataset.json"  # of `prepare`, beside its shards
+# A class a line, from the first label on; `prepare` and TensorFlow Datasets write one each.
+LABELS = ("labels.txt", "label.labels.txt")
 SPLITS = ("train", "validation")
 # One family is train-00000-of-01024, the other imagenet2012-train.tfrecord-00000-of-01024.
 _SHARD_NAME = re.compile(
@@ -93,11 +96,36 @@ def find_shards(folder: str | os.PathLike) -> dict[str, tuple[str, ...]]:
                 key = (place, match["prefix"], int(match["total"]))
                 found[match["split"]].setdefault(key, {})[int(match["number"])] = _join(place, name)
     if not any(found.values()):
+        held, remedy = _contents(root, names, inner.get("train", []))
         raise InputError(
-            f"the data folder has no shards. Received: {root}, which holds "
-            f"{_contents(root, names, inner.get('train', []))}. Pass a folder with {_WANTED}"
+            f"the data folder has no shards. Received: {root}, which holds {held}. {remedy}"
         )
     return {split: _complete(root, split, sets) for split, sets in found.items()}
+
+
+def count_classes(folder: str | os.PathLike) -> int | None:
+    """Returns how many classes a folder of shards says that it has; None where it says nothing.
+
+    `prepare` notes them; of other tools' shards a file of `LABELS` beside them is read.
+    """
+    root = os.fspath(folder)
+    classes = _read_notes(root).get("classes")
+    if isinstance(classes, int) and classes >= 2:
+        return classes
+    for name in LABELS:
+        try:
+            with tf.io.gfile.GFile(_join(root, name)) as file:
+                lines = [line for line in file.read().splitlines() if line.strip()]
+        except (tf.errors.OpError, OSError, ValueError):
+            continue
+        count = sum(not line.startswith("#") for line in lines)
+        if count >= 2:
+            return count
+        raise InputError(
+            f"{_join(root, name)} must have a line for each of at least 2 classes. Received: "
+            f"{count}. Complete it, or remove it where the classes are ImageNet's"
+        )
+    return None
 
 
 def index_shards(paths: tuple[str | os.PathLike, ...]) -> ShardIndex:
@@ -172,11 +200,19 @@ def _check_noted(paths: tuple[str, ...], sizes: list[int]) -> None:
 
 def _read_noted(folder: str) -> dict[str, int]:
     try:
-        with tf.io.gfile.GFile(_join(folder, NOTES)) as file:
-            splits = json.loads(file.read())["splits"]
+        splits = _read_notes(folder)["splits"]
         return {row["name"]: row["bytes"] for split in splits.values() for row in split["shards"]}
-    except (tf.errors.OpError, OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         return {}
+
+
+def _read_notes(folder: str) -> dict[str, Any]:
+    try:
+        with tf.io.gfile.GFile(_join(folder, NOTES)) as file:
+            notes = json.loads(file.read())
+    except (tf.errors.OpError, OSError, ValueError):
+        return {}
+    return notes if isinstance(notes, dict) else {}
 
 
 def _record_lengths(path: str, size: int) -> np.ndarray:
@@ -263,14 +299,20 @@ def _complete(root: str, split: str, sets: dict) -> tuple[str, ...]:
     return tuple(shards[number] for number in range(total))
 
 
-def _contents(root: str, names: list[str], inner: list[str]) -> str:
+def _contents(root: str, names: list[str], inner: list[str]) -> tuple[str, str]:
+    """What is there in the place of shards, and what to do."""
+    remedy = f"Pass a folder with {_WANTED}"
     if not names:
-        return "nothing"
-    pictures = [name for name in inner + names if _PICTURES.fullmatch(name)]
-    if pictures:
-        return f"the pictures themselves ({min(pictures)} ...), not records made of them"
+        return "nothing", remedy
+    known = sorted(name for name in inner + names if _PICTURES.fullmatch(name))
+    train = _join(root, "train")
+    classes = known or [name for name in inner if tf.io.gfile.isdir(_join(train, name))]
+    if classes:
+        any_set = "" if known else " --expect any"
+        remedy = f"Make them: python -m tf_largebatch prepare {root} --out DIR{any_set}"
+        return f"the pictures themselves ({classes[0]} ...), not records made of them", remedy
     shown = [name + "/" * tf.io.gfile.isdir(_join(root, name)) for name in names[:3]]
-    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else ""), remedy
 
 
 def _list_folder(root: str) -> list[str]:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tf_largebatch.records import architectures, sources
+from tf_largebatch.records.architectures import Architecture
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.curve import StopSpec
 from tf_largebatch.records.datasets import DATASETS
@@ -29,6 +30,8 @@ class Plan:
     settings: Settings = Settings()
     data: str  # where the images come from, in words
     departures: tuple[str, ...] = ()  # from the published set-up, in words
+    classes: int | None = None  # of the data that is there; None for the published number
+    network: Architecture | None = None  # the caller's, in the place of the recipe's
 
     @property
     def updates(self) -> int:
@@ -69,9 +72,9 @@ class Plan:
         lines = [
             ("recipe", f"{recipe.label} ({recipe.paper}), {self.scale}"),
             ("data", self.data),
-            ("model", _model_line(recipe)),
+            ("model", self._model_line()),
             ("global batch", str(batch)),
-            ("batch norm", _batch_norm_line(recipe, batch)),
+            ("batch norm", self._batch_norm_line()),
             ("learning rate", recipe.rate_arithmetic),
             *((f"  epoch {e:g}", f"update {self.updates_at(e):,}: {what}") for e, what in events),
             ("updates", f"{self.updates:,} ({per_epoch} an epoch)"),
@@ -79,7 +82,7 @@ class Plan:
             *([("stop", _stop_line(stop))] if (stop := recipe.stop) else []),
             ("loss", _loss_line(recipe)),
             ("optimizer", _optimizer_line(recipe)),
-            ("exempt tensors", _exempt_line(recipe)),
+            ("exempt tensors", _exempt_line(recipe, self._facts)),
             ("precision", _published(self.settings.precision, recipe.precision)),
             ("communication", _communication_line(self.settings, recipe, batch)),
             ("checkpoints", self.settings.checkpoints),
@@ -92,6 +95,31 @@ class Plan:
         lines += [("note", note) for note in recipe.notes]
         lines += [("modified", change) for change in self.departures]
         return lines
+
+    @property
+    def _facts(self) -> Architecture:
+        return self.network or architectures.get(self.recipe.model.architecture)
+
+    def _model_line(self) -> str:
+        recipe, facts = self.recipe, self._facts
+        dataset = DATASETS[recipe.data.name]
+        if self.network is not None:
+            return f"{facts.name}, {facts.parameters:,} weights (published: another network)"
+        shape = dataset.image_shape or facts.image_shape
+        weights = facts.parameters_on(shape, self.classes or dataset.classes)
+        size = ""
+        if isinstance(recipe.data, ImageNetSpec):
+            size = f" at {recipe.data.image_size} px"
+            if recipe.data.eval_image_size is not None:
+                size += f", tested at {recipe.data.eval_image_size} px"
+        return f"{facts.name}{size}, {weights:,} weights, last gamma {recipe.model.last_gamma:g}"
+
+    def _batch_norm_line(self) -> str:
+        if not self._facts.moving_statistics:
+            return "none in this network"
+        if self.network is not None:
+            return f"the network's own, of micro-batches of {self.batch.micro_batch} images"
+        return _batch_norm_line(self.recipe, self.batch)
 
     def text(self) -> str:
         """Returns the lines as an aligned table."""
@@ -163,20 +191,6 @@ def _communication_line(settings: Settings, recipe: Recipe, batch: BatchPlan) ->
     return f"as {wire}, {settings.pack_mb} MiB at a time, summed over {batch.replicas} replicas"
 
 
-def _model_line(recipe: Recipe) -> str:
-    facts = architectures.get(recipe.model.architecture)
-    dataset = DATASETS[recipe.data.name]
-    weights = facts.parameters
-    if dataset.image_shape is not None:
-        weights = facts.parameters_on(dataset.image_shape, dataset.classes)
-    size = ""
-    if isinstance(recipe.data, ImageNetSpec):
-        size = f" at {recipe.data.image_size} px"
-        if recipe.data.eval_image_size is not None:
-            size += f", tested at {recipe.data.eval_image_size} px"
-    return f"{facts.name}{size}, {weights:,} weights, last gamma {recipe.model.last_gamma:g}"
-
-
 def _loss_line(recipe: Recipe) -> str:
     loss = recipe.loss
     kind = {"softmax": "cross-entropy", "sigmoid": "binary cross-entropy of each class"}[loss.kind]
@@ -184,8 +198,6 @@ def _loss_line(recipe: Recipe) -> str:
 
 
 def _batch_norm_line(recipe: Recipe, batch: BatchPlan) -> str:
-    if not architectures.get(recipe.model.architecture).moving_statistics:
-        return "none in this network"
     shared = recipe.model.bn_batch or batch.micro_batch
     groups = batch.micro_batch // shared
     how = f"statistics of {shared} images"
@@ -231,8 +243,7 @@ def _optimizer_line(recipe: Recipe) -> str:
     return f"SGD, {common} inside the gradient, rate outside the velocity"
 
 
-def _exempt_line(recipe: Recipe) -> str:
-    facts = architectures.get(recipe.model.architecture)
+def _exempt_line(recipe: Recipe, facts: Architecture) -> str:
     what = "decay" + " and ratio" * isinstance(recipe.optimizer, LARSSpec | LAMBSpec)
     rank = recipe.optimizer.exclude_rank_below
     if rank < 2:

@@ -28,6 +28,7 @@ from tf_largebatch.records.schedule_spec import CosineSpec, PolynomialSpec, Step
 from tf_largebatch.schedules import Cosine, Polynomial, Steps, Warmup
 from tf_largebatch.schedules.batch import follow_phases
 from tf_largebatch.training.local_step import LocalStep
+from tf_largebatch.training.own_network import Network, make_own
 from tf_largebatch.training.run import Run
 from tf_largebatch.training.step import TrainingStep
 
@@ -43,17 +44,24 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixe
 
 
 def open_dataset(
-    spec: DataSpec, folder: Path | str | None, *, epochs: float, skip_unreadable: bool = False
+    spec: DataSpec,
+    folder: Path | str | DataSet | None,
+    *,
+    epochs: float,
+    skip_unreadable: bool = False,
 ) -> DataSet:
     """Opens the recipe's data.
 
-    The folder is needed for ImageNet; without one, small images are downloaded. The last of so many
+    The folder is needed for ImageNet; without one, small images are downloaded; a data set in its
+    place is taken as it is, but for whole batches (RandAugment, mixing). The last of so many
     `epochs` may be without augmentation. `skip_unreadable` marks pictures of ImageNet that cannot
     be read instead of stopping.
     """
     plain_from = math.ceil(epochs - spec.plain_last_epochs) if spec.plain_last_epochs else None
     dataset: DataSet
     match spec:
+        case _ if not isinstance(folder, str | Path | None):
+            dataset = folder
         case DigitsSpec():
             dataset = digits.load(spec, plain_from_epoch=plain_from)
         case SmallImagesSpec():
@@ -74,14 +82,23 @@ def open_dataset(
 
 
 def make_model(
-    recipe: Recipe, dataset: DataSet, seed: int, *, precision: str = "float32", bn_replicas: int = 1
+    recipe: Recipe,
+    dataset: DataSet,
+    seed: int,
+    *,
+    precision: str = "float32",
+    bn_replicas: int = 1,
+    network: Network | None = None,
 ) -> keras.Model:
     """Builds the recipe's network for the data set's images; its output are logits.
 
     `precision` is that of the forward and backward pass: "float32", "bfloat16" or "float16";
-    `bn_replicas` share batch-norm statistics (see `Recipe.bn_replicas`).
+    `bn_replicas` share batch-norm statistics (see `Recipe.bn_replicas`). A `network` stands in the
+    place of the recipe's.
     """
     with dtype_policy(precision):
+        if network is not None:
+            return make_own(network, dataset.facts, seed)
         return make_network(recipe.model, dataset.facts, seed=seed, bn_replicas=bn_replicas)
 
 
@@ -183,7 +200,12 @@ def make_step(run: Run) -> TrainingStep:
     bn_replicas = recipe.bn_replicas(batch)
     with run.team.strategy.scope():
         model = make_model(
-            recipe, run.dataset, run.seed, precision=settings.precision, bn_replicas=bn_replicas
+            recipe,
+            run.dataset,
+            run.seed,
+            precision=settings.precision,
+            bn_replicas=bn_replicas,
+            network=run.network,
         )
         # The step scales the loss; Keras would wrap the optimizer to divide by a scale of its own.
         model.compile(optimizer=make_optimizer(recipe, run.plan.phases), auto_scale_loss=False)
@@ -210,7 +232,7 @@ def export(model: keras.Model, run: Run) -> None:
     """
     recipe = run.plan.recipe
     plain = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, bn_batch=None))
-    exported = make_model(plain, run.dataset, run.seed)
+    exported = make_model(plain, run.dataset, run.seed, network=run.network)
     exported.set_weights(model.get_weights())
     # Keras decides the format by the suffix, so the unfinished file needs the same one.
     part = run.folder / f"part-{MODEL}"

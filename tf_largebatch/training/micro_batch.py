@@ -12,11 +12,14 @@ from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.recipe import Recipe
 from tf_largebatch.training.build import make_loss, make_model, make_optimizer
+from tf_largebatch.training.own_network import Network
 from tf_largebatch.training.step import TrainingStep
 from tf_largebatch.training.workers.team import Team
 
 
-def find(recipe: Recipe, source, team: Team, *, precision: str) -> int | None:
+def find(
+    recipe: Recipe, source, team: Team, *, precision: str, network: Network | None = None
+) -> int | None:
     """Returns the largest micro-batch that fits the GPU of every worker; all must ask.
 
     None without a GPU: main memory is not what limits there, and the default of
@@ -26,7 +29,8 @@ def find(recipe: Recipe, source, team: Team, *, precision: str) -> int | None:
         return None
 
     sizes = candidates(recipe, team.replicas, source.train_examples)
-    found = team.least(largest(sizes, lambda size: _fits(recipe, source, size, precision)) or 0)
+    fit = largest(sizes, lambda size: _fits(recipe, source, size, precision, network))
+    found = team.least(fit or 0)
     if not found:
         raise InputError(
             f"--micro-batch auto must find a size that fits the GPU. Received: {sizes[0]} does not "
@@ -52,7 +56,9 @@ def largest(sizes: Sequence[int], fits: Callable[[int], bool]) -> int | None:
     return sizes[count - 1] if count else None
 
 
-def _fits(recipe: Recipe, source, micro_batch: int, precision: str) -> bool:
+def _fits(
+    recipe: Recipe, source, micro_batch: int, precision: str, network: Network | None
+) -> bool:
     """Runs two updates of two micro-steps on one device, on images of zeros.
 
     Two micro-steps, so that the sum of the gradients is there beside the gradients of one.
@@ -64,7 +70,7 @@ def _fits(recipe: Recipe, source, micro_batch: int, precision: str) -> bool:
     labels = tf.zeros([2 * micro_batch], tf.int32)
     try:
         step = TrainingStep(
-            make_model(recipe, source, 0, precision=precision),
+            make_model(recipe, source, 0, precision=precision, network=network),
             make_optimizer(recipe, (plan,)),
             loss=make_loss(recipe.loss),
             plan=plan,

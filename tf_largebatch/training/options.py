@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tf_largebatch.records.console import (
     LARGEST_SEED,
@@ -16,11 +16,16 @@ from tf_largebatch.records.console import (
 from tf_largebatch.records.recipe import Recipe
 from tf_largebatch.records.settings import JOIN_TIMEOUT, PRECISIONS, WORKER_TIMEOUT, Settings
 
+if TYPE_CHECKING:
+    from tf_largebatch.data.dataset import DataSet
+    from tf_largebatch.training.own_network import Network
+
 AUTO = "auto"  # --micro-batch: the largest that fits
 # What workers of one run may say differently. Each waits as long as it likes, and may see the data
-# under another path: what that holds is compared, as are the recipes. The chief's folder counts.
+# under another path: what that holds is compared, as are recipes and networks. The chief's folder
+# counts.
 NOT_COMPARED = (
-    "data miniature_data run_dir replicas tpu join_timeout worker_timeout row set".split()
+    "data miniature_data run_dir replicas tpu join_timeout worker_timeout row set network".split()
 )
 # The titles in `--help`, each with the first flag under it.
 GROUPS = {
@@ -46,7 +51,7 @@ def _count(help: str, metavar: str = "N", default: int | None = None, least: int
 class Options:
     """One command line of a recipe: every field is a flag. They describe the machine, no paper."""
 
-    data: Path | str | None = _flag(
+    data: "Path | str | DataSet | None" = _flag(
         "folder of ImageNet TFRecord shards, or its URL: runs the recipe as published",
         "DIR",
         type=place,
@@ -143,6 +148,7 @@ class Options:
         action="append",
     )
     row: str | None = None
+    network: "Network | None" = None  # in the place of the recipe's; from Python
 
     @property
     def scale(self) -> str:

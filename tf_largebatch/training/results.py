@@ -15,17 +15,16 @@ from tf_largebatch.review import figures, report, tables
 from tf_largebatch.review.claims import judge
 from tf_largebatch.schedules import trace
 from tf_largebatch.training.build import make_schedule
-from tf_largebatch.training.run import Run
 from tf_largebatch.training.session import Session
 
 
-def conclude(session: Session, runs: list[tuple[Row, Run, SeedResult]], started: float) -> Result:
+def conclude(session: Session) -> Result:
     """Writes result, table, figures and reports, and prints the table; the chief alone."""
     rows = []
     for row, plan in zip(session.rows, session.plans, strict=True):
         of_row = [
             dataclasses.replace(done, folder=str(run.folder.relative_to(session.folder)))
-            for r, run, done in runs
+            for r, run, done in session.results
             if r is row
         ]
         rows.append(_row_result(row, plan, of_row, session.options.target))
@@ -41,7 +40,7 @@ def conclude(session: Session, runs: list[tuple[Row, Run, SeedResult]], started:
         environment=run_folder.environment(),
         rows=tuple(rows),
         claims=judge(session.miniature.claims, rows, stated_before=True) if judged else (),
-        wall_seconds=time.perf_counter() - started,
+        wall_seconds=time.perf_counter() - session.started,
     )
     if session.team.chief:
         _write(session, result)

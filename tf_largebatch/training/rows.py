@@ -1,10 +1,13 @@
 """What a command runs: its rows, each resolved to a plan for this machine. No framework."""
 
 import dataclasses
+from pathlib import Path
 
 from tf_largebatch.records import overrides
+from tf_largebatch.records.architectures import Architecture
 from tf_largebatch.records.console import check_folder
 from tf_largebatch.records.data_spec import ImageNetSpec, SmallImagesSpec
+from tf_largebatch.records.datasets import DATASETS
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.local import LocalSchedule, LocalSpec
 from tf_largebatch.records.plan import Plan, describe_data
@@ -83,17 +86,21 @@ def resolve(
     dataset=None,
     replicas: int | None = None,
     micro_batch: int | None = None,
+    network: Architecture | None = None,
 ) -> Plan:
     """Plans a published recipe, with `--set` applied, for the devices of this command.
 
     Without a data set that is really there it has the published sizes; `micro_batch` stands in the
-    place of "auto". InputError: a change that cannot be, or sizes that do not fit.
+    place of "auto", `network` says what a network of the caller's is. InputError: a change that
+    cannot be, or sizes that do not fit.
     """
     changed, departures = overrides.apply(recipe, list(options.set or ()))
+    departures += _departures_of_caller(changed, options)
     if dataset is not None and isinstance(changed.data, ImageNetSpec):
-        expected = changed.batch_plan().train_examples
-        if dataset.train_examples != expected:
-            departures += (f"training images {expected:,} -> {dataset.train_examples:,}",)
+        published = changed.batch_plan().train_examples, DATASETS[changed.data.name].classes
+        there = dataset.train_examples, dataset.classes
+        sizes = zip(("training images", "classes"), published, there, strict=True)
+        departures += tuple(f"{what} {a:,} -> {b:,}" for what, a, b in sizes if a != b)
     asked = options.micro_batch
     try:
         phases = changed.phases(
@@ -114,6 +121,8 @@ def resolve(
         settings=settings,
         data=describe_data(changed) if dataset is None else dataset.describe(),
         departures=departures,
+        classes=None if dataset is None else dataset.classes,
+        network=network,
     )
 
 
@@ -129,6 +138,17 @@ def _check_local(settings: Settings, local: LocalSchedule) -> None:
             f"--checkpoint-updates must be a multiple of the {steps} updates between averages: "
             f"only there can a run go on. Received: {count}"
         )
+
+
+def _departures_of_caller(recipe: Recipe, options: Options) -> tuple[str, ...]:
+    """What comes from Python in the place of the recipe's own."""
+    found = []
+    if not isinstance(options.data, str | Path | None):
+        found.append(f"data {recipe.data.name} -> {options.data.name}")
+    if options.network is not None:
+        name = getattr(options.network, "name", getattr(options.network, "__name__", "a network"))
+        found.append(f"network {recipe.model.architecture} -> {name}")
+    return tuple(found)
 
 
 def describe_plan(recipe: Recipe, miniature: Miniature, options: Options) -> str:
@@ -161,7 +181,7 @@ def check_flags(options: Options, plans: list[Plan], *, alone: bool) -> None:
         raise InputError(f"{rule}. Received: {options.skip_unreadable}")
     if data is None:  # the published sizes are those that are there
         check_profile(options.profile, plans[0])
-    elif alone:
+    elif alone and isinstance(data, str | Path):
         check_folder("--data", data)
     if alone and options.miniature_data is not None:
         check_folder("--miniature-data", options.miniature_data)

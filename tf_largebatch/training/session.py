@@ -8,8 +8,9 @@ import dataclasses
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,8 @@ class Session:
     datasets: "list[DataSet]"
     folder: Path
     team: "Team"
+    results: "list[tuple[Row, Run, SeedResult]]" = field(default_factory=list)  # so far
+    started: float = field(default_factory=time.perf_counter)
 
     @property
     def departures(self) -> tuple[str, ...]:
@@ -78,9 +81,21 @@ class Session:
                     seed=seed,
                     folder=self.folder if single else place,
                     team=self.team,
+                    network=self.options.network,
                     profile=(first and self.options.profile) or (0, 0),
                 )
                 yield row, run
+
+    def unfinished(self) -> "Iterator[tuple[Row, Run]]":
+        """Yields what is still to be trained, and gathers the results of the others."""
+        for row, run in self.runs():
+            done = self.finished(run)
+            if done is not None:
+                self.results.append((row, run, done))
+                continue
+            if self.options.smoke:  # stop after the first epoch, to show that it continues
+                yield row, dataclasses.replace(run, stop_epoch=1.0)
+            yield row, run
 
     def finished(self, run: "Run") -> SeedResult | None:
         """Returns the result of a run that ended before; None where it must be trained.
@@ -119,8 +134,11 @@ class Session:
                 run_folder.write_metrics(run.folder / run_folder.METRICS, list(done.epochs))
         return done
 
-    def keep(self, run: "Run", done: SeedResult) -> None:
+    def keep(self, row: Row, run: "Run", done: SeedResult) -> None:
         """Marks a run as finished, and notes what its events say of the gradient noise."""
+        if run.stop_epoch is not None:  # it goes on
+            return
+        self.results.append((row, run, done))
         if self.team.chief:
             from tf_largebatch.review.tensorboard.noise import keep_noise
 
@@ -241,7 +259,7 @@ def _gather(options: Options, workers: cluster.Cluster | None) -> "Team":
     assigned = None if workers is None else gpus.gpu_for_local_rank(workers)
     if assigned is not None:
         os.environ[gpus.GPUS] = assigned
-    import_tensorflow()
+    _load_framework()
     from tf_largebatch.training.workers.team import Team
 
     # Small data want one device, ImageNet all that are there.
@@ -252,6 +270,22 @@ def _gather(options: Options, workers: cluster.Cluster | None) -> "Team":
         worker_timeout=options.worker_timeout,
         join_timeout=options.join_timeout,
     )
+
+
+def _load_framework() -> None:
+    """Loads TensorFlow, with Keras on it; InputError where they cannot be had so."""
+    other = "docs/jax.md has what trains without TensorFlow"
+    try:
+        import_tensorflow()
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow":
+            raise
+        raise InputError(f"a recipe needs TensorFlow, which is not installed; {other}") from None
+    import keras
+
+    if (backend := keras.backend.backend()) != "tensorflow":
+        rule = "KERAS_BACKEND must be tensorflow, or unset, to run a recipe"
+        raise InputError(f"{rule}. Received: {backend}; {other}")
 
 
 def _agree_on_data(
@@ -292,25 +326,34 @@ def _agree_on_plans(
 ) -> list[Plan]:
     """The plans with the sizes of the data that is really there, and the micro-batch that fits."""
     from tf_largebatch.training import micro_batch
+    from tf_largebatch.training.own_network import describe_network, describe_structure
 
-    plans, problem = [], None
+    plans, problem, own, structure = [], None, options.network, ""
     try:
         for row, dataset in zip(rows, datasets, strict=True):
             fits = None
             if options.micro_batch == AUTO:
                 plan = resolve(row.recipe, options)
                 precision = plan.settings.precision
-                fits = micro_batch.find(plan.recipe, dataset, team, precision=precision)
+                fits = micro_batch.find(
+                    plan.recipe, dataset, team, precision=precision, network=own
+                )
             plans.append(
                 resolve(
-                    row.recipe, options, dataset=dataset, replicas=team.replicas, micro_batch=fits
+                    row.recipe,
+                    options,
+                    dataset=dataset,
+                    replicas=team.replicas,
+                    micro_batch=fits,
+                    network=own and describe_network(own, dataset.facts),
                 )
             )
+            structure += str(own and describe_structure(own, dataset.facts))
         check_profile(options.profile, plans[0])
     except InputError as error:
         problem = error
     phases = " ".join(str(phase) for plan in plans for phase in plan.phases)
-    team.agree({"the plan": phases}, problem=problem)
+    team.agree({"the plan": phases, "the network": structure}, problem=problem)
     return plans
 
 
