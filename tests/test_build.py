@@ -7,12 +7,13 @@ import tensorflow as tf
 
 from tf_largebatch.data import digits
 from tf_largebatch.data.mixed import MixedData
-from tf_largebatch.optimizers import LAMB, RMSpropSGD
+from tf_largebatch.optimizers import KFAC, LAMB, RMSpropSGD
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.recipe import (
     CosineSpec,
     DigitsSpec,
+    KFACSpec,
     LAMBSpec,
     LossSpec,
     ModelSpec,
@@ -122,6 +123,14 @@ def test_lamb_and_rmsprop_get_their_numbers():
     config = warm.get_config()
     assert (config["center_updates"], config["period_updates"]) == (60.0, 30.0)
     assert config["rmsprop_learning_rate"] == 3e-4
+
+
+def test_kfac_gets_its_numbers():
+    spec = KFACSpec(momentum=0.8, damping=0.02, refresh_updates=5, stability=4.0, limit_norm=True)
+    kfac = make_optimizer(recipe(optimizer=spec), recipe().phases())
+    assert isinstance(kfac, KFAC) and kfac.momentum_correction
+    assert (kfac.damping, kfac.refresh_updates, kfac.stability) == (0.02, 5, 4.0)
+    assert (kfac.momentum, kfac.limit_norm, kfac.record_trust_ratio) == (0.8, True, True)
 
 
 def updates_of(source, plan, *, workers=1):

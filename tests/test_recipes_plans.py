@@ -41,6 +41,8 @@ def test_kfac_has_the_numbers_of_the_authors_configs(line):
     assert (schedule.warmup_epochs, schedule.power, schedule.end_epoch) == (start, power, end)
     assert recipe.updates == pytest.approx(updates, rel=0.001)  # 5,474 for their 5,478
     assert recipe.expected.top1_accuracy_pct == top1
+    # kfac.py, whose defaults train.py leaves alone
+    assert (spec.stability, spec.statistics_decay, spec.refresh_updates) == (16.0, 1.0, 1)
     record = published.load()[f"chainerkfac-{recipe.global_batch}"]
     assert (record.updates, record.value, record.confidence) == (updates, top1, "code")
 
@@ -80,20 +82,18 @@ def test_codreanus_rate_is_caffes():
 
 
 @pytest.mark.parametrize("flags", [["--smoke"], ["--data", "/nowhere"], []])
-@pytest.mark.parametrize("name", ["osawa_kfac", "anil_shampoo"])
-def test_who_wants_to_train_a_plan_is_told_what_is_missing_in_one_line(name, flags):
-    done = run_recipe(name, *flags)
+def test_who_wants_to_train_a_plan_is_told_what_is_missing_in_one_line(flags):
+    done = run_recipe("anil_shampoo", *flags)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    what = {"osawa_kfac": "K-FAC", "anil_shampoo": "Shampoo"}[name]
-    assert f"Received: a plan without the optimizer {what}, which is not here yet" in line
+    assert "Received: a plan without the optimizer Shampoo, which is not here yet" in line
     assert "--plan shows its numbers" in line
 
 
 def test_a_job_for_a_plan_is_refused_too():
-    done = call(main, ["job", "osawa_kfac", "--on", "local"])
+    done = call(main, ["job", "anil_shampoo", "--on", "local"])
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "a plan without the optimizer K-FAC" in done.stderr
+    assert "a plan without the optimizer Shampoo" in done.stderr
 
 
 def test_a_recipe_without_a_miniature_asks_for_data():

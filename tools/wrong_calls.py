@@ -23,6 +23,7 @@ RIGHT: dict[Any, dict[str, Any]] = {
     lb.LARS: {"learning_rate": 0.1},
     lb.LAMB: {"learning_rate": 0.1},
     lb.Muon: {"learning_rate": 0.1},
+    lb.KFAC: {"learning_rate": 0.1},
     lb.RMSpropSGD: {"learning_rate": 0.1, "center_updates": 10, "period_updates": 5},
     lb.Constant: {"rate": 0.1},
     lb.Steps: {"rate": 0.1, "boundaries": [3, 6], "factor": 0.1},
@@ -76,7 +77,7 @@ def wrong_calls() -> Iterator[Wrong]:
         for name, hint in _arguments(make).items():
             for kind, value in _wrong_values(hint, name):
                 yield _call(kind, where, make, right, name, value)
-    for optimizer in (lb.MomentumSGD, lb.LARS, lb.LAMB, lb.Muon, lb.RMSpropSGD):
+    for optimizer in (lb.MomentumSGD, lb.LARS, lb.LAMB, lb.Muon, lb.KFAC, lb.RMSpropSGD):
         yield from _unknown_options(optimizer)
     yield from _contradictions()
     yield from _wrong_configs()

@@ -1,8 +1,8 @@
 """ResNet-50-D on ImageNet with K-FAC at 4,096 to 131,072 images: Osawa et al., arXiv:1811.12019.
 
-Expect 75.9, 76.4, 76.6, 76.9, 76.3 and 75.0 % top-1 accuracy, as the authors' code lists. A plan:
-the optimizer is not among those of this package yet.
+Expect 75.9, 76.4, 76.6, 76.9, 76.3 and 75.0 % top-1 accuracy, as the authors' code lists.
 
+    python -m tf_largebatch.recipes.osawa_kfac --row 128k --data DIR
     python -m tf_largebatch.recipes.osawa_kfac --row 128k --plan
 """
 
@@ -51,10 +51,11 @@ KFAC_4K = Recipe(
         damping=2.5e-4,  # [code: the same]
         momentum_correction=True,  # [code: the same] adjust_momentum
         statistics_decay=1.0,  # [code: the same] cov_ema_decay
-        stability=64.0,  # [code: the same] stab_coeff
+        refresh_updates=1,  # [code: tyohei/chainerkfac kfac.py] update_kfgrads: in each
+        stability=16.0,  # [code: the same] stab_coeff, which train.py leaves at its default
         limit_norm=True,  # [code: the same] normalize_weight
         weight_decay=0.0,  # [code: tyohei/chainerkfac train.py] none
-        exclude_rank_below=2,  # [code: the same] of the limit of the norm
+        exclude_rank_below=2,  # [code: tyohei/chainerkfac resnet50_d.py] norm limit: kernels
     ),
     schedule=PolynomialSpec(
         warmup_epochs=1,  # [code: tyohei/chainerkfac configs] at the peak: where the fall begins
@@ -65,8 +66,10 @@ KFAC_4K = Recipe(
     ),
     expected=Expected(24.1, source="README.md"),  # [code: tyohei/chainerkfac README.md] 75.9 %
     notes=(
-        "mixup there is running, with the mixed batch before, and random erasing (half of the "
-        "pictures, 2 to 25 % of each) follows: here it would be plain mixup alone",
+        "mixup there is running, with the batch before, and random erasing (half of the pictures, "
+        "2 to 25 % of each) follows: here it is plain mixup alone",
+        "batch norm: a Fisher matrix of 2 x 2 for each channel here, one of all channels there",
+        "every GPU inverts the factors of all layers here, each its share there",
         "gamma starts from a normal distribution around 1 with deviation 0.05 there",
         "the paper itself has plain ResNet-50: 75 % at 131,072 in 100 epochs",
         "the configs train one epoch more than the README counts",
@@ -122,7 +125,7 @@ ROWS = {
 # fmt: on
 RECIPE = ROWS["128k"]
 
-MINIATURE = Miniature(contrast="There is no miniature before the optimizer.", rows=())
+MINIATURE = Miniature(contrast="There is no miniature: none has been tuned yet.", rows=())
 
 if __name__ == "__main__":
     main(RECIPE, MINIATURE, rows=ROWS)

@@ -13,6 +13,7 @@ _RULES: dict[str, Callable[[Any], bool]] = {
     "at least 1": lambda value: value >= 1,
     "above 0": lambda value: value > 0,
     "above 0 or none": lambda value: value is None or value > 0,
+    "above 0, at most 1": lambda value: 0 < value <= 1,
     "in [0, 1)": lambda value: 0 <= value < 1,
     "finite": math.isfinite,
     "a whole number of at least 1": lambda value: type(value) is int and value >= 1,

@@ -118,13 +118,14 @@ class ShampooSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class KFACSpec:
-    """K-FAC (arXiv:1811.12019): a Kronecker-factored Fisher matrix for each layer; planned only.
+    """`KFAC` (arXiv:1811.12019): a Kronecker-factored Fisher matrix for each layer.
 
     Attributes:
         damping: added to the Fisher matrix, split between its two factors.
         momentum_correction: momentum follows the rate where that falls.
-        statistics_decay: of the factors' running means; 1 for those of the update alone.
-        stability: factor on one of their diagonals.
+        statistics_decay: share of new factors in running means; 1 for those of the update alone.
+        refresh_updates: from one refresh of the factors to the next.
+        stability: damping of batch norm over that of the other layers.
         limit_norm: scale weights down to a norm of at most sqrt(2 x outputs) after each update.
     """
 
@@ -132,6 +133,7 @@ class KFACSpec:
     damping: float
     momentum_correction: bool = True
     statistics_decay: float = 1.0
+    refresh_updates: int = 1
     stability: float = 1.0
     limit_norm: bool = False
     weight_decay: float = 0.0
@@ -139,10 +141,12 @@ class KFACSpec:
 
     def __post_init__(self) -> None:
         check_fields(self, "optimizer.", "in [0, 1)", "momentum")
-        check_fields(self, "optimizer.", "above 0", "damping", "statistics_decay", "stability")
+        check_fields(self, "optimizer.", "above 0", "damping", "stability")
+        check_fields(self, "optimizer.", "above 0, at most 1", "statistics_decay")
+        check_fields(self, "optimizer.", "a whole number of at least 1", "refresh_updates")
         check_fields(self, "optimizer.", "at least 0", *_COMMON)
 
 
 OptimizerSpec = SGDSpec | LARSSpec | LAMBSpec | RMSpropSGDSpec | ShampooSpec | KFACSpec
 # Without a class of `optimizers`: their recipes are plans.
-PLANNED: dict[type, str] = {ShampooSpec: "Shampoo", KFACSpec: "K-FAC"}
+PLANNED: dict[type, str] = {ShampooSpec: "Shampoo"}

@@ -229,7 +229,9 @@ def _optimizer_line(recipe: Recipe) -> str:
     momentum = f"momentum {spec.momentum:g}"
     if isinstance(spec, KFACSpec):
         norms = ", norms of the weights limited" * spec.limit_norm
-        return f"K-FAC, {momentum}, damping {spec.damping:g}, {decay}{norms}"
+        every = spec.refresh_updates
+        refresh = "every update" if every == 1 else f"every {every} updates"
+        return f"K-FAC, {momentum}, damping {spec.damping:g}, factors {refresh}, {decay}{norms}"
     if isinstance(spec, RMSpropSGDSpec):
         turn = f"at epoch {spec.center_epochs:g} over {spec.period_epochs:g}"
         rate = spec.rmsprop_learning_rate

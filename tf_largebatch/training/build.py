@@ -15,13 +15,19 @@ from tf_largebatch.data import digits, imagenet, small_images
 from tf_largebatch.data.dataset import DataSet
 from tf_largebatch.data.mixed import MixedData
 from tf_largebatch.models.network import make_network
-from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, RMSpropSGD
+from tf_largebatch.optimizers import KFAC, LAMB, LARS, MomentumSGD, RMSpropSGD
 from tf_largebatch.optimizers.base import LargeBatchOptimizer
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.data_spec import DataSpec, DigitsSpec, ImageNetSpec, SmallImagesSpec
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.model_spec import LossSpec
-from tf_largebatch.records.optimizer_spec import LAMBSpec, LARSSpec, RMSpropSGDSpec, SGDSpec
+from tf_largebatch.records.optimizer_spec import (
+    KFACSpec,
+    LAMBSpec,
+    LARSSpec,
+    RMSpropSGDSpec,
+    SGDSpec,
+)
 from tf_largebatch.records.recipe import Recipe
 from tf_largebatch.records.run_folder import MODEL
 from tf_largebatch.records.schedule_spec import CosineSpec, PolynomialSpec, StepsSpec
@@ -37,6 +43,7 @@ RULES: dict[type, type[LargeBatchOptimizer]] = {
     LARSSpec: LARS,
     LAMBSpec: LAMB,
     RMSpropSGDSpec: RMSpropSGD,
+    KFACSpec: KFAC,
 }
 Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
 # Weights stay float32 under all of them.
