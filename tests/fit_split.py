@@ -67,6 +67,8 @@ def make_outputs(feature):
     match feature:
         case "norm":
             x = keras.layers.BatchNormalization(momentum=0.8)(x)
+        case "synchronized":
+            x = keras.layers.BatchNormalization(momentum=0.8, synchronized=True)(x)
         case "ghost":
             x = GhostBatchNormalization(4, momentum=0.8)(x)
         case "joined":

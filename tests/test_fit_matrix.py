@@ -58,6 +58,7 @@ def matrix():
     asked += [
         (2, Case("compiled", scored=True)),
         (2, Case("norm", micro_batch=4)),
+        (2, Case("synchronized")),
         (2, Case("lamb", "float16")),
         (2, Case("clipped each", micro_batch=4)),
         (2, Case("two outputs", micro_batch=4)),
