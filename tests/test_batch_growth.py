@@ -1,11 +1,14 @@
 """A batch that grows during `fit`: the engine's phases, and one training for callbacks."""
 
+import doctest
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tf_largebatch import BatchSizeSchedule, DistributedFit, LargeBatch, MomentumSGD
+from tf_largebatch.records import batch_schedule
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.training.step import TrainingStep
 from tf_largebatch.training.workers.strategy import make_strategy
@@ -152,6 +155,11 @@ def test_the_rate_follows_the_images():
     assert "epoch 3       update 20: batch 32" in text
     assert "24 (8.00, then 4.00, then 2.00 an epoch)" in text
     assert "batch_size=BatchSizeSchedule({0: 8, 2: 16, 3: 32}), epochs=5" in text
+
+
+def test_the_example_of_the_schedule_runs():
+    tried = doctest.testmod(batch_schedule)
+    assert tried.failed == 0 < tried.attempted
 
 
 @pytest.mark.parametrize(

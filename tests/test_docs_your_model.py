@@ -3,10 +3,16 @@
 import re
 from pathlib import Path
 
+import tensorflow as tf
+
+from tf_largebatch.training.workers.strategy import make_strategy
+
 PAGE = (Path(__file__).parent.parent / "docs" / "your_model.md").read_text(encoding="utf-8")
 
 
-def test_blocks_run_and_print_what_stands_there(capsys):
+def test_blocks_run_and_print_what_stands_there(capsys, monkeypatch):
+    # TensorFlow bears no second strategy over the same devices in a process.
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda: make_strategy(2))
     names = {}
     for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
         exec(block, names)

@@ -385,6 +385,13 @@ def test_what_micro_batches_cannot_do_is_refused_before_training():
         model.fit(*examples(BATCH), BATCH, micro_batch=4)
 
 
+def test_tensors_of_unknown_rank_are_refused():
+    data = batches(*examples(BATCH))
+    blurred = data.map(lambda x, y: (x, tf.numpy_function(lambda v: v, [y], tf.int32)))
+    with pytest.raises(ValueError, match="unknown rank, int32. Call `tensor.set_shape`"):
+        compiled(tf.distribute.get_strategy()).fit(blurred, verbose=0)
+
+
 class OwnStep(Stack):
     """Replaces the update, as Keras's guides show it."""
 

@@ -117,7 +117,7 @@ def test_text_says_the_arithmetic():
 def test_warnings():
     assert "passes over the training set" in make_plan(global_batch=100_000).warnings()[0]
     [told] = make_plan(noise_scale=900.0).warnings()
-    assert "measured B_simple 900" in told and "at 4,096" in told
+    assert "measured B_simple 900" in told and "the batch of 4,096" in told
     assert make_plan(noise_scale=9000.0).warnings() == []
     [told] = make_plan(global_batch=16_384).warnings()
     assert "stretched over a factor of 64" in told

@@ -10,6 +10,9 @@ class BatchSizeSchedule:
 
         model.fit(x, y, batch_size=BatchSizeSchedule({0: 256, 10: 512, 20: 2048}), epochs=30)
 
+    >>> BatchSizeSchedule({0: 256, 10: 512, 20: 2048}).phases(epochs=15)
+    [(0, 10, 256), (10, 15, 512)]
+
     Each batch divides the training examples, so that epochs have whole updates. The data are arrays
     or a tf.data.Dataset of single examples. Callbacks see one training; its updates are those of
     the engine's phases. The rate is the optimizer's affair: `LargeBatch(growth=...)` makes it.

@@ -30,6 +30,7 @@ from tf_largebatch.training.keras_fit_checks import (
     check_compiled,
     check_growth,
     check_own_step,
+    check_rank,
     check_scope,
     check_seed,
     check_split,
@@ -187,6 +188,7 @@ class DistributedFit:
         if not self.trainable_variables and self.built:
             return super().train_step(data)
         if self._distribute_strategy is None:
+            check_rank(data)
             with tf.init_scope():
                 self._symbolic_build(data_batch=data)
         self._took_update = True

@@ -205,6 +205,16 @@ def _count(x, validation_split: float) -> int:
     return math.floor(keras.tree.flatten(x)[0].shape[0] * (1.0 - validation_split))
 
 
+def check_rank(data) -> None:
+    """Refuses tensors from which Keras cannot tell what to build."""
+    for tensor in keras.tree.flatten(data):
+        if tensor is not None and tensor.shape.rank is None:
+            raise ValueError(
+                "`x` must yield tensors of known rank. Received: one of unknown rank, "
+                f"{tensor.dtype.name}. Call `tensor.set_shape` in the last map of the data set."
+            )
+
+
 def check_seed(strategy) -> None:
     """Refuses unequal seeds: each worker shuffles for itself, and takes its part of the result."""
     if strategy.num_replicas_in_sync == len(strategy.extended.worker_devices):
