@@ -329,12 +329,14 @@ class TrainingStep(Update):
         self.run = tf.function(lambda *arguments: self._run(*arguments)[0], autograph=False)
 
     def _run(self, iterator: Iterator, updates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        strategy = self.strategy
         rows = tf.TensorArray(tf.float32, size=updates, element_shape=[len(COLUMNS)])
 
         def body(i, rows, done, waited):
             batch = next(iterator)
             ready = _time_after(tf.nest.flatten(batch, expand_composites=True))
-            row = self._row_of(batch)
+            row = self._row_of(batch) if self._row_of else strategy.run(self._update, args=batch)
+            row = strategy.experimental_local_results(row)[0]
             with tf.device("CPU:0"):  # an accelerator's row arrives only when it is computed
                 now = _time_after([tf.identity(row)])
             return i + 1, rows.write(i, row), now, waited + waiting(done, ready)
@@ -343,14 +345,19 @@ class TrainingStep(Update):
         _, rows, _, waited = tf.while_loop(lambda i, *_: i < updates, body, start)
         return rows.stack(), waited
 
-    def _row_of(self, batch: tuple) -> tf.Tensor:
+    @property
+    def _row_of(self) -> Any:
+        """Another way from a batch to its row than one update of all replicas; None for that."""
+        return self._with_statistics if self._statistics else None
+
+    def _with_statistics(self, batch: tuple) -> tf.Tensor:
         """One update on all replicas, with K-FAC's statistics where they are due."""
 
         def update(refresh: bool = False) -> tf.Tensor:
             row = self.strategy.run(self._update, args=batch, kwargs={"refresh": refresh})
             return self.strategy.experimental_local_results(row)[0]
 
-        return self._statistics.where_due(update) if self._statistics else update()
+        return self._statistics.where_due(update)
 
     def _weight_norm(self) -> tf.Tensor:
         # `l2_loss` makes no temporary, and is half the sum of squares.
