@@ -12,7 +12,8 @@ PAGE = (Path(__file__).parent.parent / "docs" / "your_model.md").read_text(encod
 
 def test_blocks_run_and_print_what_stands_there(capsys, monkeypatch):
     # TensorFlow bears no second strategy over the same devices in a process.
-    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda: make_strategy(2))
+    two = make_strategy(2)
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda: two)
     names = {}
     for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
         exec(block, names)
