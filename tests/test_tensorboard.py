@@ -198,7 +198,7 @@ def hparams_data(folder, tag):
     return plugin_data_pb2.HParamsPluginData.FromString(content)
 
 
-def test_hparams_read_back_with_types_and_both_metrics(tmp_path):
+def test_hparams_read_back_with_types_and_metrics(tmp_path):
     train(make(tmp_path), [4])
     start = hparams_data(tmp_path, "_hparams_/session_start_info").session_start_info
     assert start.hparams["recipe"].string_value == "goyal_8k"
@@ -215,7 +215,8 @@ def test_hparams_read_back_with_types_and_both_metrics(tmp_path):
     # No domain, which would hide the runs with other values.
     assert not any(info.WhichOneof("domain") for info in experiment.hparam_infos)
     metrics = [(info.name.group, info.name.tag) for info in experiment.metric_infos]
-    assert metrics == [("validation", "epoch/top1_best"), ("validation", "epoch/top1")]
+    tags = ("epoch/error_pct", "epoch/top1_best", "epoch/top1")
+    assert metrics == [("validation", tag) for tag in tags]
     written = read(tmp_path / "validation")
     assert all(tag in written for _, tag in metrics)
     end = hparams_data(tmp_path, "_hparams_/session_end_info").session_end_info
@@ -266,6 +267,11 @@ def test_the_layout_has_a_page_a_paper_and_no_chart_without_data(
     [(step, raw)] = read(tmp_path)["custom_scalars__config__"]
     layout = layout_pb2.Layout.FromString(raw)
     assert step == 0
+    first = [t for chart in layout.category[0].chart for t in chart.multiline.tag]
+    assert layout.category[0].title == "Does it work?"
+    assert first[:2] == ["^epoch/error_pct$", "^epoch/loss$"]
+    assert first[2:] == ["^noise/b_simple$", "^global_batch$"] * noise
+    del layout.category[0]
     pages = {
         page.title: [t for chart in page.chart for t in chart.multiline.tag]
         for page in layout.category

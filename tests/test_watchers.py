@@ -23,6 +23,7 @@ from tf_largebatch.training.watchers import SHOWN, first_images, make_hparams
 CONTEXT = RequestContext()
 EXPECTED = {  # the column's type, as TensorBoard knows three
     "recipe": str,
+    "row": str,
     "optimizer": str,
     "label_smoothing": float,
     "global_batch": float,
@@ -60,7 +61,7 @@ def kind(value):
 
 @pytest.mark.parametrize("recipe", every_recipe(), ids=lambda recipe: recipe.name)
 def test_every_recipe_has_the_same_columns_of_the_same_types(recipe):
-    hparams = make_hparams(plan_of(recipe), 3)
+    hparams = make_hparams(plan_of(recipe), 3, "large")
     assert {name: kind(value) for name, value in hparams.items()} == EXPECTED
     assert hparams["seed"] == 3 and hparams["peak_lr"] == recipe.peak_rate
 
@@ -72,7 +73,7 @@ def test_runs_of_different_recipes_stand_in_one_table(tmp_path):
     assert len(chosen) == 4  # SGD, LARS, LAMB, RMSprop
     for recipe in chosen.values():
         plan = plan_of(recipe, ("rate: 1 -> 2",) if recipe.name.startswith("goyal") else ())
-        written[recipe.name] = make_hparams(plan, 0)
+        written[recipe.name] = make_hparams(plan, 0, recipe.name)
         callback = TensorBoardScalars(
             tmp_path / recipe.name,
             every=1,
@@ -103,6 +104,8 @@ def test_runs_of_different_recipes_stand_in_one_table(tmp_path):
     )
     columns = {info.name for info in experiment.hparam_infos}
     assert columns == set(EXPECTED)
+    unasked = {info.name for info in experiment.hparam_infos if info.differs}
+    assert unasked == {"row", "optimizer", "global_batch", "peak_lr", "warmup_epochs"}
 
     request = api_pb2.ListSessionGroupsRequest(
         start_index=0,
@@ -119,7 +122,9 @@ def test_runs_of_different_recipes_stand_in_one_table(tmp_path):
         }
         assert shown == written[name]
         metrics = {m.name.tag: m.value for m in group.metric_values}
-        assert metrics == pytest.approx({"epoch/top1_best": 0.75, "epoch/top1": 0.75})
+        assert metrics == pytest.approx(
+            {"epoch/error_pct": 25.0, "epoch/top1_best": 0.75, "epoch/top1": 0.75}
+        )
 
 
 def test_the_first_images_are_the_first_of_training_as_the_network_takes_them():

@@ -37,7 +37,7 @@ def make_watchers(run: Run, progress: Progress) -> list[keras.callbacks.Callback
             run.folder,
             every=BLOCK,
             plan_markdown=plan.markdown(),
-            hparams=make_hparams(plan, run.seed),
+            hparams=make_hparams(plan, run.seed, run.label.removesuffix(f", seed {run.seed}")),
             first_update=done,
             first_epoch=progress.records[-1].epoch if progress.records else 0,
             departures=plan.departures,
@@ -51,11 +51,12 @@ def make_watchers(run: Run, progress: Progress) -> list[keras.callbacks.Callback
     return watchers
 
 
-def make_hparams(plan: Plan, seed: int) -> dict[str, bool | float | str]:
+def make_hparams(plan: Plan, seed: int, row: str) -> dict[str, bool | float | str]:
     """Returns the columns of TensorBoard's table of runs: the same for every recipe."""
     recipe = plan.recipe
     return {
         "recipe": recipe.name,
+        "row": row,
         "optimizer": type(recipe.optimizer).__name__.removesuffix("Spec"),
         "label_smoothing": recipe.loss.label_smoothing,
         "global_batch": recipe.global_batch,

@@ -1,9 +1,15 @@
-"""The custom-scalar page: one category a paper, with charts only of what a run has."""
+"""The custom-scalar page: what a person asks first, then a category a paper; no empty chart."""
 
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 # Category: charts as (title, patterns of tags).
 CHARTS = {
+    # Epochs are the axis that runs of every batch share.
+    "Does it work?": (
+        ("error, % against epoch", (r"^epoch/error_pct$",)),
+        ("loss against epoch", (r"^epoch/loss$",)),
+        ("noise scale and batch against update", (r"^noise/b_simple$", r"^global_batch$")),
+    ),
     "Goyal": (
         ("error, % against epoch", (r"^epoch/error_pct$",)),
         ("loss against update", (r"^step/loss$",)),
@@ -34,6 +40,6 @@ def make_layout(*, adapts: bool, noise: bool, grows: bool) -> layout_pb2.Layout:
         if {"McCandlish": noise, "Smith, Mikami": grows}.get(title, True):
             category = layout.category.add(title=title)
             for name, patterns in charts:
-                if adapts or not name.startswith("trust ratio"):
+                if {"trust": adapts, "noise": noise}.get(name.split()[0], True):
                     category.chart.add(title=name).multiline.tag.extend(patterns)
     return layout

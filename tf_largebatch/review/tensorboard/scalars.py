@@ -36,7 +36,14 @@ INPUTS = (
     "The first training images, augmented, before the network normalises them. What is not uint8 "
     "is drawn from its least (black) to its largest value (white)."
 )
-METRICS = (("epoch/top1_best", "best top-1"), ("epoch/top1", "final top-1"))
+BEST = "epoch/top1_best"
+METRICS = (
+    ("epoch/error_pct", "final error, %"),
+    (BEST, "best top-1"),
+    ("epoch/top1", "final top-1"),
+)
+# Columns of the table of runs that it shows unasked; the rest are there to be ticked.
+SHOWN_COLUMNS = ("row", "optimizer", "global_batch", "peak_lr", "warmup_epochs")
 
 
 class TensorBoardScalars(keras.callbacks.Callback):
@@ -137,7 +144,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
         weights = self.model.trainable_variables if self.model else []
         self._named = named_tensors([(v.path, len(v.shape)) for v in weights])
         if self._first_update:
-            [best] = read_scalars(self._folder / "validation", METRICS[0][0])
+            [best] = read_scalars(self._folder / "validation", BEST)
             known = [epoch for epoch in best if epoch <= self._first_epoch]
             self._best_top1 = best[max(known)] if known else None
         else:
@@ -225,7 +232,11 @@ def _experiment(hparams: dict):
     # TensorBoard takes the columns of all runs from one of them. A domain of this run's values
     # would hide the runs that have others.
     columns = [
-        api_pb2.HParamInfo(name=name, type=types.get(type(value), api_pb2.DATA_TYPE_FLOAT64))
+        api_pb2.HParamInfo(
+            name=name,
+            type=types.get(type(value), api_pb2.DATA_TYPE_FLOAT64),
+            differs=name in SHOWN_COLUMNS,
+        )
         for name, value in hparams.items()
     ]
     metrics = [
