@@ -220,7 +220,9 @@ def verdicts_table(
             if found["verdict"] not in (AGREES, CONTRADICTS):
                 continue
             claim = studies[name].claim(found["id"])
-            numbers = "; ".join(a["effect"].rpartition(": ")[2] for a in found["answers"])
+            effects = [answer["effect"].rpartition(": ")[2] for answer in found["answers"]]
+            rest = [f"{len(effects) - 2} more"] if len(effects) > 2 else []
+            numbers = "; ".join(effects[:2] + rest)
             where = f"[{found['verdict']}]({links}{name}/README.md)"
             paper = claim.paper.partition(", arXiv")[0]
             cells = (f"{claim.id}: {claim.text}", paper, numbers, f"**{where}**")
