@@ -1,5 +1,6 @@
 """A `fit` that is killed and started again ends as one that was not, or says why not."""
 
+import functools
 import os
 import random
 import signal
@@ -28,18 +29,36 @@ def examples():
     return x, rng.integers(0, CLASSES, EXAMPLES)
 
 
-def shuffled(seed=3, batch=BATCH):
-    """One epoch, in another order each time."""
+def shuffled(resume, seed=0, batch=BATCH):
+    """Each epoch in another order."""
     data = tf.data.Dataset.from_tensor_slices(examples())
-    return data.shuffle(EXAMPLES, seed=seed).batch(batch, drop_remainder=True)
+
+    def epoch(number):
+        return data.shuffle(EXAMPLES, seed=number + seed).batch(batch, drop_remainder=True)
+
+    return resume.epochs(epoch)
 
 
-def from_batch(first):
+def plain(resume):
+    """Each epoch in the order of the arrays."""
+    return resume.data(tf.data.Dataset.from_tensor_slices(examples()).batch(BATCH))
+
+
+def counted(resume):
+    return resume.data(from_batch)
+
+
+def reshuffled():
+    data = tf.data.Dataset.from_tensor_slices(examples())
+    return data.shuffle(EXAMPLES, seed=3).batch(BATCH)
+
+
+def from_batch(first, size=BATCH):
     """Endless batches as a function of their number."""
     x, y = examples()
 
     def batch(number):
-        keys = tf.range(number * BATCH, (number + 1) * BATCH, dtype=tf.int64) % EXAMPLES
+        keys = tf.range(number * size, (number + 1) * size, dtype=tf.int64) % EXAMPLES
         chosen = tf.random.experimental.index_shuffle(keys, [1, 2], EXAMPLES - 1)
         return tf.gather(x, chosen), tf.gather(y, chosen)
 
@@ -90,7 +109,7 @@ def train(folder, killed=None, data=shuffled, updates=2, minutes=10.0, scored=Fa
     model = compiled(**model)
     resume = ExactResume(folder, checkpoint_updates=updates, checkpoint_minutes=minutes)
     history = model.fit(
-        resume.data(data() if data is shuffled else data),
+        data(resume),
         steps_per_epoch=STEPS,
         shuffle=False,
         epochs=EPOCHS,
@@ -111,10 +130,11 @@ def assert_equal(got, expected):
 
 CASES = {
     "shuffled anew each epoch": {"scored": True},
+    "in one order": {"data": plain},
     "scaled, accumulated, two a call": {
         "optimizer": scaled,
         "policy": "mixed_float16",
-        "data": from_batch,
+        "data": counted,
         "steps_per_execution": 2,
     },
 }
@@ -166,9 +186,11 @@ def test_another_training_is_refused_by_what_is_other(tmp_path):
         ({"rate": 0.4}, "optimizer.learning_rate 0.3 there, 0.4 here"),
         ({"optimizer": lambda: LAMB(0.3)}, "optimizer LARS there, LAMB here"),
         ({"policy": "mixed_bfloat16"}, "precision float32 there, float32 mixed_bfloat16 here"),
-        ({"data": lambda n: shuffled(seed=4).repeat()}, "the first batch of the data"),
-        ({"data": lambda n: shuffled(batch=4).repeat()}, "batch 8 there, 4 here"),
-        ({"data": 3}, "`data` must be a tf.data.Dataset, or a function"),
+        ({"data": functools.partial(shuffled, seed=4)}, "the first batch of the data"),
+        ({"data": functools.partial(shuffled, batch=6)}, "must be the batches of an epoch"),
+        ({"data": lambda r: r.data(lambda n: from_batch(n, 4))}, "batch 8 there, 4 here"),
+        ({"data": lambda r: r.data(3)}, "`data` must be a tf.data.Dataset, or a function"),
+        ({"data": lambda r: r.data(reshuffled())}, "the same at every reading. Received: data"),
     ):
         with pytest.raises(ValueError, match=r".") as error:
             train(tmp_path, **case)
@@ -180,13 +202,13 @@ def test_another_training_is_refused_by_what_is_other(tmp_path):
 
 def test_what_fit_must_be_given(tmp_path):
     model, resume = compiled(), ExactResume(tmp_path)
-    with pytest.raises(InputError, match=r"`x` of `fit` must come from ExactResume.data"):
-        model.fit(shuffled(), shuffle=False, callbacks=[resume], verbose=0)
+    with pytest.raises(InputError, match=r"`x` of `fit` must come from ExactResume"):
+        model.fit(reshuffled(), shuffle=False, callbacks=[resume], verbose=0)
     with pytest.raises(InputError, match=r"`steps_per_epoch` must be given.* no end"):
-        model.fit(resume.data(shuffled()), shuffle=False, callbacks=[resume], verbose=0)
+        model.fit(plain(resume), shuffle=False, callbacks=[resume], verbose=0)
     with pytest.raises(ValueError, match=r"`initial_epoch` must be left out. Received: .*=1"):
         fits = {"steps_per_epoch": 6, "initial_epoch": 1, "epochs": 2, "shuffle": False}
-        model.fit(resume.data(shuffled()), **fits, callbacks=[resume], verbose=0)
+        model.fit(plain(resume), **fits, callbacks=[resume], verbose=0)
     for wrong in ({"checkpoint_updates": 0}, {"checkpoint_minutes": 0}, {"keep": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             ExactResume(tmp_path, **wrong)
@@ -210,13 +232,13 @@ def test_damage_costs_the_newest_and_is_named(tmp_path, capsys):
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"^[^\n]*to begin again, or choose another folder$"):
-        ExactResume(tmp_path).data(shuffled())
+        plain(ExactResume(tmp_path))
 
 
 def test_a_later_format_is_refused_by_its_number(tmp_path):
     StateFiles(tmp_path, keep=1).save(3, {"batches": 3, "variables": [], "format": 9}, [])
     with pytest.raises(InputError, match="fit-3.npz is of format 9. This version reads format 1"):
-        ExactResume(tmp_path).data(shuffled())
+        plain(ExactResume(tmp_path))
 
 
 def test_what_is_not_finite_is_not_kept(tmp_path):
@@ -264,10 +286,11 @@ with strategy.scope():
     model.compile(LARS(0.3, trust_coefficient=0.02), loss, metrics=["accuracy"])
 rng = np.random.default_rng(0)
 x, y = rng.normal(size=(96, 6)).astype("float32"), rng.integers(0, 5, 96)
-data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(96, seed=3).batch(8, drop_remainder=True)
+data = tf.data.Dataset.from_tensor_slices((x, y))
 resume = ExactResume(f"{folder}/checkpoints", checkpoint_updates=7)
 history = model.fit(
-    resume.data(data), steps_per_epoch=12, epochs=12, shuffle=False,
+    resume.epochs(lambda number: data.shuffle(96, seed=number).batch(8, drop_remainder=True)),
+    steps_per_epoch=12, epochs=8, shuffle=False,
     validation_data=(x, y), validation_batch_size=8, callbacks=[resume, Slow()], verbose=0,
 ).history
 if strategy.cluster_resolver.task_id == 0:
@@ -320,7 +343,7 @@ def test_two_workers_killed_at_random_end_as_if_never(tmp_path):
     expected, _ = launch(tmp_path / "a", [])
     kills = [(0, signal.SIGKILL), (1, signal.SIGTERM), (1, signal.SIGKILL)]
     got, log = launch(tmp_path / "b", kills)
-    assert log.count("continues") == 3 and "SIGTERM: stopped after" in log
+    assert log.count(f"continues {tmp_path}") == 3 and "SIGTERM: stopped after" in log
     assert got.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(got[name], array, err_msg=name)

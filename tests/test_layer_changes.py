@@ -12,9 +12,9 @@ from test_step import BATCH, CLASSES, half, losses, make_step, train
 from workers import run_workers
 
 from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD
+from tf_largebatch.review.tensorboard.layer_changes import LayerChanges
 from tf_largebatch.training.checkpoint import Progress
 from tf_largebatch.training.evaluation import Scores
-from tf_largebatch.training.layer_changes import LayerChanges
 from tf_largebatch.training.train import fit
 
 SCORES = Scores(loss=1.0, top1_error_pct=50.0, top5_error_pct=10.0, examples=4)

@@ -67,10 +67,10 @@ def measure(rounds: int, folder: Path) -> dict:
     import keras
     import tensorflow as tf
 
+    from tf_largebatch.review.tensorboard.layer_changes import LayerChanges
     from tf_largebatch.review.tensorboard.scalars import TensorBoardScalars
     from tf_largebatch.training import loop
     from tf_largebatch.training.checkpoint import Progress
-    from tf_largebatch.training.layer_changes import LayerChanges
 
     step, iterator = make_step()
     board = TensorBoardScalars(folder, every=loop.BLOCK, plan_markdown="", hparams={})

@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,11 @@ ASK_SECONDS = 1.0  # between two questions to the other workers: a signal, a che
 class ExactResume(keras.callbacks.Callback):
     """Checkpoints of a `fit`, from which the same program goes on as if it had not been killed.
 
+        def epoch(number):  # the batches of an epoch, the same in every process
+            return examples.shuffle(50_000, seed=number).batch(256, drop_remainder=True)
+
         resume = ExactResume("runs/mine/checkpoints", checkpoint_updates=500)
-        model.fit(resume.data(dataset), steps_per_epoch=1000, epochs=90, callbacks=[resume])
+        model.fit(resume.epochs(epoch), steps_per_epoch=195, epochs=90, callbacks=[resume])
 
     Started again, in the same words, it ends with the same weights, bit for bit on as many
     replicas: weights, optimizer, loss scale, batch normalisation, the seeds of dropout, running
@@ -49,7 +52,8 @@ class ExactResume(keras.callbacks.Callback):
 
     Raises, from `fit` before the first update:
         InputError: the checkpoint is of another model, optimizer, batch, precision or data; none
-            is whole; `steps_per_epoch` or `data` was left out.
+            is whole; `steps_per_epoch` or the data
+            was left out; the data change from reading to reading.
         StorageError: while it trains, a checkpoint cannot be written.
         NonFiniteError: while it trains, a weight is not finite; the last good checkpoint stays.
 
@@ -80,27 +84,59 @@ class ExactResume(keras.callbacks.Callback):
         self._found: Checkpoint | None = None
         self._damaged: list[str] = []
 
-    def data(self, data: Any) -> Any:
+    def epochs(self, make: Callable[[Any], Any]) -> Any:
         """Returns what `fit` trains on: endless, from the batch that comes next.
 
         Args:
-            data: best a function of the number of batches done before, which returns endless data
-                that start there: batches that are a function of seed, epoch and update, as all of
-                this package. Or a tf.data.Dataset of one epoch, which is repeated; to reach the
-                next batch it is read from its start, as often as it was read before. So it must
-                give the same batches in every process: a seed for each `shuffle` and random map.
+            make: the number of an epoch from 0, a tensor, to a tf.data.Dataset of its batches, as
+                many as `steps_per_epoch`: a function of nothing else. Give `shuffle` and random
+                maps seeds, for another order in each epoch its number. A broken epoch is read again
+                from its start.
         """
-        self._found, self._damaged = self._files.newest()
-        facts: Mapping[str, Any] = self._found.facts if self._found else {"batches": 0, "step": 0}
-        first = facts["batches"]
-        if keras.backend.backend() != "tensorflow":
-            first -= facts["step"]  # there, Keras reads the batches that are passed over
+        import tensorflow as tf
+
+        check(callable(make), "make", "a function of an epoch's number", make)
+        self._look()
+
+        def stream(epoch):
+            return tf.data.Dataset.range(epoch, sys.maxsize).flat_map(make)
+
+        steps = int(make(tf.constant(0, tf.int64)).cardinality())
+        self._data = _Data(stream(0), stream(0), steps if steps >= 0 else None)
+        return _by_batches(stream(self._done["epoch"]).skip(self._to_skip(self._done["step"])))
+
+    def data(self, data: Any) -> Any:
+        """Returns the same from other data.
+
+        Args:
+            data: a function of the number of batches done before, which returns endless data that
+                start there: of this package, batches that are a function of seed, epoch and update.
+                Or a tf.data.Dataset that is one epoch, the same at every reading (a `shuffle` is
+                not): it is repeated, and passed over up to the next batch.
+        """
+        self._look()
         dataset = hasattr(data, "element_spec") and hasattr(data, "repeat")
         rule = "a tf.data.Dataset, or a function of the number of batches done before"
         fix = "For arrays: tf.data.Dataset.from_tensor_slices((x, y)).batch(...)"
         check(dataset or callable(data), "data", rule, data, fix)
-        self._data = _Data(data(0) if callable(data) else data)
-        return data(first) if callable(data) else _repeated(data).skip(first)
+        first = self._done["batches"] - self._done["step"] + self._to_skip(self._done["step"])
+        if callable(data):
+            self._data = _Data(data(0), data(0))
+            return data(first)
+        steps = int(data.cardinality())
+        self._data = _Data(data, data, steps if steps > 0 else None)
+        return _by_batches(data.repeat().skip(first))
+
+    def _look(self) -> None:
+        """For where the folder stands."""
+        self._found, self._damaged = self._files.newest()
+        nothing = {"batches": 0, "epoch": 0, "step": 0}
+        self._done: Mapping[str, Any] = self._found.facts if self._found else nothing
+
+    @staticmethod
+    def _to_skip(steps: int) -> int:
+        """Of the broken epoch's batches; elsewhere Keras reads those that are passed over."""
+        return steps if keras.backend.backend() == "tensorflow" else 0
 
     def on_train_begin(self, logs=None):
         """Restores the newest checkpoint, and begins to listen for signals."""
@@ -175,14 +211,25 @@ class ExactResume(keras.callbacks.Callback):
         model, steps = self.model, self.params["steps"]
         if self._data is None:
             raise InputError(
-                f"`x` of `fit` must come from ExactResume.data, or it starts at its first batch. "
-                f"Received: data of {self._folder} not asked for. Write fit(resume.data(dataset), "
-                "...), in every process"
+                "`x` of `fit` must come from ExactResume.epochs or .data, else it starts at its "
+                f"first batch. Received: neither was asked for {self._folder}. Write "
+                "fit(resume.epochs(make), ...), in every process"
             )
         if steps is None:
             raise InputError(
                 "`steps_per_epoch` must be given to `fit`: the data of ExactResume have no end. "
                 "Received: steps_per_epoch=None. Give the batches of an epoch"
+            )
+        if self._data.steps not in (None, steps):
+            raise InputError(
+                "`steps_per_epoch` must be the batches of an epoch of the data. Received: "
+                f"steps_per_epoch={steps}, data of {self._data.steps:,}. Change one of them"
+            )
+        if self._data.changes:
+            raise InputError(
+                "the data of `fit` must be the same at every reading. Received: data whose first "
+                "batch was another when read again, as after `shuffle`. Give ExactResume.epochs a "
+                "function of the epoch, and every random map a seed"
             )
         size = model.steps_per_execution
         if steps % size:
@@ -297,6 +344,7 @@ class ExactResume(keras.callbacks.Callback):
                 model.train_function = train
             return dict(logs) if len(arguments) == 1 else (dict(logs), arguments[0])
 
+        passing.passes_over = True  # type: ignore[attr-defined]  # for those who time the data
         model.train_function = passing
 
     def _due(self) -> tuple[bool, int]:
@@ -351,10 +399,10 @@ class ExactResume(keras.callbacks.Callback):
 
 
 class _Data:
-    """What the data of `fit` are known by: their first batch, read once."""
+    """What the data of `fit` are known by: their first batch, read twice."""
 
-    def __init__(self, fresh: Any):
-        self.batch, self.per_replica, self.digest = 0, False, ""
+    def __init__(self, fresh: Any, again: Any, steps: int | None = None):
+        self.steps, self.batch, self.digest, self.changes = steps, 0, "", False
         self.first = None
         # Of a distributed data set, every worker would read its own part.
         self.per_replica = hasattr(fresh, "element_spec") and not hasattr(fresh, "repeat")
@@ -365,13 +413,18 @@ class _Data:
             self.batch = int(specs[0].shape[0] or 0)
             return
         self.first = next(iter(fresh))
-        leaves = [np.asarray(leaf) for leaf in _leaves(self.first)]
-        self.batch = len(leaves[0]) if leaves and leaves[0].ndim else 0
-        digest = hashlib.sha256()
-        for leaf in leaves:
-            text = str(leaf.tolist()).encode() if leaf.dtype.kind == "O" else leaf.tobytes()
-            digest.update(text)
-        self.digest = digest.hexdigest()[:16]
+        leaf = _leaves(self.first)[0]
+        self.batch = int(leaf.shape[0]) if len(leaf.shape) else 0
+        self.digest = _digest(self.first)
+        self.changes = _digest(next(iter(again))) != self.digest
+
+
+def _digest(batch: Any) -> str:
+    digest = hashlib.sha256()
+    for leaf in map(np.asarray, _leaves(batch)):
+        text = str(leaf.tolist()).encode() if leaf.dtype.kind == "O" else leaf.tobytes()
+        digest.update(text)
+    return digest.hexdigest()[:16]
 
 
 def _leaves(batch: Any) -> list:
@@ -387,14 +440,14 @@ def _policies(model: keras.Model) -> set[str]:
     return {layer.dtype_policy.name for layer in model._flatten_layers() if layer.weights}
 
 
-def _repeated(dataset: Any) -> Any:
-    """One epoch's data without end, cut into the replicas' parts batch by batch."""
+def _by_batches(dataset: Any) -> Any:
+    """Cut into the replicas' parts batch by batch."""
     import tensorflow as tf
 
     # By files, a worker would pass over batches of its own files.
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return dataset.repeat().with_options(options)
+    return dataset.with_options(options)
 
 
 def _brief(value: Any) -> str:

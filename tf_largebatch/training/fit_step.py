@@ -5,6 +5,7 @@ Forward pass, losses and metrics of a micro-batch are one pure function of tenso
 normalisation, metrics and random layers behave as in the recipes.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -12,7 +13,19 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from tf_largebatch.training.apply import LossScale
-from tf_largebatch.training.step import Update
+from tf_largebatch.training.step import Update, norms
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What the newest update showed, for callbacks that watch: review/tensorboard/fit_logs.py.
+
+    `seen` is float32 [4]: the norm of the gradient, the root mean square of those of its pieces'
+    own, and the examples of a piece and of all. `waited` are the seconds until they were there.
+    """
+
+    seen: tf.Tensor
+    waited: tf.Tensor
 
 
 class FitStep(Update):
@@ -29,6 +42,9 @@ class FitStep(Update):
         model: compiled and built in the strategy's scope.
         micro_batch: examples of a replica that go through the model at once, or None for all. It
             must divide the replica's part of the batch.
+
+    Attributes:
+        seen: once traced, as in `Watched`.
     """
 
     totals = 1
@@ -65,9 +81,12 @@ class FitStep(Update):
 
     def _split(self, batch):
         examples = _count(batch)
-        if self._micro_batch is None:
-            return 1, examples
-        return examples // self._micro_batch, self._micro_batch
+        steps, size = 1, examples
+        if self._micro_batch is not None:
+            steps, size = examples // self._micro_batch, self._micro_batch
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+        self._sizes = [tf.cast(n, tf.float32) for n in (size, examples * replicas)]
+        return steps, size
 
     def _start(self, examples):
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
@@ -105,6 +124,9 @@ class FitStep(Update):
 
     def _end(self, totals, squares, rate, scale, first_bad, carried):
         metrics, logs = carried
+        micro_batch, global_batch = self._sizes
+        found = norms(squares, totals[-1], global_batch / micro_batch, scale)
+        self.seen = tf.stack([*found, *self._sizes])
         for variable, value in zip(self.model.metrics_variables, metrics, strict=True):
             variable.assign(value)
         return logs or self.model.get_metrics_result()

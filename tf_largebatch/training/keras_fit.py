@@ -24,7 +24,7 @@ from tf_largebatch.optimizers.kfac import KFAC
 from tf_largebatch.records import stream_position
 from tf_largebatch.records.batch_schedule import BatchSizeSchedule
 from tf_largebatch.training.batch_growth import fit_phases
-from tf_largebatch.training.fit_step import FitStep
+from tf_largebatch.training.fit_step import FitStep, Watched
 from tf_largebatch.training.keras_fit_checks import (
     check_batches,
     check_compiled,
@@ -39,7 +39,7 @@ from tf_largebatch.training.keras_fit_checks import (
     is_dataset,
 )
 from tf_largebatch.training.layer_statistics import LayerStatistics
-from tf_largebatch.training.step import GOLDEN
+from tf_largebatch.training.step import GOLDEN, time_after
 
 
 class DistributedFit:
@@ -106,6 +106,8 @@ class DistributedFit:
     sums_micro_batches = True  # for those that must not import this module: it needs TensorFlow
     _micro_batch: int | None = None
     _took_update = False
+    _newest_step: FitStep
+    watched: Watched | None = None  # with several replicas or micro-batches
     _averaging: tuple[tuple[int, ...], Callable] | None = None
     layer_statistics: LayerStatistics | None = None  # for K-FAC
 
@@ -192,7 +194,10 @@ class DistributedFit:
             with tf.init_scope():
                 self._symbolic_build(data_batch=data)
         self._took_update = True
-        return FitStep(self, self._micro_batch).update(data)
+        step = FitStep(self, self._micro_batch)
+        logs = step.update(data)
+        self._newest_step = step  # not before: replicas are traced in turns up to the update's end
+        return logs
 
     def evaluate(self, x=None, y=None, batch_size=None, verbose="auto", **options):
         """Evaluates as `keras.Model.evaluate` does, each example once."""
@@ -260,8 +265,15 @@ class DistributedFit:
         micro_batches = trains and self._micro_batch is not None
         if strategy.num_replicas_in_sync == 1 and not micro_batches:
             return super()._make_function(step_function)
-        logs = _PackedLogs()
+        logs, watched = _PackedLogs(), []
         _give_replicas_their_own_numbers(self)
+
+        def run_replica(batch):
+            told = step_function(batch)
+            if not trains or not self._took_update:
+                return logs.pack((told, tf.zeros([4])))
+            watched.append(True)
+            return logs.pack((told, self._newest_step.seen))
 
         # Keras does not put the user's `train_step` through autograph either.
         @tf.autograph.experimental.do_not_convert
@@ -269,7 +281,7 @@ class DistributedFit:
             self._took_update = False
 
             def run(refresh=False):
-                packed = strategy.run(lambda batch: logs.pack(step_function(batch)), args=(data,))
+                packed = strategy.run(run_replica, args=(data,))
                 parts = strategy.experimental_local_results(packed)
                 return tf.reduce_mean(tf.stack(parts), axis=0)
 
@@ -282,18 +294,21 @@ class DistributedFit:
         # One function around the loop: nested ones lose the collectives' inputs.
         @tf.function(reduce_retracing=True, autograph=False)
         def run_steps(iterator):
-            def step(i, last):
-                batch = iterator.get_next_as_optional()
+            def step(i, last, waited):
+                begun = time_after([last])
+                with tf.control_dependencies([begun]):
+                    batch = iterator.get_next_as_optional()
                 there = batch.has_value()  # agreed between the workers
-                return i + 1, tf.cond(there, lambda: run_step(batch.get_value()), lambda: last)
+                waited += time_after([there]) - begun
+                last = tf.cond(there, lambda: run_step(batch.get_value()), lambda: last)
+                return i + 1, last, waited
 
-            _, last = tf.while_loop(
-                lambda i, _: i < self.steps_per_execution,
-                step,
-                (tf.constant(0), tf.zeros([0])),
-                shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
+            start = tf.constant(0), tf.zeros([0]), tf.zeros([], tf.float64)
+            shapes = tf.TensorShape([]), tf.TensorShape([None]), tf.TensorShape([])
+            _, last, waited = tf.while_loop(
+                lambda i, *_: i < self.steps_per_execution, step, start, shape_invariants=shapes
             )
-            return strategy.reduce("MEAN", last, axis=None)
+            return strategy.reduce("MEAN", last, axis=None), waited
 
         def function(iterator):
             if not isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
@@ -302,10 +317,13 @@ class DistributedFit:
                     "each of which would take the whole batch, or with micro-batches. Use `fit` "
                     "and `evaluate`."
                 )
-            packed = run_steps(iterator)
+            packed, waited = run_steps(iterator)
             if packed.shape[0] == 0:
                 raise StopIteration
-            return logs.unpack(packed)
+            told, seen = logs.unpack(packed)
+            if watched:
+                self.watched = Watched(seen, waited)
+            return told
 
         return function
 

@@ -334,11 +334,11 @@ class TrainingStep(Update):
 
         def body(i, rows, done, waited):
             batch = next(iterator)
-            ready = _time_after(tf.nest.flatten(batch, expand_composites=True))
+            ready = time_after(tf.nest.flatten(batch, expand_composites=True))
             row = self._row_of(batch) if self._row_of else strategy.run(self._update, args=batch)
             row = strategy.experimental_local_results(row)[0]
             with tf.device("CPU:0"):  # an accelerator's row arrives only when it is computed
-                now = _time_after([tf.identity(row)])
+                now = time_after([tf.identity(row)])
             return i + 1, rows.write(i, row), now, waited + waiting(done, ready)
 
         start = (tf.constant(0), rows, tf.timestamp(), tf.zeros([], tf.float64))
@@ -382,13 +382,23 @@ class TrainingStep(Update):
     def _end(self, totals, squares, rate, scale, first_bad, carried) -> tf.Tensor:
         """The numbers of `COLUMNS`."""
         loss, correct, unread, micro_squares = tf.unstack(totals)
-        norm = tf.sqrt(tf.reduce_sum(squares))
+        pieces = self.plan.accumulation * self.plan.replicas
+        norm, micro_norm = norms(squares, micro_squares, pieces, scale)
         accuracy = correct / self.plan.global_batch
         first_bad = tf.cast(first_bad, tf.float32)
-        # A micro-step's gradient is b / B of the mean gradient of its b images.
-        pieces = self.plan.accumulation * self.plan.replicas
-        micro_norm = pieces * tf.sqrt(micro_squares / pieces) / scale
         return tf.stack([loss, accuracy, rate, norm, scale, first_bad, unread, micro_norm])
+
+
+def norms(
+    squares: tf.Tensor, micro_squares: tf.Tensor, pieces: float | tf.Tensor, scale: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The norm of the reduced gradient, and the root mean square of those of the pieces' own.
+
+    `squares` are of the reduced gradient's tensors, `micro_squares` the sum of the pieces', scaled.
+    """
+    # A micro-step's gradient is b / B of the mean gradient of its b images.
+    micro_norm = pieces * tf.sqrt(micro_squares / pieces) / scale
+    return tf.sqrt(tf.reduce_sum(squares)), micro_norm
 
 
 def _correct_and_unread(labels: tf.Tensor, logits: tf.Tensor) -> list[tf.Tensor]:
@@ -408,7 +418,7 @@ def waiting(done: tf.Tensor, ready: tf.Tensor) -> tf.Tensor:
     return tf.maximum(ready - done, 0.0)
 
 
-def _time_after(tensors: list[tf.Tensor]) -> tf.Tensor:
+def time_after(tensors: list[tf.Tensor]) -> tf.Tensor:
     """The time, in seconds, at which all of these are there."""
     with tf.control_dependencies(tensors):
         return tf.timestamp()

@@ -15,11 +15,11 @@ from tf_largebatch.records.curve import StopSpec
 from tf_largebatch.records.errors import NonFiniteError, StoppedError
 from tf_largebatch.records.files import write_text
 from tf_largebatch.records.result import SeedResult
+from tf_largebatch.review.tensorboard.layer_changes import LayerChanges
 from tf_largebatch.training.blocks import BLOCK, LOOKS, Phases, stop_if_not_finite, tell
 from tf_largebatch.training.build import export, make_step
 from tf_largebatch.training.checkpoint import Progress, Saver
 from tf_largebatch.training.evaluation import Scores
-from tf_largebatch.training.layer_changes import LayerChanges
 from tf_largebatch.training.profile import Profile
 from tf_largebatch.training.run import Run
 from tf_largebatch.training.step import TrainingStep

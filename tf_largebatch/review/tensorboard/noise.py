@@ -9,14 +9,16 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
 
 from tf_largebatch.records.checks import check_count
 from tf_largebatch.review import noise_scale
 from tf_largebatch.review.figures import draw_noise
 from tf_largebatch.review.findings import FOLDER, Finding, write_findings
 from tf_largebatch.review.noise_scale import NoiseEstimate, NoiseScale
-from tf_largebatch.review.tensorboard.summaries import read_scalars
+from tf_largebatch.review.tensorboard.fit_logs import FitLogs, check_gradients
+from tf_largebatch.review.tensorboard.summaries import EventFile, read_scalars
 
 NOISE = "noise"  # of a run: the events of `NoiseScaleScalars`
 NEEDED = ("grad_norm", "micro_grad_norm", "micro_batch", "global_batch")
@@ -30,8 +32,15 @@ class NoiseScaleScalars(keras.callbacks.Callback):
     `micro_batch` and `global_batch`; the micro-batches of all replicas are the small batches of
     `from_two_batches`. The averages start anew where the batch changes, since the rate does too.
 
+    Under `fit` they come from `DistributedFit` on several replicas or with `micro_batch`; every
+    worker may have this callback, and the chief writes.
+
+        model.fit(x, y, batch_size=1024, micro_batch=128,
+                  callbacks=[NoiseScaleScalars("runs/mine/noise")])
+
     Tags, every `every` updates: `noise/grad_sq` and `noise/trace` (averages), and
-    `noise/b_simple` where they give one and enough updates are in them.
+    `noise/b_simple` where they give one and enough updates are in them. `noise/advice`, at the
+    end of a `fit`, is the last average in words.
 
     Args:
         folder: for its events, best one of its own: of two files that grow in one folder,
@@ -43,8 +52,8 @@ class NoiseScaleScalars(keras.callbacks.Callback):
         scale: the running estimate.
 
     Raises:
-        ValueError: a number out of range; from the first update on, an update of a single
-            micro-batch, or logs without these values.
+        ValueError: a number out of range; before the first update of a `fit`, one that has a single
+            gradient an update; from the first update of another loop on, logs without these values.
 
     Example:
         >>> import tempfile
@@ -59,47 +68,85 @@ class NoiseScaleScalars(keras.callbacks.Callback):
         192
     """
 
-    def __init__(self, folder: Path, *, every: int, decay: float = noise_scale.DECAY):
+    def __init__(self, folder: str | Path, *, every: int = 20, decay: float = noise_scale.DECAY):
         super().__init__()
         check_count("every", every, 1)
         self._folder, self._every, self._decay = Path(folder), every, decay
         self.scale = NoiseScale(decay)
-        self._updates, self._global_batch, self._writer = 0, None, None
+        self._updates, self._global_batch = 0, 0
+        self._fit: FitLogs | None = None
+        self._file: EventFile | None = None
+
+    @property
+    def advice(self) -> str:
+        """What the estimate means for the batch, in a sentence."""
+        size, updates = self._global_batch or None, self._updates
+        return noise_scale.advise(self.scale.average, global_batch=size, updates=updates)
 
     def on_train_begin(self, logs=None):
-        """Opens the writer."""
-        self._writer = tf.summary.create_file_writer(str(self._folder))
+        """Opens the file; refuses a `fit` without gradients to compare."""
+        self._fit, self._under_fit = None, bool(self.params)
+        if self._under_fit:
+            check_gradients(self.model)
+        else:
+            self._file = EventFile(self._folder)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Under `fit`, opens the file with the first."""
+        if not self._under_fit:
+            return
+        if self._fit is None:
+            self._fit = FitLogs(self.model)
+            self._updates = self._fit.update
+            if self._fit.writes:
+                self._file = EventFile(self._folder)
+                self._file.drop_from(self._updates + 1)
+        self._fit.begin_epoch()
 
     def on_train_batch_end(self, batch, logs=None):
         """Adds one update."""
-        missing = [name for name in NEEDED if name not in (logs or {})]
+        if self._fit is not None:
+            before = self._fit.update
+            logs = self._fit.after_batch(batch, logs or {})
+            if logs is None:  # none was made
+                return
+            batch = self._fit.update - 1
+            passed = self._fit.update // self._every > before // self._every
+        else:
+            passed = (batch + 1) % self._every == 0
+        self._add(logs or {})
+        self._updates = batch + 1
+        if passed and self._file is not None:
+            self._write()
+
+    def on_train_end(self, logs=None):
+        """At the end of a `fit`, writes the advice."""
+        if self._file is not None and self._fit is not None and self.scale.count:
+            self._file.write(self._updates, [text_pb("noise/advice", self.advice)])
+
+    def _add(self, logs):
+        missing = [name for name in NEEDED if name not in logs]
         if missing:
             raise ValueError(
                 f"`logs` must have {', '.join(NEEDED)}. Received: no {missing[0]}. Train with "
-                "this package's loop"
+                "this package's loop, or with DistributedFit"
             )
         if logs["global_batch"] != self._global_batch:
             self._global_batch, self.scale = int(logs["global_batch"]), NoiseScale(self._decay)
         squares = logs["micro_grad_norm"] ** 2, logs["grad_norm"] ** 2
         sizes = {"small_batch": int(logs["micro_batch"]), "big_batch": self._global_batch}
         self.scale.add(noise_scale.from_two_batches(*squares, **sizes))
-        self._updates = batch + 1
-        if self._updates % self._every == 0:
-            self._write()
-
-    def on_train_end(self, logs=None):
-        """Closes the file."""
-        self._writer.close()
 
     def _write(self):
         average = self.scale.average
         if average is None:
             return
-        with self._writer.as_default(step=self._updates):
-            tf.summary.scalar("noise/grad_sq", average.grad_sq)
-            tf.summary.scalar("noise/trace", average.trace)
-            if average.b_simple is not None and self.scale.count >= noise_scale.WARM_ESTIMATES:
-                tf.summary.scalar("noise/b_simple", average.b_simple)
+        points = [
+            scalar_pb(f"noise/{name}", getattr(average, name)) for name in ("grad_sq", "trace")
+        ]
+        if average.b_simple is not None and self.scale.count >= noise_scale.WARM_ESTIMATES:
+            points.append(scalar_pb("noise/b_simple", average.b_simple))
+        self._file.write(self._updates, points)
 
 
 def keep_noise(run: Path, *, global_batch: int) -> None:

@@ -1,6 +1,11 @@
 """The first training images of a run as one picture."""
 
+import io
+
 import numpy as np
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.image import metadata
+from tensorboard.util import tensor_util
 
 SIDE, SMALLEST = 3, 64  # pictures a row; pixels to which the side of a small one is blown up
 CHANNELS = (1, 3, 4)
@@ -27,3 +32,18 @@ def picture_grid(images: np.ndarray) -> np.ndarray | None:
     grid = cells.transpose(0, 2, 1, 3, 4).reshape(SIDE * height, SIDE * width, channels)
     times = max(1, -(-SMALLEST // max(height, width)))
     return grid.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def picture_pb(tag: str, picture: np.ndarray, description: str) -> Summary:
+    """A point with one picture, uint8 [rows, columns, channels]."""
+    from PIL import Image  # TensorBoard's own requirement
+
+    out = io.BytesIO()
+    Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(out, "PNG")
+    height, width, _ = picture.shape
+    texts = [str(width).encode(), str(height).encode(), out.getvalue()]
+    point = Summary()
+    about = metadata.create_summary_metadata(display_name=None, description=description)
+    tensor = tensor_util.make_tensor_proto(np.array(texts, object), shape=[3])
+    point.value.add(tag=tag, metadata=about, tensor=tensor)
+    return point

@@ -1,8 +1,9 @@
 """The workers of one run: who is the chief, and how they agree before anything is trained."""
 
+import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,15 +62,22 @@ class Team:
         """Returns every worker's data, by rank; as many bytes on each."""
         if self.size == 1:
             return [data]
-        import tensorflow as tf
-
         words = np.frombuffer(data.ljust(-(-len(data) // WORD) * WORD, b"\0"), np.int32)
-        mine = tf.constant(words[np.newaxis])
-        per_replica = self.strategy.run(lambda: tf.identity(mine))
-        rows = self.strategy.gather(per_replica, axis=0).numpy()
+        rows = self._gather_words(words[np.newaxis]).numpy()
         # A worker with several devices sent its part from each of them.
         rows = rows[:: len(rows) // self.size]
         return [row.tobytes()[: len(data)] for row in rows]
+
+    @functools.cached_property
+    def _gather_words(self) -> Callable:
+        """Traced once for each length."""
+        import tensorflow as tf
+
+        def gather(mine):
+            return self.strategy.gather(self.strategy.run(tf.identity, args=(mine,)), axis=0)
+
+        traced = tf.function(gather, autograph=False)
+        return lambda words: traced(tf.constant(words))
 
     def least(self, number: int) -> int:
         """Returns the smallest number of all workers."""

@@ -1,16 +1,18 @@
 """How far one update moved each tensor: the weights before and after it, compared.
 
 Only updates that are looked at pay: for one copy of the weights and two norms of each tensor. The
-training step is the same one, run for that update by itself, so that nothing is compiled twice.
+training step is the same one, run for that update by itself, so that nothing is compiled twice. For
+the training loop and for Keras's `fit`, on any backend.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 
 class LayerChanges:
@@ -29,8 +31,8 @@ class LayerChanges:
     ):
         self._end = end
         self._variables, self._optimizer, self._every = model.trainable_variables, optimizer, every
-        self._compiled_norms = tf.function(self._norms)
-        self._before: list[tf.Tensor] = []
+        self._compiled_norms = _compiled(self._norms)
+        self._before: list = []
         self._updates = 0
 
     def parts(self, first: int, size: int) -> Iterator[int]:
@@ -46,9 +48,9 @@ class LayerChanges:
 
     def keep(self) -> None:
         """Keeps the weights as they are before the update."""
-        # No copy yet: the update makes one of each tensor that is still held here.
-        self._before = [tf.identity(v.value) for v in self._variables]
-        self._updates = int(self._optimizer.iterations.numpy())
+        # On TensorFlow no copy yet: the update makes one of each tensor that is still held here.
+        self._before = [ops.copy(v.value) for v in self._variables]
+        self._updates = int(np.asarray(self._optimizer.iterations))
 
     def compare(self) -> dict[str, Mapping[str, float]]:
         """Returns, after the update, what it did; nothing if float16 skipped it or none was kept.
@@ -58,9 +60,9 @@ class LayerChanges:
         """
         if not self._before:
             return {}
-        norms = self._compiled_norms(self._before).numpy().astype(np.float64)
+        norms = np.asarray(self._compiled_norms(self._before), np.float64)
         self._before = []
-        if int(self._optimizer.iterations.numpy()) == self._updates:
+        if int(np.asarray(self._optimizer.iterations)) == self._updates:
             return {}
         pairs = zip(self._variables, norms.tolist(), strict=True)
         seen = {"update_ratio": {v.path: new / norm for v, (norm, new) in pairs if norm > 0}}
@@ -69,10 +71,27 @@ class LayerChanges:
         # Keras merges a plain dictionary in the logs into the logs themselves.
         return {name: MappingProxyType(ratios) for name, ratios in seen.items()}
 
-    def _norms(self, before: list[tf.Tensor]) -> tf.Tensor:
+    def _norms(self, before: list) -> Any:
         """Rows (|w|, |w' - w|) in float32."""
         rows = []
         for old, variable in zip(before, self._variables, strict=True):
-            old, new = tf.cast(old, tf.float32), tf.cast(variable.value, tf.float32)
-            rows.append(tf.stack([tf.nn.l2_loss(old), tf.nn.l2_loss(new - old)]))
-        return tf.sqrt(2.0 * tf.stack(rows))
+            old, new = ops.cast(old, "float32"), ops.cast(variable.value, "float32")
+            rows.append(ops.stack([_square(old), _square(new - old)]))
+        return ops.sqrt(ops.stack(rows))
+
+
+def _compiled(function: Callable) -> Callable:
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.function(function, autograph=False)
+
+
+def _square(tensor: Any) -> Any:
+    """The square of the 2-norm."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.sum(ops.square(tensor))
+    import tensorflow as tf
+
+    return 2.0 * tf.nn.l2_loss(tensor)  # without a temporary
