@@ -5,9 +5,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from tf_largebatch.records.contrast import Contrast
 from tf_largebatch.records.curve import EpochRecord
-from tf_largebatch.records.result import Result, RowResult, SeedResult
-from tf_largebatch.review.figures import COLOURS, draw_curves, draw_rates
+from tf_largebatch.records.result import Found, Result, RowResult, SeedResult
+from tf_largebatch.review.figures import COLOURS, curves_title, draw_curves, draw_rates
 from tf_largebatch.review.report import write_report
 from tf_largebatch.review.tables import (
     MISSING,
@@ -277,6 +278,15 @@ def test_the_figure_is_a_png_and_is_returned_as_written(tmp_path, scale):
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
 
 
+def test_a_miniatures_figure_names_its_own_data_and_batches_and_not_the_papers():
+    small = row(recipe={"data": {"name": "digits"}}, global_batch=8)
+    large = row(recipe={"data": {"name": "digits"}}, global_batch=256)
+    title = "Goyal et al. 2017, ImageNet in 1 hour: ResNet-50 at 8,192 images per update"
+    found = curves_title(result(small, large, title=title, scale="miniature"))
+    assert found == "Miniature of Goyal et al. 2017, ImageNet in 1 hour: digits, batch 8 to 256"
+    assert curves_title(result(row(), title=title)) == f"{title} · full"
+
+
 def test_a_result_without_any_epoch_is_still_drawn(tmp_path):
     assert draw_curves(result(row(runs=(run(0, []),))), tmp_path / "c.png").startswith(PNG)
     assert draw_curves(result(), tmp_path / "d.png").startswith(PNG)
@@ -492,3 +502,12 @@ def test_the_figure_of_rates_shows_each_schedule_as_it_is(tmp_path, monkeypatch)
     assert (tmp_path / "rates.png").read_bytes() == data
     assert data.startswith(b"\x89PNG")
     assert [p.name for p in tmp_path.iterdir()] == ["rates.png"]
+
+
+def test_the_answer_on_the_claims_stands_beside_the_title(tmp_path):
+    contrast = Contrast("large", "small", "no_worse", "it loses nothing")
+    numbers = {"differences": (0.1,), "mean": 0.1, "low": None, "high": None}
+    found = Found(contrast=contrast, **numbers, verdict="cannot tell", stated_before=True)
+    text = page(tmp_path, result(row(), scale="miniature", claims=(found,))).text
+    assert "the paper's claims: cannot tell" in text
+    assert "the paper's claims:" not in page(tmp_path, result(row())).text

@@ -30,9 +30,20 @@ def draw_curves(result: Result, path: Path) -> bytes:
             axes.axhline(row.published_error_pct, color=colour(number), ls="--", lw=1)
             published.append(row.published_error_pct)
     legend = _draw_rows(axes, [(row.label, row) for row in result.rows], also=published)
-    title = axes.set_title(f"{result.title} · {scale_text(result)}", fontsize=10, wrap=True)
+    title = axes.set_title(curves_title(result), fontsize=10, wrap=True)
     title.set_parse_math(False)
     return write_png(figure, path, legend)
+
+
+def curves_title(result: Result) -> str:
+    """Returns what the figure is of; a miniature's is not the paper's network, data or batch."""
+    if result.scale != "miniature":
+        return f"{result.title} · {scale_text(result)}"
+    data = {row.recipe["data"]["name"] for row in result.rows if "data" in row.recipe}
+    batches = sorted({row.global_batch for row in result.rows})
+    sizes = f"{batches[0]:,}" if len(batches) == 1 else f"{batches[0]:,} to {batches[-1]:,}"
+    own = [*sorted(data), f"batch {sizes}", *["modified"] * result.modified]
+    return f"Miniature of {result.title.partition(':')[0]}: {', '.join(own)}"
 
 
 def draw_comparison(named: Sequence[tuple[str, RowResult, int]], path: Path) -> bytes:

@@ -7,6 +7,7 @@ from urllib.parse import quote
 from tf_largebatch.records.files import read_json, write_csv
 from tf_largebatch.records.result import Result, RowResult, SeedResult
 from tf_largebatch.records.run_folder import METRICS, PLAN, RESULT
+from tf_largebatch.review.claims import combined
 from tf_largebatch.review.figures import colour, draw_curves
 from tf_largebatch.review.findings import FOLDER, Finding, read_findings, write_findings_csv
 from tf_largebatch.review.page import duration_text, flatten, split_shared, write_page
@@ -59,6 +60,7 @@ def write_report(result: Result, plans: list[dict], folder: Path) -> Path:
         result=result,
         scale=scale_text(result),
         verdict=verdict(result),
+        answer=combined(result.claims) if result.claims else None,
         header=header,
         rows=[(colour(i), line) for i, line in enumerate(cells)],
         runs=[(row.label, *_run_cells(row, run)) for row, run in _runs(result)],
