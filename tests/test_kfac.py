@@ -74,7 +74,7 @@ def by_engine(model, optimizer, batches, **options):
     return rows.numpy()[:, 0], [np.array(w) for w in model.get_weights()]
 
 
-def by_fit(model, optimizer, batches):
+def by_fit(model, optimizer, batches, **options):
     """(losses, weights) of `compile` and `fit`."""
     model.compile(
         optimizer=optimizer, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -86,7 +86,15 @@ def by_fit(model, optimizer, batches):
         def on_train_batch_end(self, batch, logs=None):
             losses.append(logs["loss"] * (batch + 1) - sum(losses))
 
-    model.fit(images, labels, batch_size=EXAMPLES, shuffle=False, verbose=0, callbacks=[Losses()])
+    model.fit(
+        images,
+        labels,
+        batch_size=EXAMPLES,
+        shuffle=False,
+        verbose=0,
+        callbacks=[Losses()],
+        **options,
+    )
     return losses, model.get_weights()
 
 
@@ -166,6 +174,20 @@ def test_the_split_of_the_batch_does_not_change_the_weights(options):
     np.testing.assert_allclose(same, losses, rtol=2e-5)
     for got, want in zip(parts, whole, strict=True):
         np.testing.assert_allclose(got, want, atol=2e-5)  # float32 sums in another order
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"micro_batch": 3}, {"replicas": 2}])
+def test_the_split_under_fit_does_not_change_the_weights(options):
+    rule, batches = {"refresh_updates": 3, **RULE}, make_batches(8)
+    _, whole = by_fit(make_plain(), KFAC(RateTable(RATES), **rule), batches)
+    scope = contextlib.nullcontext()
+    if options.pop("replicas", 1) == 2:
+        scope = OwnCollectives(["CPU:0", "CPU:1"]).scope()
+    with scope:
+        _, parts = by_fit(make_plain(), KFAC(RateTable(RATES), **rule), batches, **options)
+    for got, want in zip(parts, whole, strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-5)
 
 
 @pytest.mark.slow
