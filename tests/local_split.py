@@ -4,6 +4,7 @@ Imported by the tests and, in a process of its own, by each of their workers.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 from engine_split import _strategy
@@ -23,19 +24,16 @@ class Local:
     updates: int = 20
     norm: bool = True
     micro_batch: int | None = None
+    width: int = 5  # of the hidden layer
+    examples: int = EXAMPLES
 
 
-def images_and_labels():
-    rng = np.random.default_rng(3)
-    images = rng.normal(size=(EXAMPLES, 4)).astype("float32")
-    return images, rng.integers(0, CLASSES, EXAMPLES).astype("int32")
-
-
-def make_source():
+def make_source(examples: int = EXAMPLES):
     from tf_largebatch.data.arrays import ArrayData
 
-    images, labels = images_and_labels()
-    images = images.reshape(-1, 2, 2, 1)
+    rng = np.random.default_rng(3)
+    images = rng.normal(size=(examples, 2, 2, 1)).astype("float32")
+    labels = rng.integers(0, CLASSES, examples).astype("int32")
     return ArrayData(
         "noise",
         classes=CLASSES,
@@ -62,7 +60,7 @@ def make_step(local: Local, strategy, make=None):
 
     plan = BatchPlan(
         global_batch=BATCH,
-        train_examples=EXAMPLES,
+        train_examples=local.examples,
         replicas=strategy.num_replicas_in_sync,
         micro_batch=local.micro_batch,
     )
@@ -71,13 +69,13 @@ def make_step(local: Local, strategy, make=None):
         layers = [keras.Input((2, 2, 1)), keras.layers.Flatten()]
         if local.norm:
             layers += [
-                keras.layers.Dense(5, use_bias=False),
+                keras.layers.Dense(local.width, use_bias=False),
                 GhostBatchNormalization(GHOST, momentum=0.9),
                 StreamDropout(0.25, seed=3),
             ]
         model = keras.Sequential([*layers, keras.layers.Dense(CLASSES)])
         rate = Steps(0.3, (7,), factor=0.5)
-        optimizer = (make or MomentumSGD)(rate, momentum=0.9, weight_decay=1e-2)
+        optimizer = (make or functools.partial(MomentumSGD, momentum=0.9))(rate, weight_decay=1e-2)
     options = {
         "loss": lambda y, z: tf.nn.sparse_softmax_cross_entropy_with_logits(y, z),
         "plan": plan,
@@ -103,7 +101,7 @@ def run(step, strategy, *, epochs, progress=None, evaluate=None, **options):
     from tf_largebatch.training.evaluation import Scores
     from tf_largebatch.training.train import fit
 
-    source, progress = make_source(), progress or Progress()
+    source, progress = make_source(step.plan.train_examples), progress or Progress()
 
     def batches(plan, update):
         return iter(
@@ -149,7 +147,7 @@ def train(local: Local) -> dict:
         evaluated.append([np.array(w) for w in step.model.get_weights()])
         return Scores(loss=1.0, top1_error_pct=50.0, top5_error_pct=10.0, examples=8)
 
-    epochs = local.updates * BATCH / EXAMPLES
+    epochs = local.updates * BATCH / local.examples
     progress = run(step, strategy, epochs=epochs, evaluate=evaluate, callbacks=[Log()])
     return {
         "before": before,

@@ -25,8 +25,11 @@ def test_a_killed_worker_is_restarted_at_an_average_and_ends_as_one_process_does
     finally:
         status, text = end(launcher, timeout=400)
     assert status == 0, text
-    alone = run_recipe("goyal_256", "--run-dir", tmp_path / "alone", *RUN)
+    alone = run_recipe("goyal_256", "--run-dir", tmp_path / "alone", *RUN, "--keep-checkpoints=9")
     assert alone.returncode == 0, alone.stderr
+    # Epochs end with updates 40, 80 and 120: the first between two averages.
+    written = {path.stem for path in checkpoints(tmp_path / "alone")}
+    assert written == {"ckpt-48", "ckpt-80", "ckpt-120"}
     for a, b in zip(weights(tmp_path / "alone"), weights(folder), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     for a, b in zip(curve(tmp_path / "alone"), curve(folder), strict=True):
