@@ -70,9 +70,9 @@ def test_a_spec_becomes_updates_of_the_plan_and_a_serialised_one_comes_back():
     assert LocalSpec().schedule(plan, 3, None) is None
     with pytest.raises(ValueError, match="where the rate never drops"):
         spec.schedule(plan, 3, None)
-    three = dataclasses.replace(plan, replicas=4, global_batch=96)
+    four = BatchPlan(global_batch=96, train_examples=1_010, replicas=4)
     with pytest.raises(ValueError, match="a multiple of the replicas. Received: .*6 .*may be what"):
-        dataclasses.replace(spec, workers=6).schedule(three, 3, 2)
+        dataclasses.replace(spec, workers=6).schedule(four, 3, 2)
 
 
 def test_a_synchronous_recipe_is_that_of_the_versions_without_local_updates():
