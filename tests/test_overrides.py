@@ -1,8 +1,16 @@
-import pytest
+import math
+import subprocess
+import sys
 
-from tf_largebatch.recipes.goyal_8k import RECIPE
+import pytest
+from commands import ROOT
+
+from tf_largebatch.__main__ import recipe_modules
+from tf_largebatch.recipes.goyal_8k import MINIATURE, RECIPE
 from tf_largebatch.records import overrides
 from tf_largebatch.records.errors import InputError
+from tf_largebatch.training.options import Options
+from tf_largebatch.training.rows import check_different, describe_plan, resolve, stretch
 
 
 def test_a_setting_changes_one_number_and_is_a_departure():
@@ -95,3 +103,67 @@ def test_a_network_of_large_pictures_is_refused_on_the_digits():
 
     with pytest.raises(InputError, match="for pictures of 8 x 8.*Use digits_resnet"):
         overrides.apply(MINIATURE.rows[0].recipe, ["model.architecture=resnet50"])
+
+
+def test_a_tenth_of_the_epochs_is_a_tenth_of_everything_and_a_departure():
+    plan = resolve(RECIPE, Options(scale_epochs=0.1))
+    assert set(plan.departures) == {
+        "epochs 90 -> 9",
+        "schedule.warmup_epochs 5 -> 0.5",
+        "schedule.drop_epochs 30,60,80 -> 3,6,8",
+    }
+    # 1,281,167 x 3 / 8,192 = 469.2: the first update at or after it
+    assert plan.updates_at(3) == 470 and plan.recipe.peak_rate == RECIPE.peak_rate
+
+
+@pytest.mark.parametrize("name", recipe_modules())
+def test_every_recipe_can_be_shortened_and_has_rows_that_differ(name):
+    module = recipe_modules()[name]
+    rows = [(row.label, row.recipe) for row in module.MINIATURE.rows]
+    check_different(rows)
+    for recipe in [*getattr(module, "ROWS", {"": module.RECIPE}).values(), *dict(rows).values()]:
+        short = stretch(recipe, 0.25)
+        course = recipe.schedule.milestones(recipe.peak_rate, recipe.epochs)
+        scaled = short.schedule.milestones(short.peak_rate, short.epochs)
+        for (epoch, rate, _), (soon, same, _) in zip(course, scaled, strict=True):
+            assert math.isclose(soon, epoch / 4, abs_tol=1e-8)
+            assert math.isclose(same, rate, rel_tol=1e-6)
+        again = stretch(short, 4)
+        assert math.isclose(again.epochs, recipe.epochs, abs_tol=1e-8)
+        growth = [(round(epoch, 6), batch) for epoch, batch in again.growth]
+        assert growth == [(round(epoch, 6), batch) for epoch, batch in recipe.growth]
+
+
+def test_a_change_of_epochs_alone_names_the_way_to_change_the_course():
+    with pytest.raises(InputError, match="--scale-epochs 0.0222 shortens all of it"):
+        overrides.apply(RECIPE, ["epochs=2"])
+    with pytest.raises(InputError, match="no field 'global'") as error:
+        overrides.apply(RECIPE, ["global=2"])
+    assert "scale-epochs" not in str(error.value)
+
+
+def test_a_change_that_makes_two_rows_the_same_is_refused():
+    settings = ["global_batch=128", "schedule.warmup_epochs=1"]
+    with pytest.raises(InputError, match="makes 'small batch' and 'linear, no warmup' the same"):
+        describe_plan(RECIPE, MINIATURE, Options(set=settings))
+
+
+def test_a_plan_shows_the_rows_as_they_would_run():
+    text = describe_plan(RECIPE, MINIATURE, Options(set=["reference_rate=0.1"]))
+    assert "small batch        batch 8, 4,800 updates, rate 0.1 = 0.1 x 8 / 8 (linear)" in text
+
+
+def test_where_there_are_no_locks_everything_loads_and_nobody_is_kept_out(tmp_path):
+    """As on Windows, which has no fcntl."""
+    code = f"""
+import sys
+sys.modules["fcntl"] = None
+import tf_largebatch.studies.runner, tf_largebatch.training.command
+import tf_largebatch.data.prepare.preparation
+from pathlib import Path
+from tf_largebatch.records.run_folder import locked
+with locked(Path({str(tmp_path)!r})), locked(Path({str(tmp_path)!r})):
+    print("both")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "both\n", done.stderr

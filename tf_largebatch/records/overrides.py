@@ -58,9 +58,18 @@ def apply(recipe: Recipe, settings: list[str]) -> tuple[Recipe, tuple[str, ...]]
     try:
         changed = _rebuild(recipe, values)
     except ValueError as error:
-        raise InputError(f"--set {' '.join(settings)}: {error}") from None
-    differ = [(name, known[name], new) for name, new in values.items() if new != known[name]]
-    return changed, tuple(f"{name} {_show(old)} -> {_show(new)}" for name, old, new in differ)
+        why = f"--set {' '.join(settings)}: {error}"
+        if "epochs" in values and "schedule" in str(error):
+            why += f" --scale-epochs {values['epochs'] / recipe.epochs:.3g} shortens all of it"
+        raise InputError(why) from None
+    return changed, differences(recipe, changed)
+
+
+def differences(recipe: Recipe, changed: Recipe) -> tuple[str, ...]:
+    """Returns each field that has changed, in words."""
+    before, after = fields(recipe), fields(changed)
+    differ = [(name, old, after[name]) for name, old in before.items() if old != after[name]]
+    return tuple(f"{name} {_show(old)} -> {_show(new)}" for name, old, new in differ)
 
 
 def _hint(record: Any, name: str) -> Any:

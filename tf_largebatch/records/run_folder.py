@@ -6,7 +6,6 @@ docs/checkpoint.md has every file, and what becomes of a run without it.
 import contextlib
 import csv
 import dataclasses
-import fcntl
 import importlib.metadata
 import itertools
 import json
@@ -23,9 +22,11 @@ from typing import IO, Any
 from tf_largebatch.records.curve import EpochRecord
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import DRAFT, read_json, write_csv, write_json
+from tf_largebatch.records.locks import lock
 from tf_largebatch.records.recipe import deciding
 
 MARK, LOCK = "run.json", "run.lock"
+_OWN_FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)  # Windows has neither
 PLAN, RESULT, METRICS, SEED = "plan.json", "result.json", "metrics.csv", "seed.json"
 MODEL = "model.keras"
 STAMP = "TF_LARGEBATCH_STAMP"  # set by the launcher: restarts find the same folder
@@ -76,10 +77,10 @@ def locked(folder: Path) -> Iterator[None]:
 def _lock(path: Path) -> IO[str]:
     while True:
         # Not through a link: what it leads to is not ours.
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | _OWN_FILE, 0o644)
         file = os.fdopen(handle, "r+")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file)
         except BlockingIOError:
             file.close()
             raise

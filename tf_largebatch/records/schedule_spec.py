@@ -31,7 +31,9 @@ class WarmupSpec:
         """Returns the same course in `factor` times the epochs."""
 
         def times(value: Any) -> Any:
-            return tuple(map(times, value)) if isinstance(value, tuple) else factor * value
+            if isinstance(value, tuple):
+                return tuple(map(times, value))
+            return round(factor * value, 9)
 
         return dataclasses.replace(self, **{n: times(value) for n, value in self._times().items()})
 

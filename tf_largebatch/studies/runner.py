@@ -7,7 +7,6 @@ many processes work, in which order, and where they were killed shows in nothing
 """
 
 import contextlib
-import fcntl
 import math
 import os
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import DRAFT, read_json, write_json
+from tf_largebatch.records.locks import lock as lock_file
 from tf_largebatch.records.progress import ProgressLine, time_left
 from tf_largebatch.studies.study import Results, Scale, Study, Trial
 
@@ -108,7 +108,7 @@ class Trials:
         lock = path.with_suffix(".lock")
         with lock.open("a+") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(file)
             except BlockingIOError:
                 yield False
                 return
@@ -200,7 +200,7 @@ def clean(folder: Path) -> None:
     for pattern in ("*.lock", f"*{DRAFT}"):
         for path in (folder / TRIALS).rglob(pattern):
             with contextlib.suppress(OSError), path.open("a") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(file)
                 path.unlink(missing_ok=True)
 
 

@@ -147,6 +147,12 @@ class Options:
         "FIELD=VALUE",
         action="append",
     )
+    scale_epochs: float | None = _flag(
+        "make the whole course F times as long: epochs, warmup, drops, growth; marks the run as "
+        "modified",
+        "F",
+        type=number(float, 0, above=True),
+    )
     row: str | None = None
     network: "Network | None" = None  # in the place of the recipe's; from Python
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from tf_largebatch.records import overrides
 from tf_largebatch.records.architectures import Architecture
@@ -9,9 +10,10 @@ from tf_largebatch.records.console import check_folder
 from tf_largebatch.records.data_spec import ImageNetSpec, SmallImagesSpec
 from tf_largebatch.records.datasets import DATASETS
 from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.files import fingerprint
 from tf_largebatch.records.local import LocalSchedule, LocalSpec
 from tf_largebatch.records.plan import Plan, describe_data
-from tf_largebatch.records.recipe import Miniature, Recipe, Row
+from tf_largebatch.records.recipe import Miniature, Recipe, Row, deciding
 from tf_largebatch.records.settings import Settings
 from tf_largebatch.review.claims import rule
 from tf_largebatch.training.options import Options
@@ -57,26 +59,42 @@ def make_smoke(recipe: Recipe) -> Recipe:
             eval_image_size=data.eval_image_size and SMOKE["image_size"] + 8,
             eval_short_side=SMOKE["image_size"] + 8,
         )
+    short = stretch(dataclasses.replace(recipe, data=data, stop=None, expected=None), ratio)
     return dataclasses.replace(
-        recipe,
+        short,
         global_batch=SMOKE["global_batch"],
         epochs=SMOKE_EPOCHS,
-        data=dataclasses.replace(data, plain_last_epochs=data.plain_last_epochs * ratio),
         model=dataclasses.replace(recipe.model, bn_batch=SMOKE["bn_batch"]),
-        schedule=recipe.schedule.stretched(ratio),
-        local=_smoke_local(recipe.local, ratio),
-        growth=tuple((e * ratio, SMOKE["grown_batch"]) for e, _ in recipe.growth),
-        stop=None,
-        expected=None,
+        local=_smoke_local(short.local),
+        growth=tuple((epoch, SMOKE["grown_batch"]) for epoch, _ in short.growth),
     )
 
 
-def _smoke_local(local: LocalSpec, ratio: float) -> LocalSpec:
-    """Two workers that average every two updates, as early in the run as those of the recipe."""
+def stretch(recipe: Recipe, factor: float) -> Recipe:
+    """Returns the same course in `factor` times the epochs."""
+
+    def times(record: Any) -> Any:
+        """A record's own numbers of epochs."""
+        ends = ("_epoch", "_epochs")
+        own = {n: v for n, v in vars(record).items() if n.endswith(ends) and v is not None}
+        return dataclasses.replace(record, **{n: round(v * factor, 9) for n, v in own.items()})
+
+    return dataclasses.replace(
+        recipe,
+        epochs=round(recipe.epochs * factor, 9),
+        data=times(recipe.data),
+        optimizer=times(recipe.optimizer),
+        schedule=recipe.schedule.stretched(factor),
+        local=times(recipe.local),
+        growth=tuple((round(epoch * factor, 9), batch) for epoch, batch in recipe.growth),
+    )
+
+
+def _smoke_local(local: LocalSpec) -> LocalSpec:
+    """Two workers that average every two updates."""
     if local.local_steps == 1:
         return local
-    start = None if local.start_epoch is None else local.start_epoch * ratio
-    return dataclasses.replace(local, workers=2, local_steps=2, start_epoch=start)
+    return dataclasses.replace(local, workers=2, local_steps=2)
 
 
 def resolve(
@@ -94,7 +112,12 @@ def resolve(
     place of "auto", `network` says what a network of the caller's is. InputError: a change that
     cannot be, or sizes that do not fit.
     """
-    changed, departures = overrides.apply(recipe, list(options.set or ()))
+    try:
+        short = stretch(recipe, options.scale_epochs) if options.scale_epochs else recipe
+    except ValueError as error:
+        raise InputError(f"--scale-epochs {options.scale_epochs:g}: {error}") from None
+    changed, _ = overrides.apply(short, list(options.set or ()))
+    departures = overrides.differences(recipe, changed)
     departures += _departures_of_caller(changed, options)
     if dataset is not None and isinstance(changed.data, ImageNetSpec):
         published = changed.batch_plan().train_examples, DATASETS[changed.data.name].classes
@@ -156,9 +179,23 @@ def describe_plan(recipe: Recipe, miniature: Miniature, options: Options) -> str
     full = dataclasses.replace(resolve(recipe, options), scale="full")
     if not miniature.rows:
         return f"{full.text()}\n\n{miniature.contrast}"
-    rows = describe_rows([(row.label, row.recipe) for row in miniature.rows])
+    changed = [(row.label, resolve(row.recipe, options).recipe) for row in miniature.rows]
+    check_different(changed)
+    rows = describe_rows(changed)
     start = f"{full.text()}\n\nWithout --data the miniature runs. {miniature.contrast}"
     return "\n".join([start, rows, *describe_claims(miniature)])
+
+
+def check_different(rows: list[tuple[str, Recipe]]) -> None:
+    """Refuses changes that make two rows of a table the same: their labels would be untrue."""
+    seen: dict[str, str] = {}
+    for label, recipe in rows:
+        same = seen.setdefault(fingerprint(deciding(dataclasses.asdict(recipe))), label)
+        if same != label:
+            raise InputError(
+                f"--set must leave the rows different. Received: one that makes {same!r} and "
+                f"{label!r} the same. Change another field, or run one row with --data"
+            )
 
 
 def describe_claims(miniature: Miniature) -> list[str]:

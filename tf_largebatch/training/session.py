@@ -28,6 +28,7 @@ from tf_largebatch.training.options import AUTO, Options
 from tf_largebatch.training.rows import (
     SMOKE_EVAL_IMAGES,
     SMOKE_TRAIN_IMAGES,
+    check_different,
     check_flags,
     check_profile,
     choose_rows,
@@ -157,6 +158,7 @@ def open_session(recipe: Recipe, miniature: Miniature, options: Options) -> Iter
     """
     rows = choose_rows(recipe, miniature, options)
     plans = [resolve(row.recipe, options) for row in rows]
+    check_different([(row.label, p.recipe) for row, p in zip(rows, plans, strict=True)])
     extras.require("review", *_extras_of(plans))
     workers = cluster.resolve()
     if workers is not None and workers.size == 1:

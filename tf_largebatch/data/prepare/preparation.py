@@ -6,7 +6,6 @@ the moves, some of them, which `find_shards` refuses by number. Renaming a whole
 be one step, but DIR may be a mounted disk, which cannot be renamed into its place.
 """
 
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -26,6 +25,7 @@ from tf_largebatch.data.prepare.shard import PARTIAL, Options, Shard, make_shard
 from tf_largebatch.records import __version__
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import DRAFT, write_text
+from tf_largebatch.records.locks import lock
 from tf_largebatch.records.progress import ProgressLine, format_seconds
 
 MANIFEST, LABEL_MAP = "dataset.json", "labels.txt"
@@ -195,7 +195,7 @@ class Preparation:
         """Keeps a second run and drafts out of the folder; the lock ends with the process."""
         with open(self._partial / "lock", "w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(file)
             except BlockingIOError as error:
                 raise InputError(
                     f"another preparation is at work. Received: {self.out}. Wait for it or pass "
