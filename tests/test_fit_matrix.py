@@ -87,7 +87,7 @@ ON_WORKERS = [
 
 @pytest.mark.slow
 def test_fit_on_two_workers_gives_the_weights_of_the_engine():
-    results = run_workers(both, cases=ON_WORKERS, timeout_seconds=500)
+    results = run_workers(both, cases=ON_WORKERS, timeout_seconds=900)
     for case in ON_WORKERS:
         for worker in results:
             assert_equal(*worker[case], case)
