@@ -1,7 +1,9 @@
 """Local SGD: against NumPy and trainings of their own, over devices and workers, and resumed."""
 
 import functools
+import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -256,3 +258,11 @@ def test_a_signal_waits_for_an_average():
 def test_an_optimizer_whose_state_cannot_be_shared_so_is_refused(make, slots, says):
     with pytest.raises(ValueError, match=says):
         make_step(Local(workers=2, local_steps=4, slots=slots), make_strategy(1), make)
+
+
+def test_the_example_of_the_page_runs_and_says_what_was_sent(capsys):
+    page = (Path(__file__).parents[1] / "docs" / "beyond.md").read_text(encoding="utf-8")
+    section = page.partition("### A model of your own")[2]
+    exec(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1], {})
+    # Six averages of 18 weights, and eight numbers of each of 40 updates.
+    assert "1,712 bytes a worker" in capsys.readouterr().out

@@ -313,7 +313,7 @@ class Saver:
         by_count = settings.checkpoint_updates and not progress.update % settings.checkpoint_updates
         by_time = time.monotonic() - self._saved > 60.0 * settings.checkpoint_minutes
         if self._step.local and self._step.local.collects:  # the others have a part in it
-            by_time = bool(self._run.team.any(by_time))
+            by_time = self._run.team.any(int(by_time)) > 0
         if self._due or by_count or by_time:
             self.save(progress)
 

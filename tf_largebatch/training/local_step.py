@@ -32,9 +32,10 @@ class LocalStep(TrainingStep):
         w_k = 1/K sum_j w_j    s_k = 1/K sum_j s_j
         v_k = v_k ("kept"), 1/K sum_j v_j ("averaged") or 0 ("reset")
 
-    (Lin et al. 2018, arXiv:1808.07217, Algorithm 1). At the first local update all workers have
-    what synchronous training has left. A row holds means over the workers; the two norms are root
-    mean squares of each worker's own, since nobody has the whole gradient.
+    (Lin et al. 2018, arXiv:1808.07217; "kept" is `optim/local_sgd.py` of their code). At the first
+    local update all workers have what synchronous training has left. A row holds means over the
+    workers; the two norms are root mean squares of each worker's own, since nobody has the whole
+    gradient.
 
     Args:
         schedule: of the averages.
