@@ -168,7 +168,7 @@ class LocalStep(TrainingStep):
             copies.scatter_update(tf.IndexedSlices(value, tf.reshape(j, [1])))
         return tf.where(_NORMS, row * row, row)
 
-    def _reduce(self, gradients, state, totals, steps):
+    def _reduce(self, steps, gradients, state, totals):
         """Means over the worker's share; the loss was divided by the global batch."""
         count = self.schedule.workers
         state = [s / tf.cast(steps, s.dtype) if s.dtype.is_floating else s for s in state]

@@ -93,7 +93,8 @@ class Update:
     ):
         self.model, self.optimizer, self.loss_scale = model, optimizer, loss_scale
         self.wire_dtype, self.pack_bytes = wire_dtype, pack_bytes
-        self._seed, self._compiled, self._statistics = seed, compiled, statistics
+        self._seed, self._compiled = seed, compiled
+        self._statistics: Any = statistics  # K-FAC's; None for every other optimizer
         paths = [variable.path for variable in model.non_trainable_variables]
         self._generators = [i for i, p in enumerate(paths) if p.endswith("seed_generator_state")]
 
@@ -153,7 +154,7 @@ class Update:
             _, sums, carried = tf.while_loop(
                 lambda i, *_: i < steps, body, begin, parallel_iterations=1
             )
-        gradients, state, totals = self._reduce(*sums, steps)
+        gradients, state, totals = self._reduce(steps, *sums)
         gradients, factors = gradients[: len(weights)], gradients[len(weights) :]
         if scaled:
             gradients = [g / tf.cast(scale, g.dtype) for g in gradients]
@@ -195,7 +196,7 @@ class Update:
             gradients += self._statistics.of(seen, of_outputs, examples, scale)
         return gradients, new_state, tf.stack([*totals, square]), carried
 
-    def _reduce(self, gradients, state, totals, steps):
+    def _reduce(self, steps, gradients, state, totals):
         """Sums over replicas, packed; averages the floating state."""
         floats = [i for i, s in enumerate(state) if s.dtype.is_floating]
         sent = [tf.cast(g, self.wire_dtype or g.dtype) for g in gradients]
