@@ -53,7 +53,7 @@ def test_forward_backward_and_update_compile_with_static_shapes(make, policy, mi
     step = make_step(make(rate(), weight_decay=1e-4), **options)
     images = tf.random.stateless_uniform([BATCH, 8, 8, 1], [1, 2])
     labels = tf.random.stateless_uniform([BATCH], [3, 4], 0, 10, tf.int32)
-    compiled = tf.function(step._update, jit_compile=True)
+    compiled = tf.function(lambda *batch: step._update(*batch), jit_compile=True, autograph=False)
     graph = compiled.get_concrete_function(images, labels).graph.as_graph_def()
     bodies = [graph.node, *(function.node_def for function in graph.library.function)]
     ops = {node.op for body in bodies for node in body}
