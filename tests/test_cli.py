@@ -83,6 +83,7 @@ def test_wrong_flags_are_one_line_and_status_2(arguments, message, tmp_path, mon
 def test_a_tpu_that_is_not_there_is_one_line_and_status_2(tmp_path):
     done = run_process("--tpu", "local", cwd=tmp_path)
     assert_refused(done, "--tpu must name a TPU that this machine reaches", tmp_path)
+    assert "(missing: a TensorFlow with TPUs, which is tensorflow-tpu in its place" in done.stderr
 
 
 def assert_refused(done, message, tmp_path):

@@ -229,7 +229,8 @@ def test_a_mask_is_refused_when_the_batch_is_cut():
         ({"epsilon": 0.0}, r"`epsilon` must be a number in \(0, inf\). Received: epsilon=0.0"),
         ({"axis": 1}, r"`axis` must be -1. Received: axis=1"),
         ({"synchronized": True}, r"`synchronized` must be False. Received: synchronized=True"),
-        ({"renorm": True}, r"`renorm` must be False. Received: renorm=True"),
+        # Keras 3.13 refuses it itself, not knowing it.
+        ({"renorm": True}, r"`renorm` must be False. Received: renorm=True|Unrecog.*'renorm'"),
     ],
 )
 def test_arguments_outside_their_range_are_refused(kwargs, message):

@@ -105,7 +105,7 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
             "replicas."
         )
         for name in ("synchronized", "renorm"):
-            check(not getattr(self, name), name, "False", True, fix)
+            check(not getattr(self, name, False), name, "False", True, fix)  # `renorm`: Keras 3.15
         backend = keras.backend.backend()
         alone = replica_group == 1 or backend == "tensorflow"
         check(alone, "replica_group", f"1 on Keras's {backend} backend", replica_group)

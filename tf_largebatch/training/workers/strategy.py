@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import tensorflow as tf
@@ -69,6 +70,13 @@ def _connect_tpu(name: str, replicas: int | None) -> tf.distribute.Strategy:
     # Without a TPU build: NotFoundError (no such op); elsewhere what the name resolution raises.
     except (tf.errors.OpError, ValueError, RuntimeError, OSError, ImportError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        missing = []
+        if "ConfigureDistributedTPU" in str(error):
+            missing.append("a TensorFlow with TPUs, which is tensorflow-tpu in its place")
+        if name == "local" and not [*Path("/dev").glob("accel*"), *Path("/dev").glob("vfio/*")]:
+            missing.append("a TPU, /dev/accel0 or /dev/vfio/0")
+        if missing:
+            reason = f"missing: {', '.join(missing)}"
         raise InputError(
             f"--tpu must name a TPU that this machine reaches and TensorFlow is built for. "
             f"Received: --tpu {name} ({reason})"
