@@ -111,7 +111,7 @@ def make_pages(app) -> None:
 
 
 # Pages below a page, which GitHub would show as code.
-BELOW = {"claims": "claims/*/README", "recipes": "recipes/*"}
+BELOW = {"claims": "claims/*/README", "recipes": "recipes/*", "notebooks/index": "*"}
 
 
 def lead_links(app, docname: str, source: list[str]) -> None:
