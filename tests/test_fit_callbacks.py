@@ -1,9 +1,16 @@
 """The package's callbacks under plain `compile` and `fit`, against float64 NumPy."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import NO_TENSORFLOW
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tf_largebatch.optimizers import LARS
@@ -224,3 +231,94 @@ def test_the_plan_is_the_text_and_says_the_batch(tmp_path):
     for wrong in ({"plan": 3}, {"global_batch": 0}, {"look_every": 0}, {"every": 0}):
         with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be"):
             TensorBoardScalars(tmp_path, **wrong)
+
+
+JAX = """
+import json, sys
+import keras
+import numpy as np
+from tf_largebatch import LARS, Cosine, ExactResume, NoiseScaleScalars, TensorBoardScalars
+from tf_largebatch.review.tensorboard.summaries import read_scalars
+from pathlib import Path
+
+folder, BATCH, STEPS = Path(sys.argv[1]), 8, 4
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(32, 3)).astype("float32"), rng.integers(0, 4, 32)
+
+
+def data(first):
+    while True:
+        rows = slice(first % STEPS * BATCH, (first % STEPS + 1) * BATCH)
+        yield x[rows], y[rows]
+        first += 1
+
+
+class Killed(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 3:
+            raise RuntimeError("killed")
+
+
+def train(name, *more, resumes=True):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((3,))
+    hidden = keras.layers.BatchNormalization()(keras.layers.Dropout(0.3)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(4, name="head")(hidden))
+    optimizer = LARS(Cosine(0.5, decay_updates=20), trust_coefficient=0.1, record_trust_ratio=True)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"])
+    resume = ExactResume(folder / name / "checkpoints", checkpoint_updates=2)
+    scalars = TensorBoardScalars(folder / name, every=1, global_batch=BATCH)
+    history = model.fit(
+        resume.data(data) if resumes else data(0), steps_per_epoch=STEPS, epochs=2, verbose=0,
+        callbacks=[*([scalars, resume] if resumes else []), *more],
+    )
+    found = [np.asarray(v).tolist() for v in [*model.variables, *model.optimizer.variables]]
+    return found, history.history
+
+
+plain, whole = train("plain", resumes=False), train("whole")
+try:
+    train("killed", Killed())
+except RuntimeError:
+    pass
+tags = ["step/loss", "optimizer/learning_rate", "optimizer/weight_norm", "images_seen",
+        "throughput/input_wait_pct", "trust_ratio/head/kernel", "update_ratio/head/kernel"]
+ended = train("killed")
+points = {}
+for name in ("whole", "killed"):
+    points[name] = dict(zip(tags, read_scalars(folder / name / "train", *tags)))
+try:
+    train("noise", NoiseScaleScalars(folder / "noise"), resumes=False)
+except ValueError as error:
+    refused = str(error)
+print(json.dumps({"plain": plain == whole, "killed": ended == whole, "points": points,
+                  "refused": refused, "tensorflow": "tensorflow" in sys.modules}))
+"""
+
+
+@pytest.mark.slow
+def test_on_jax_without_tensorflow_they_watch_and_resume(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(NO_TENSORFLOW)
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "jax",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[1]}",
+    }
+    command = [sys.executable, "-c", JAX, str(tmp_path / "runs")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert not told["tensorflow"]
+    assert told["plain"], "watching changed the training"
+    assert told["killed"], "resumed is not as never stopped"
+    assert "Received: the jax backend. On TensorFlow, put" in told["refused"]
+    points = told["points"]["whole"]
+    for tag in ("step/loss", "optimizer/learning_rate", "optimizer/weight_norm", "images_seen"):
+        assert list(points[tag]) == [str(u) for u in range(1, 9)], tag
+        assert list(told["points"]["killed"][tag].values()) == pytest.approx(
+            list(points[tag].values()), rel=1e-5
+        )
+    assert len(points["update_ratio/head/kernel"]) == len(points["trust_ratio/head/kernel"]) >= 7
+    assert points["throughput/input_wait_pct"]

@@ -1,21 +1,20 @@
 """Keras's `fit` that goes on where it was killed, at the exact update: docs/checkpoint.md."""
 
-import hashlib
 import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from tf_largebatch.records.checks import check, check_count, check_number
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.settings import Settings
 from tf_largebatch.training import fit_state
+from tf_largebatch.training.fit_data import FitData, by_batches
 from tf_largebatch.training.fit_state import Checkpoint, StateFiles
 from tf_largebatch.training.workers.preemption import StopNotice
 from tf_largebatch.training.workers.team import Team
@@ -80,7 +79,7 @@ class ExactResume(keras.callbacks.Callback):
         self._every, self._minutes = checkpoint_updates, minutes
         self._folder = Path(folder)
         self._files = StateFiles(self._folder, check_count("keep", keep, 1))
-        self._data: _Data | None = None
+        self._data: FitData | None = None
         self._found: Checkpoint | None = None
         self._damaged: list[str] = []
 
@@ -102,8 +101,8 @@ class ExactResume(keras.callbacks.Callback):
             return tf.data.Dataset.range(epoch, sys.maxsize).flat_map(make)
 
         steps = int(make(tf.constant(0, tf.int64)).cardinality())
-        self._data = _Data(stream(0), stream(0), steps if steps >= 0 else None)
-        return _by_batches(stream(self._done["epoch"]).skip(self._to_skip(self._done["step"])))
+        self._data = FitData(stream(0), stream(0), steps if steps >= 0 else None)
+        return by_batches(stream(self._done["epoch"]).skip(self._to_skip(self._done["step"])))
 
     def data(self, data: Any) -> Any:
         """Returns the same from other data.
@@ -121,11 +120,11 @@ class ExactResume(keras.callbacks.Callback):
         check(dataset or callable(data), "data", rule, data, fix)
         first = self._done["batches"] - self._done["step"] + self._to_skip(self._done["step"])
         if callable(data):
-            self._data = _Data(data(0), data(0))
+            self._data = FitData(data(0), data(0))
             return data(first)
         steps = int(data.cardinality())
-        self._data = _Data(data, data, steps if steps > 0 else None)
-        return _by_batches(data.repeat().skip(first))
+        self._data = FitData(data, data, steps if steps > 0 else None)
+        return by_batches(data.repeat().skip(first))
 
     def _look(self) -> None:
         """For where the folder stands."""
@@ -135,7 +134,7 @@ class ExactResume(keras.callbacks.Callback):
 
     @staticmethod
     def _to_skip(steps: int) -> int:
-        """Of the broken epoch's batches; elsewhere Keras reads those that are passed over."""
+        """Of the broken epoch's batches. On JAX, where some versions of Keras read them, all do."""
         return steps if keras.backend.backend() == "tensorflow" else 0
 
     def on_train_begin(self, logs=None):
@@ -262,9 +261,9 @@ class ExactResume(keras.callbacks.Callback):
             "fits": {
                 "batch": data.batch * (self._team.replicas if data.per_replica else 1),
                 "steps_per_epoch": self.params["steps"],
-                "precision": " ".join(sorted(_policies(model))),
+                "precision": " ".join(sorted(fit_state.policies_of(model))),
                 "optimizer": type(model.optimizer).__name__,
-                **_flat("optimizer", model.optimizer.get_config()),
+                **fit_state.flat("optimizer", model.optimizer.get_config()),
                 "the first batch of the data": data.digest,
             }
         }
@@ -277,13 +276,12 @@ class ExactResume(keras.callbacks.Callback):
         variables = fit_state.describe(self.model)
         told = fit_state.difference(facts["variables"], variables, "weights", "state")
         if told is None:
-            there = facts["fits"]
-            other = (k for k in {**here["fits"], **there} if there.get(k) != here["fits"].get(k))
-            for name in other:
-                told = (
-                    f"{name} {_brief(there.get(name))} there, {_brief(here['fits'].get(name))} here"
-                )
-                break
+            there, mine = facts["fits"], here["fits"]
+            for name in {**mine, **there}:
+                if there.get(name) != mine.get(name):
+                    was, now = (fit_state.brief(fits.get(name)) for fits in (there, mine))
+                    told = f"{name} {was} there, {now} here"
+                    break
         if told is None:
             told = fit_state.difference(facts["variables"], variables, "optimizer", "metrics")
         if told is not None:
@@ -340,6 +338,9 @@ class ExactResume(keras.callbacks.Callback):
             nonlocal left
             left -= 1
             self._passing = True
+            if len(arguments) == 2 and not isinstance(arguments[1], list):  # state, iterator
+                for _ in range(model.steps_per_execution):
+                    next(arguments[1])
             if not left:
                 model.train_function = train
             return dict(logs) if len(arguments) == 1 else (dict(logs), arguments[0])
@@ -396,72 +397,3 @@ class ExactResume(keras.callbacks.Callback):
                 file=sys.stderr,
             )
         raise KeyboardInterrupt if number is signal.SIGINT else SystemExit(128 + number)
-
-
-class _Data:
-    """What the data of `fit` are known by: their first batch, read twice."""
-
-    def __init__(self, fresh: Any, again: Any, steps: int | None = None):
-        self.steps, self.batch, self.digest, self.changes = steps, 0, "", False
-        self.first = None
-        # Of a distributed data set, every worker would read its own part.
-        self.per_replica = hasattr(fresh, "element_spec") and not hasattr(fresh, "repeat")
-        if self.per_replica:
-            import tensorflow as tf
-
-            specs = tf.nest.flatten(fresh.element_spec, expand_composites=True)
-            self.batch = int(specs[0].shape[0] or 0)
-            return
-        self.first = next(iter(fresh))
-        leaf = _leaves(self.first)[0]
-        self.batch = int(leaf.shape[0]) if len(leaf.shape) else 0
-        self.digest = _digest(self.first)
-        self.changes = _digest(next(iter(again))) != self.digest
-
-
-def _digest(batch: Any) -> str:
-    digest = hashlib.sha256()
-    for leaf in map(np.asarray, _leaves(batch)):
-        text = str(leaf.tolist()).encode() if leaf.dtype.kind == "O" else leaf.tobytes()
-        digest.update(text)
-    return digest.hexdigest()[:16]
-
-
-def _leaves(batch: Any) -> list:
-    if keras.backend.backend() != "tensorflow":
-        return [leaf for leaf in keras.tree.flatten(batch) if leaf is not None]
-    import tensorflow as tf
-
-    return tf.nest.flatten(batch, expand_composites=True)  # sparse and ragged ones too
-
-
-def _policies(model: keras.Model) -> set[str]:
-    """The precisions of the layers that have weights."""
-    return {layer.dtype_policy.name for layer in model._flatten_layers() if layer.weights}
-
-
-def _by_batches(dataset: Any) -> Any:
-    """Cut into the replicas' parts batch by batch."""
-    import tensorflow as tf
-
-    # By files, a worker would pass over batches of its own files.
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return dataset.with_options(options)
-
-
-def _brief(value: Any) -> str:
-    return f"{value:.7g}" if isinstance(value, float) else str(value)
-
-
-def _flat(name: str, value: Any) -> dict[str, Any]:
-    """Nested configurations as one level: names with dots, plain values."""
-    if isinstance(value, Mapping):
-        # Keras numbers the names of a process's optimizers.
-        own: Iterable = ((k, inner) for k, inner in value.items() if k != "name")
-        pairs = ((f"{name}.{key}", inner) for key, inner in own)
-        return {k: v for key, inner in pairs for k, v in _flat(key, inner).items()}
-    if isinstance(value, list | tuple):
-        return {name: str([_flat("", inner) for inner in value])}
-    plain = value if isinstance(value, bool | int | str | float | None) else None
-    return {name: plain if plain is not None or value is None else str(value)}

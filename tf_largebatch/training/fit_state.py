@@ -9,7 +9,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ class StateFiles:
         # NumPy's files have no bfloat16: its bytes, and the name in the facts.
         plain = [a if a.dtype.kind in "fiub" else a.view(np.uint16) for a in arrays]
         named = {str(place): array for place, array in enumerate(plain)}
-        np.savez(out, facts=np.frombuffer(text.encode(), np.uint8), **named)
+        np.savez(out, **named, facts=np.frombuffer(text.encode(), np.uint8))  # type: ignore[arg-type]
         path = self._path(batches)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -218,3 +218,26 @@ def _as_dtype(array: np.ndarray, dtype: str) -> np.ndarray:
     import ml_dtypes  # of Keras and of every backend
 
     return array.view(ml_dtypes.bfloat16)
+
+
+def policies_of(model: keras.Model) -> set[str]:
+    """The precisions of the layers that have weights."""
+    return {layer.dtype_policy.name for layer in model._flatten_layers() if layer.weights}
+
+
+def brief(value: Any) -> str:
+    """A value of `flat` in few digits."""
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
+
+
+def flat(name: str, value: Any) -> dict[str, Any]:
+    """Nested configurations as one level: names with dots, plain values."""
+    if isinstance(value, Mapping):
+        # Keras numbers the names of a process's optimizers.
+        own: Iterable = ((k, inner) for k, inner in value.items() if k != "name")
+        pairs = ((f"{name}.{key}", inner) for key, inner in own)
+        return {k: v for key, inner in pairs for k, v in flat(key, inner).items()}
+    if isinstance(value, list | tuple):
+        return {name: str([flat("", inner) for inner in value])}
+    plain = value if isinstance(value, bool | int | str | float | None) else None
+    return {name: plain if plain is not None or value is None else str(value)}

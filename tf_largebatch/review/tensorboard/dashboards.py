@@ -1,6 +1,8 @@
 """The custom-scalar page: what a person asks first, then a category a paper; no empty chart."""
 
-from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+from tensorboard.util import tensor_util
 
 # Category: charts as (title, patterns of tags).
 CHARTS = {
@@ -43,3 +45,11 @@ def make_layout(*, adapts: bool, noise: bool, grows: bool) -> layout_pb2.Layout:
                 if {"trust": adapts, "noise": noise}.get(name.split()[0], True):
                     category.chart.add(title=name).multiline.tag.extend(patterns)
     return layout
+
+
+def layout_point(layout: layout_pb2.Layout) -> Summary:
+    """The page as a point, as `tensorboard.plugins.custom_scalar.summary` needs TensorFlow for."""
+    point, about = Summary(), metadata.create_summary_metadata()
+    tensor = tensor_util.make_tensor_proto(layout.SerializeToString())
+    point.value.add(tag=metadata.CONFIG_SUMMARY_TAG, metadata=about, tensor=tensor)
+    return point

@@ -35,7 +35,6 @@ class FitLogs:
         outer = model.optimizer
         self._optimizer = getattr(outer, "inner_optimizer", outer)
         self._on_jax = keras.backend.backend() == "jax"
-        self._on_tensorflow = keras.backend.backend() == "tensorflow"
         # Of an execution of several updates, nothing tells the last one's.
         self._every = look_every if model.steps_per_execution == 1 else None
         self._layers = LayerChanges(model, self._optimizer)
@@ -52,7 +51,6 @@ class FitLogs:
         """Before an epoch's first batch: its evaluation is no time of training."""
         self._batches, self._mean = 0, 0.0
         self._began: float | None = None
-        self._ended: float | None = None
         self._waited: float | None = None
 
     def before_batch(self) -> None:
@@ -62,10 +60,8 @@ class FitLogs:
         if not self._looks():
             return
         if self._on_jax:
-            if self._ended is not None:  # Keras fetches the batch between two callbacks
-                self._waited = now - self._ended
             self._model.jax_state_sync()
-        elif self._on_tensorflow and not _sums_micro_batches(self._model):
+        if not _sums_micro_batches(self._model):
             self._time_next_batch()
         self._layers.keep()
 
@@ -79,9 +75,9 @@ class FitLogs:
         mean = float(logs.get("loss", np.nan))
         loss = (done * mean - self._batches * self._mean) / (done - self._batches)
         seconds = max(now - (self._began or now), 1e-9)
-        self._batches, self._mean, self._began, self._ended = done, mean, now, now
+        self._batches, self._mean, self._began = done, mean, now
         if made <= 0:  # a batch that is passed over, or that float16 skipped
-            self._layers.compare()
+            self._layers.forget()
             return None
         self.update += made
         told = {
@@ -150,12 +146,15 @@ class FitLogs:
         if getattr(train, "passes_over", False):  # batches that `ExactResume` has done: no data
             return
 
-        def timed(iterator: Any) -> Any:
+        def timed(*arguments: Any) -> Any:
             model.train_function = train
+            *state, iterator = arguments
+            if isinstance(iterator, list):  # fetched already, by some versions of Keras on JAX
+                return train(*arguments)
             begun = time.perf_counter()
             batch = next(iterator)
             self._waited = time.perf_counter() - begun
-            return train([batch])
+            return train(*state, iter([batch]))
 
         model.train_function = timed
 

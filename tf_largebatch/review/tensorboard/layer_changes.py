@@ -52,6 +52,10 @@ class LayerChanges:
         self._before = [ops.copy(v.value) for v in self._variables]
         self._updates = int(np.asarray(self._optimizer.iterations))
 
+    def forget(self) -> None:
+        """Drops what was kept: no update came."""
+        self._before = []
+
     def compare(self) -> dict[str, Mapping[str, float]]:
         """Returns, after the update, what it did; nothing if float16 skipped it or none was kept.
 

@@ -8,17 +8,21 @@ from typing import Any
 import keras
 import numpy as np
 from tensorboard.plugins.custom_scalar import layout_pb2
-from tensorboard.plugins.custom_scalar import summary as custom_scalar
-from tensorboard.plugins.hparams import api_pb2
-from tensorboard.plugins.hparams import summary as hparams_summary
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 
 from tf_largebatch.records.checks import check, check_count
-from tf_largebatch.review.tensorboard.dashboards import make_layout
+from tf_largebatch.review.tensorboard.dashboards import layout_point, make_layout
 from tf_largebatch.review.tensorboard.fit_logs import FitLogs
 from tf_largebatch.review.tensorboard.layers import layer_points, named_tensors
 from tf_largebatch.review.tensorboard.pictures import picture_grid, picture_pb
+from tf_largebatch.review.tensorboard.runs_table import (
+    BEST,
+    columns,
+    hparams_of,
+    session_end,
+    session_start,
+)
 from tf_largebatch.review.tensorboard.summaries import EventFile, read_scalars
 
 # Name in the logs of an update, tag, and mean over a window. For updates of one size the harmonic
@@ -39,14 +43,6 @@ INPUTS = (
 )
 # Keras's names of what is top-1 here.
 ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy")
-BEST = "epoch/top1_best"
-METRICS = (
-    ("epoch/error_pct", "final error, %"),
-    (BEST, "best top-1"),
-    ("epoch/top1", "final top-1"),
-)
-# Columns of the table of runs that it shows unasked; the rest are there to be ticked.
-SHOWN_COLUMNS = ("row", "optimizer", "global_batch", "peak_lr", "warmup_epochs")
 
 
 class TensorBoardScalars(keras.callbacks.Callback):
@@ -228,7 +224,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
         if not self._files:
             return
         self._write_window()
-        self._files[""].write(0, [hparams_summary.session_end_pb(api_pb2.STATUS_SUCCESS)])
+        self._files[""].write(0, [session_end()])
 
     def _open(self, hparams: dict[str, float | str | int | bool]) -> None:
         names = ("", "train", "validation")
@@ -254,9 +250,9 @@ class TensorBoardScalars(keras.callbacks.Callback):
         points = [
             text_pb("config", self._plan_markdown),
             text_pb("departures", departures or "None: every number is the recipe's."),
-            _experiment(hparams),
-            hparams_summary.session_start_pb(hparams),
-            custom_scalar.pb(layout),
+            columns(hparams),
+            session_start(hparams),
+            layout_point(layout),
         ]
         grid = picture_grid(self._inputs()) if self._inputs else None
         if grid is not None:
@@ -287,19 +283,6 @@ class TensorBoardScalars(keras.callbacks.Callback):
         self._values = {name: [] for name, _, _ in PER_UPDATE}
 
 
-def hparams_of(model: keras.Model, global_batch: int | None) -> dict[str, float | str | int | bool]:
-    """What tells one `fit` from another: the optimizer's options, the batch and the precision."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    options = optimizer.get_config()
-    rate = options.pop("learning_rate", None)
-    found = {k: v for k, v in options.items() if isinstance(v, bool | int | float)}
-    if isinstance(rate, dict):
-        rate = rate["class_name"]
-    more = {"global_batch": global_batch, "learning_rate": rate}
-    of_run = {"optimizer": type(optimizer).__name__, "precision": model.dtype_policy.name}
-    return {**of_run, **{k: v for k, v in more.items() if v is not None}, **found}
-
-
 def _as_table(lines: Sequence[tuple[str, str]]) -> str:
     """A plan's lines as TensorBoard's text shows a table."""
     rows = (f"| {label.strip()} | {text} |" for label, text in lines)
@@ -328,23 +311,3 @@ def _of_fit(logs: dict[str, Any]) -> dict[str, dict[str, float]]:
         if top1 is not None:
             values |= {"top1": top1, "error_pct": 100.0 * (1.0 - top1)}
     return told
-
-
-def _experiment(hparams: dict):
-    """The columns of the hparams page."""
-    types = {bool: api_pb2.DATA_TYPE_BOOL, str: api_pb2.DATA_TYPE_STRING}
-    # TensorBoard takes the columns of all runs from one of them. A domain of this run's values
-    # would hide the runs that have others.
-    columns = [
-        api_pb2.HParamInfo(
-            name=name,
-            type=types.get(type(value), api_pb2.DATA_TYPE_FLOAT64),
-            differs=name in SHOWN_COLUMNS,
-        )
-        for name, value in hparams.items()
-    ]
-    metrics = [
-        api_pb2.MetricInfo(name=api_pb2.MetricName(group="validation", tag=tag), display_name=title)
-        for tag, title in METRICS
-    ]
-    return hparams_summary.experiment_pb(columns, metrics)

@@ -40,7 +40,7 @@ class Team:
     def of(cls, strategy: "tf.distribute.Strategy | None") -> "Team":
         """The team of a strategy that a user made; None, without TensorFlow, is a team of one."""
         team = cls.__new__(cls)
-        team.strategy, team.size, team.chief = strategy, 1, True  # type: ignore[assignment]
+        team.strategy, team.size, team.chief = strategy, 1, True
         if strategy is not None and strategy.num_replicas_in_sync > 1:
             team.size = strategy.num_replicas_in_sync // len(strategy.extended.worker_devices)
             team.chief = bool(strategy.extended.should_checkpoint)
