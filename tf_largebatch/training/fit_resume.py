@@ -97,8 +97,14 @@ class ExactResume(keras.callbacks.Callback):
         check(callable(make), "make", "a function of an epoch's number", make)
         self._look()
 
+        def batches(number):
+            graph = tf.compat.v1.get_default_graph()
+            if graph.seed == 0:  # TensorFlow then asks of a tensor whether it is 0, too
+                graph.seed = 1
+            return make(number)
+
         def stream(epoch):
-            return tf.data.Dataset.range(epoch, sys.maxsize).flat_map(make)
+            return tf.data.Dataset.range(epoch, sys.maxsize).flat_map(batches)
 
         steps = int(make(tf.constant(0, tf.int64)).cardinality())
         self._data = FitData(stream(0), stream(0), steps if steps >= 0 else None)
