@@ -1,7 +1,7 @@
 """K-FAC, natural-gradient descent with a Fisher matrix in factors: Martens & Grosse (2015)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Unpack
 
 import keras
@@ -150,7 +150,7 @@ class KFAC(LargeBatchOptimizer):
             super().build(variables)
 
     def apply(
-        self, grads: Sequence[Tensor], trainable_variables: Sequence[Tensor] | None = None
+        self, grads: Iterable[Any], trainable_variables: Iterable[Any] | None = None
     ) -> Tensor:
         """Updates the variables by these gradients and the inverses of the last `refresh`."""
         if not self._offered:
@@ -200,7 +200,8 @@ class KFAC(LargeBatchOptimizer):
     def _invert(self, factors: list[Tensor]) -> list[Tensor]:
         if len(factors) == 1:
             return [kronecker.inverse(factors[0], self.stability * self.damping)]
-        parts = kronecker.split_damping(*factors, self.damping)
+        a, g = factors
+        parts = kronecker.split_damping(a, g, self.damping)
         return [kronecker.inverse(f, part) for f, part in zip(factors, parts, strict=True)]
 
     def _build_slots(self, variables: list[keras.Variable]) -> None:

@@ -115,8 +115,8 @@ def split_damping(a: Tensor, g: Tensor, damping: float) -> tuple[Tensor, Tensor]
 
     arXiv:1503.05671 §6.3. Where a trace is 0, pi is 1.
     """
-    sizes = [ops.trace(f) / int(f.shape[0]) for f in (a, g)]
-    pi = ops.sqrt(quotient(*sizes, (sizes[0] > 0) & (sizes[1] > 0)))
+    of_a, of_g = (ops.trace(f) / int(f.shape[0]) for f in (a, g))
+    pi = ops.sqrt(quotient(of_a, of_g, (of_a > 0) & (of_g > 0)))
     return pi * damping**0.5, damping**0.5 / pi
 
 

@@ -205,8 +205,8 @@ def _block(layer: layers.Layer, places: dict[int, int]) -> FisherBlock | None:
         if axis not in (-1, layer.input_spec.ndim - 1):
             return None
         units = [v for v in (layer.gamma, layer.beta) if v is not None]
-        sizes = ((units[0].shape[0], len(units), len(units)),)
-        return FisherBlock(layer.name, tuple(places[id(v)] for v in units), sizes)
+        unit_wise = ((units[0].shape[0], len(units), len(units)),)
+        return FisherBlock(layer.name, tuple(places[id(v)] for v in units), unit_wise)
     # Exactly these: a subclass may do anything with its kernel.
     plain = type(layer) is layers.Conv2D and layer.groups == 1
     plain = plain and layer.data_format == "channels_last"
