@@ -12,8 +12,8 @@ import pytest
 from commands import NO_TENSORFLOW
 
 TESTS = Path(__file__).parent
-# What needs tf.distribute, or writes through tf.summary.
-ON_TENSORFLOW = {"DistributedFit", "NoiseScaleScalars", "TensorBoardScalars"}
+# What needs tf.distribute.
+ON_TENSORFLOW = {"DistributedFit"}
 # Newton-Schulz divides by the size of small directions and so enlarges what was rounded off there.
 WEIGHTS_AGREE = {"LARS": 1e-6, "LAMB": 1e-6, "MomentumSGD": 1e-6, "Muon": 1e-5}
 

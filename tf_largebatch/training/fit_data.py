@@ -1,6 +1,8 @@
 """The data of a `fit` that resumes: what they are known by, and how workers share them."""
 
 import hashlib
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -52,3 +54,16 @@ def by_batches(dataset: Any) -> Any:
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.with_options(options)
+
+
+def epochs_from(epoch: int, make: Callable[[Any], Any]) -> Any:
+    """The batches of `make(epoch)`, of the next epoch, and so on."""
+    import tensorflow as tf
+
+    def batches(number):
+        graph = tf.compat.v1.get_default_graph()
+        if graph.seed == 0:  # TensorFlow then asks of a tensor whether it is 0, too
+            graph.seed = 1
+        return make(number)
+
+    return tf.data.Dataset.range(epoch, sys.maxsize).flat_map(batches)

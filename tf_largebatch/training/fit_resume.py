@@ -14,7 +14,7 @@ from tf_largebatch.records.checks import check, check_count, check_number
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.settings import Settings
 from tf_largebatch.training import fit_state
-from tf_largebatch.training.fit_data import FitData, by_batches
+from tf_largebatch.training.fit_data import FitData, by_batches, epochs_from
 from tf_largebatch.training.fit_state import Checkpoint, StateFiles
 from tf_largebatch.training.workers.preemption import StopNotice
 from tf_largebatch.training.workers.team import Team
@@ -51,17 +51,17 @@ class ExactResume(keras.callbacks.Callback):
 
     Raises, from `fit` before the first update:
         InputError: the checkpoint is of another model, optimizer, batch, precision or data; none
-            is whole; `steps_per_epoch` or the data
-            was left out; the data change from reading to reading.
+            is whole; `steps_per_epoch` or the data was left out; the data are not the same twice.
         StorageError: while it trains, a checkpoint cannot be written.
         NonFiniteError: while it trains, a weight is not finite; the last good checkpoint stays.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, tensorflow as tf
         >>> from tf_largebatch import ExactResume
-        >>> resume = ExactResume(tempfile.mkdtemp(), checkpoint_updates=500, keep=3)
-        >>> resume.data  # doctest: +ELLIPSIS
-        <bound method ExactResume.data of ...>
+        >>> resume = ExactResume(tempfile.mkdtemp(), checkpoint_updates=500)
+        >>> stream = resume.epochs(lambda number: tf.data.Dataset.range(6).batch(3))
+        >>> [batch.numpy().tolist() for batch in stream.take(3)]
+        [[0, 1, 2], [3, 4, 5], [0, 1, 2]]
     """
 
     def __init__(
@@ -97,18 +97,12 @@ class ExactResume(keras.callbacks.Callback):
         check(callable(make), "make", "a function of an epoch's number", make)
         self._look()
 
-        def batches(number):
-            graph = tf.compat.v1.get_default_graph()
-            if graph.seed == 0:  # TensorFlow then asks of a tensor whether it is 0, too
-                graph.seed = 1
-            return make(number)
-
-        def stream(epoch):
-            return tf.data.Dataset.range(epoch, sys.maxsize).flat_map(batches)
-
         steps = int(make(tf.constant(0, tf.int64)).cardinality())
-        self._data = FitData(stream(0), stream(0), steps if steps >= 0 else None)
-        return by_batches(stream(self._done["epoch"]).skip(self._to_skip(self._done["step"])))
+        self._data = FitData(
+            epochs_from(0, make), epochs_from(0, make), steps if steps >= 0 else None
+        )
+        rest = epochs_from(self._done["epoch"], make)
+        return by_batches(rest.skip(self._to_skip(self._done["step"])))
 
     def data(self, data: Any) -> Any:
         """Returns the same from other data.
