@@ -27,13 +27,13 @@ class WarmupSpec:
         rule = 'given with the shape "power", and only then'
         check(fits, "schedule.warmup_power", rule, power)
 
-    def stretched(self, factor: float) -> Self:
-        """Returns the same course in `factor` times the epochs."""
+    def stretched(self, factor: float, digits: int | None = None) -> Self:
+        """Returns the same course in `factor` times the epochs, rounded where `digits` says so."""
 
         def times(value: Any) -> Any:
             if isinstance(value, tuple):
                 return tuple(map(times, value))
-            return round(factor * value, 9)
+            return factor * value if digits is None else round(factor * value, digits)
 
         return dataclasses.replace(self, **{n: times(value) for n, value in self._times().items()})
 

@@ -84,7 +84,7 @@ def stretch(recipe: Recipe, factor: float) -> Recipe:
         epochs=round(recipe.epochs * factor, 9),
         data=times(recipe.data),
         optimizer=times(recipe.optimizer),
-        schedule=recipe.schedule.stretched(factor),
+        schedule=recipe.schedule.stretched(factor, digits=9),
         local=times(recipe.local),
         growth=tuple((round(epoch * factor, 9), batch) for epoch, batch in recipe.growth),
     )
