@@ -70,7 +70,7 @@ def test_runs_of_different_recipes_stand_in_one_table(tmp_path):
     """Through the code that answers TensorBoard's own hparams page."""
     written = {}
     chosen = {type(r.optimizer): r for r in every_recipe() if not r.missing}
-    assert len(chosen) == 4  # SGD, LARS, LAMB, RMSprop
+    assert len(chosen) == 5  # SGD, LARS, LAMB, RMSprop, K-FAC
     for recipe in chosen.values():
         plan = plan_of(recipe, ("rate: 1 -> 2",) if recipe.name.startswith("goyal") else ())
         written[recipe.name] = make_hparams(plan, 0, recipe.name)
