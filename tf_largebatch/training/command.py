@@ -76,6 +76,11 @@ def run(
 
     The same path as the recipe's command: the run folder, resume, several workers, reports.
 
+        >>> from tf_largebatch.recipes.goyal_8k import RECIPE
+        >>> run(RECIPE, data="pictures")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        tf_largebatch.records.errors.InputError: --data must be a folder that can be ... pictures (No such file or directory)
+
     Args:
         recipe: whose batch, rate, schedule, optimizer and loss are taken.
         data: folder of shards as `tf-largebatch prepare` makes them, of any classes; or a data set
