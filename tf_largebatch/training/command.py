@@ -79,7 +79,7 @@ def run(
         >>> from tf_largebatch.recipes.goyal_8k import RECIPE
         >>> run(RECIPE, data="pictures")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        tf_largebatch.records.errors.InputError: --data must be a folder that can be read... pictures ...
+        tf_largebatch.records.errors.InputError: --data must be a folder ... pictures ...
 
     Args:
         recipe: whose batch, rate, schedule, optimizer and loss are taken.
