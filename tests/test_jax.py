@@ -13,7 +13,7 @@ from commands import NO_TENSORFLOW
 
 TESTS = Path(__file__).parent
 # What needs tf.distribute.
-ON_TENSORFLOW = {"DistributedFit"}
+ON_TENSORFLOW = {"DistributedFit", "measure_speed"}
 # Newton-Schulz divides by the size of small directions and so enlarges what was rounded off there.
 WEIGHTS_AGREE = {"LARS": 1e-6, "LAMB": 1e-6, "MomentumSGD": 1e-6, "Muon": 1e-5}
 

@@ -1,6 +1,7 @@
 """A measured machine: its file, what follows from it by hand, and a real measurement."""
 
 import json
+from pathlib import Path
 
 import pytest
 from commands import call
@@ -135,6 +136,17 @@ def test_a_measurement_that_cannot_be_is_refused_before_it_starts(
     monkeypatch.chdir(tmp_path)
     done = plan("--measure", *arguments)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_record_of_forecasts_is_within_its_limit_and_what_the_page_says():
+    root = Path(__file__).parents[1]
+    record = json.loads((root / "tools" / "records" / "benchmark_forecast.json").read_text())
+    assert {row["workers"] for row in record["rows"]} == {1, 2, 4}
+    for row in record["rows"]:
+        off = row["forecast_ms"] / row["measured_ms"] - 1
+        assert row["off_by"] == pytest.approx(off, abs=6e-4) and abs(off) <= record["limit"] == 0.2
+    page = (root / "docs" / "planning.md").read_text(encoding="utf-8")
+    assert f"most {record['largest_error']:.0%}".replace("%", " %") in page
 
 
 @pytest.mark.slow

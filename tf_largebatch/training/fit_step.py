@@ -75,7 +75,8 @@ class FitStep(Update):
         packed = keras.utils.pack_x_y_sample_weight(*keras.utils.unpack_x_y_sample_weight(data))
         if self._statistics is None:
             return self._update(packed)
-        if tf.distribute.get_replica_context().num_replicas_in_sync > 1:
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+        if replicas > 1 or self._micro_batch is not None:  # then the condition is around the step
             return self._update(packed, refresh=self._statistics.taken)
         return self._statistics.where_due(lambda refresh: self._update(packed, refresh=refresh))
 

@@ -16,9 +16,6 @@ from tf_largebatch.training.workers import cluster
 from tf_largebatch.training.workers.absence import meet, watch
 
 
-# One object per process and size: a second MirroredStrategy over the same devices numbers its
-# collectives from the start again, and TensorFlow then mixes them up with the first one's.
-@functools.cache
 def make_strategy(
     replicas: int | None = None,
     *,
@@ -41,10 +38,21 @@ def make_strategy(
     InputError: fewer devices than asked for, no such TPU, a port in use, a worker missing, or
     TensorFlow already holds the CPU as one device.
     """
+    workers = None if tpu is not None else cluster.resolve()
+    size = 1 if workers is None else workers.size
+    return _make(replicas, tpu, size, worker_timeout, join_timeout)
+
+
+# One object per process and size: a second MirroredStrategy over the same devices numbers its
+# collectives from the start again, and TensorFlow then mixes them up with the first one's.
+@functools.cache
+def _make(
+    replicas: int | None, tpu: str | None, size: int, worker_timeout: int, join_timeout: int
+) -> tf.distribute.Strategy:
     if tpu is not None:
         return _connect_tpu(tpu, replicas)
     workers = cluster.resolve()
-    if workers is not None and workers.size > 1:
+    if workers is not None and size > 1:
         return _join(workers, replicas, worker_timeout, join_timeout)
     gpus = tf.config.list_physical_devices("GPU")
     wanted = replicas or max(len(gpus), 1)
