@@ -66,8 +66,8 @@ def test_a_run_whose_noise_scale_was_measured_gives_the_critical_batch(tmp_path)
     found = tmp_path / "diagnostics" / "noise_scale.json"
     found.write_text('{"measured": {"b_simple": 900.0}}')
     done = plan(*flags)
-    text = f"900, noise scale of {tmp_path} (measured): doubling the batch saves 9 % of the "
-    assert f"{text}updates and costs 82 % more images" in done.stdout
+    text = f"900, noise scale of {tmp_path} (measured): doubling the batch of 4,096 saves 9 % "
+    assert f"{text}of the updates and costs 82 % more images" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,11 @@ def test_bad_input_is_one_line_and_status_2(arguments, message):
     done = plan(*arguments)
     assert done.returncode == 2 and message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_nothing_is_written_where_a_forecast_is_refused(tmp_path):
+    done = plan("--batch", "8", *MACHINE, "--sweep", "--out", str(tmp_path / "out"))
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
 
 
 def test_a_forecast_loads_no_framework():

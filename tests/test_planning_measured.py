@@ -125,6 +125,7 @@ def test_what_was_not_measured_is_refused_in_one_line(arguments, message, tmp_pa
     ("arguments", "message"),
     [
         (("--recipe", "goyal_8", "--out", "x.json"), "Nearest: goyal_8k"),
+        (("--recipe", "anil_shampoo", "--out", "x.json"), "Shampoo"),
         (("--recipe", "goyal_8k", "--out", "x"), "--out must be a file that ends in .json"),
         (("--recipe", "goyal_8k", "--out", "x.json", "--micro-batches", "8,4"), "must rise"),
         (("--recipe", "goyal_8k", "--out", "x.json", "--workers", "1"), "in 2..65536"),

@@ -27,6 +27,7 @@ from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.machine_speed import MachineSpeed, load
 from tf_largebatch.records.optimizer_spec import LAMBSpec, LARSSpec
 from tf_largebatch.records.recipe import Recipe
+from tf_largebatch.review.noise_scale import say_doubling
 
 EPOCHS, IMAGES = 90.0, 1_281_167  # without a recipe
 
@@ -101,11 +102,11 @@ def _run(find: Find, recipes: list[Recipe], arguments: argparse.Namespace) -> No
         images_per_second=arguments.images_per_second,
         hours_between_failures=arguments.failure_hours or math.inf,
     )
-    if arguments.out is not None:
-        make_folder("--out", arguments.out)
     if isinstance(device, MachineSpeed):
         _check_measured(device, arguments)
     found = forecast(work, machine)
+    if arguments.out is not None:
+        make_folder("--out", arguments.out)
     near = recipe or nearest(recipes, work.global_batch)
     lines = describe(work, machine, found, near, critical)
     width = max(len(label) for label, _ in lines)
@@ -285,10 +286,8 @@ def describe(
 
 
 def _critical_line(work: Work, critical: CriticalBatch) -> str:
-    batch, size = work.global_batch, critical.value
-    waste = batch / (batch + size)
-    saved = f"doubling the batch saves {50 * (1 - waste):.0f} % of the updates and costs "
-    return f"{size:,.0f}, {critical.source}: {saved}{100 * waste:.0f} % more images (by the law)"
+    saved = say_doubling(work.global_batch, critical.value)
+    return f"{critical.value:,.0f}, {critical.source}: {saved} (by the law)"
 
 
 def _parts(work: Work, machine: Machine, step: StepTime) -> list[str]:

@@ -68,6 +68,7 @@ def _run(find: Find, arguments: argparse.Namespace) -> None:
         rule = "--out must be a file that ends in .json, in a folder that is there"
         raise InputError(f"{rule}. Received: {out}")
     recipe = find_row(find, arguments.recipe, arguments.row)
+    recipe.check_trains()
     if arguments.data is not None:
         check_folder("--data", arguments.data)
     import_tensorflow()

@@ -103,9 +103,6 @@ def advise(
 ) -> str:
     """Says in a sentence what a measured noise scale means for the batch.
 
-    At a batch B, S_min (1 + B_simple / B) updates and E_min (1 + B / B_simple) examples reach a
-    loss (Eq. 2.11, B_simple in the place of the critical batch): twice the batch saves the share
-    B_simple / (B + B_simple) / 2 of the updates, and costs B / (B + B_simple) more examples.
     `estimate` is an average over many updates, measured after so many `updates`.
     """
     when = "" if updates is None else f" after {updates:,} updates"
@@ -121,8 +118,18 @@ def advise(
     text = f"measured B_simple {size}{when}: batches above about {size} buy little"
     if global_batch is None or scale == 0:
         return text
-    waste = global_batch / (global_batch + scale)
+    return f"{text}; {say_doubling(global_batch, scale)}"
+
+
+def say_doubling(global_batch: int, critical_batch: float) -> str:
+    """Says what twice the batch saves and costs, by the law of the critical batch.
+
+    At a batch B, S_min (1 + B_crit / B) updates and E_min (1 + B / B_crit) examples reach a loss
+    (Eq. 2.11; B_simple may stand for B_crit): twice the batch saves the share
+    B_crit / (B + B_crit) / 2 of the updates, and costs B / (B + B_crit) more examples.
+    """
+    more = global_batch / (global_batch + critical_batch)
     return (
-        f"{text}; doubling the batch of {global_batch:,} saves {50 * (1.0 - waste):.0f} % of the "
-        f"updates and costs {100 * waste:.0f} % more images"
+        f"doubling the batch of {global_batch:,} saves {50 * (1.0 - more):.0f} % of the updates "
+        f"and costs {100 * more:.0f} % more images"
     )

@@ -200,8 +200,7 @@ def claims_table(
             )
             rows.append((_number(claim.id), _row(cells)))
     header = ("claim", "paper", "published", "ours", "n", "verdict", "study and its cost")
-    lines = [_row(header), "|" + "---|" * len(header)]
-    return lines + [line for _, line in sorted(rows, key=lambda row: row[0])]
+    return _by_number(header, rows)
 
 
 def verdicts_table(
@@ -228,6 +227,11 @@ def verdicts_table(
             cells = (f"{claim.id}: {claim.text}", paper, numbers, f"**{where}**")
             rows.append((_number(claim.id), _row(cells)))
     header = ("claim", "paper", "measured", "verdict")
+    return _by_number(header, rows)
+
+
+def _by_number(header: Sequence[str], rows: Sequence[tuple[Any, str]]) -> list[str]:
+    """The lines of a table whose rows come with what they are sorted by."""
     lines = [_row(header), "|" + "---|" * len(header)]
     return lines + [line for _, line in sorted(rows, key=lambda row: row[0])]
 
