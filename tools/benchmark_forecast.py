@@ -12,16 +12,17 @@ whose update is mostly all-reduce. Nothing else should run.
 import argparse
 import os
 import sys
-import tempfile
 from datetime import date
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone as it is
 
+import benchmark_engine
+
 from tf_largebatch.planning.measured import update_time
 from tf_largebatch.records import run_folder
-from tf_largebatch.records.files import read_json, write_json
+from tf_largebatch.records.files import write_json
 from tf_largebatch.records.quiet import import_tensorflow
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,26 +32,15 @@ GLOBAL_BATCHES = (128, 256)
 
 
 def make_model(name: str):
-    """A convnet of 0.29 million weights, or a dense net of 4.8 million."""
+    """The convnet of the engine's benchmark, or a dense net of 4.9 million weights."""
+    if name == "convnet":
+        return benchmark_engine.make_model()
     import keras
 
     keras.utils.set_random_seed(0)
-    layers = [keras.Input((32, 32, 3))]
-    if name == "convnet":
-        for filters in (32, 64, 128):
-            strides = 2 if filters > 32 else 1
-            layers += [
-                keras.layers.Conv2D(filters, 3, strides=strides, use_bias=False),
-                keras.layers.BatchNormalization(),
-                keras.layers.ReLU(),
-            ]
-        layers += [keras.layers.Conv2D(128, 3, padding="same", activation="relu")]
-        layers += [keras.layers.GlobalAveragePooling2D()]
-    else:
-        layers += [keras.layers.Flatten()]
-        layers += [keras.layers.Dense(1024, activation="relu") for _ in range(2)]
-        layers += [keras.layers.Dense(640, activation="relu")]
-    return keras.Sequential([*layers, keras.layers.Dense(10)], name=name)
+    hidden = [keras.layers.Dense(width, activation="relu") for width in (1024, 1024, 640)]
+    shape = keras.Input(benchmark_engine.IMAGE)
+    return keras.Sequential([shape, keras.layers.Flatten(), *hidden, keras.layers.Dense(10)])
 
 
 def work(name: str, replica_batch: int, out: Path) -> None:
@@ -68,26 +58,6 @@ def work(name: str, replica_batch: int, out: Path) -> None:
         write_json(out, seconds)
 
 
-def time_workers(name: str, workers: int, replica_batch: int) -> float:
-    """Seconds of an update of so many workers."""
-    from tf_largebatch.training.workers.launch import start
-
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "seconds.json"
-        arguments = ["--worker", name, str(replica_batch), "--out", str(out)]
-        request = start.Request(
-            command=[__file__, *arguments],
-            gpus=["-1"] * workers,
-            restarts=0,
-            start_timeout=300.0,
-            run_timeout=600.0,
-            grace=10.0,
-        )
-        if status := start.start(request):
-            raise SystemExit(status)
-        return read_json(out)
-
-
 def main() -> None:
     """Measures, forecasts, trains, compares."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -101,7 +71,7 @@ def main() -> None:
     if arguments.worker:
         name, batch = arguments.worker
         return work(name, int(batch), arguments.out)
-    from tf_largebatch.training.speed import measure_speed
+    from tf_largebatch.training.speed import ask_workers, measure_speed
 
     rows = []
     for name in ("convnet", "dense"):
@@ -111,7 +81,8 @@ def main() -> None:
         for batch in GLOBAL_BATCHES:
             for workers in WORKERS:
                 forecast = update_time(speed, workers, batch // workers)
-                measured = time_workers(name, workers, batch // workers)
+                command = [__file__, "--worker", name, str(batch // workers), "--out"]
+                measured = ask_workers(workers, command)
                 rows.append(
                     {
                         "network": name,

@@ -1,6 +1,6 @@
 """One worker of `speed.measure_all_reduces`: times all-reduces of the sizes that it is given.
 
-tf-largebatch launch --workers 2 -- -m tf_largebatch.training.all_reduce_speed OUT BYTES BYTES
+tf-largebatch launch --workers 2 -- -m tf_largebatch.training.all_reduce_speed BYTES BYTES OUT
 """
 
 import sys
@@ -11,7 +11,7 @@ from tf_largebatch.records.quiet import import_tensorflow
 from tf_largebatch.records.settings import Settings
 
 
-def main(out: Path, sizes: list[int]) -> None:
+def main(sizes: list[int], out: Path) -> None:
     """Writes the seconds of each size, in order, from the chief."""
     tf = import_tensorflow()
     from tf_largebatch.training.speed import PARTS, enough, time_rounds
@@ -46,4 +46,4 @@ def main(out: Path, sizes: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [int(text) for text in sys.argv[2:]])
+    main([int(text) for text in sys.argv[1:-1]], Path(sys.argv[-1]))

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -91,16 +92,16 @@ def measure_speed(
     )
 
 
-def measure_input(dataset: DataSet, images: int = 512) -> float:
+def measure_input(dataset: DataSet, batches: int = 16) -> float:
     """Seconds that one core takes for a training image, decoding and augmentation included."""
     plan = BatchPlan(global_batch=32, train_examples=dataset.train_examples)
-    batches = iter(dataset.train_batches(plan, seed=0))
-    next(batches)  # what is made once
+    source = iter(dataset.train_batches(plan, seed=0))
+    next(source)  # what is made once
     begin = _cpu_seconds()
-    for _ in range(max(images // 32, 1)):
-        next(batches)
+    for _ in range(batches):
+        next(source)
     # Batches that were made ahead, before and after, are as many.
-    return (_cpu_seconds() - begin) / (32 * max(images // 32, 1))
+    return (_cpu_seconds() - begin) / (batches * plan.global_batch)
 
 
 def measure_all_reduces(counts: Sequence[int], byte_count: int) -> tuple[AllReduceSpeed, ...]:
@@ -109,26 +110,33 @@ def measure_all_reduces(counts: Sequence[int], byte_count: int) -> tuple[AllRedu
     InputError: the workers failed, which have said why.
     """
     found = []
+    sizes = [max(byte_count // 4, 4 * PARTS), max(byte_count, 8 * PARTS)]
     for count in counts:
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "seconds.json"
-            sizes = [max(byte_count // 4, 4 * PARTS), max(byte_count, 8 * PARTS)]
-            command = ["-m", "tf_largebatch.training.all_reduce_speed", str(out), *map(str, sizes)]
-            request = start.Request(
-                command=command,
-                gpus=share_gpus(visible_gpus(), count),
-                restarts=0,
-                start_timeout=300.0,
-                run_timeout=600.0,
-                grace=10.0,
-            )
-            if start.start(request):
-                raise InputError(
-                    f"--workers must be what this machine can start. Received: {count}"
-                )
-            for size, seconds in zip(sizes, read_json(out), strict=True):
-                found.append(AllReduceSpeed(workers=count, byte_count=size, seconds=seconds))
+        command = ["-m", "tf_largebatch.training.all_reduce_speed", *map(str, sizes)]
+        for size, seconds in zip(sizes, ask_workers(count, command), strict=True):
+            found.append(AllReduceSpeed(workers=count, byte_count=size, seconds=seconds))
     return tuple(found)
+
+
+def ask_workers(count: int, command: Sequence[str]) -> Any:
+    """Runs so many processes on loopback; what their chief wrote to the file named last, as JSON.
+
+    InputError: they failed, which have said why.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "answer.json"
+        request = start.Request(
+            command=[*command, str(out)],
+            gpus=share_gpus(visible_gpus(), count),
+            restarts=0,
+            start_timeout=300.0,
+            run_timeout=600.0,
+            grace=10.0,
+        )
+        if start.start(request):
+            rule = "--workers must be what this machine can start"
+            raise InputError(f"{rule}. Received: {count}")
+        return read_json(out)
 
 
 def make_update(
