@@ -42,3 +42,12 @@ def test_the_whole_step_of_resnet50_decided_that_no_fused_kernel_stays():
     medians = [r["step"]["cpu_plain_to_fused"][1] for r in rows]
     assert max(medians) <= record["limit"] == 1.02
     assert record["machine"] == "idle" and record["fused_kernels_stay_for"] == []
+
+
+def test_what_an_update_of_kfac_and_muon_costs_is_within_its_limit_and_what_the_page_says():
+    root = Path(__file__).parents[1]
+    rows = json.loads((root / "tools" / "records" / "benchmark_update.json").read_text())["rows"]
+    page = (root / "docs" / "beyond.md").read_text(encoding="utf-8")
+    for row in rows[1:]:
+        assert f"{row['wall_ratio']:.2f}" in page
+        assert row["limit"] is None or row["wall_ratio"] <= row["limit"]
