@@ -270,6 +270,8 @@ class TrainingStep(Update):
         finite: looks at all that the updates have written.
     """
 
+    totals = 3
+
     def __init__(
         self,
         model: keras.Model,
@@ -364,8 +366,6 @@ class TrainingStep(Update):
         # `l2_loss` makes no temporary, and is half the sum of squares.
         weights = (tf.cast(v.value, tf.float32) for v in self.model.trainable_variables)
         return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(w) for w in weights]))
-
-    totals = 3
 
     def _split(self, batch):
         return self.plan.accumulation, self.plan.micro_batch
