@@ -68,29 +68,46 @@ def updates_before(settings: dict[str, Any], epoch: float) -> int:
 
 def make_optimizer(settings: dict[str, Any]) -> Any:
     """SGD with the course of the rate, or RMSprop that turns into it."""
+    import keras
+
     from tf_largebatch.optimizers import MomentumSGD, RMSpropSGD
     from tf_largebatch.schedules import Steps, Warmup
 
     grown = len(settings["batches"]) - 1
     drops = [updates_before(settings, epoch) for epoch in settings["drops"][grown:]]
-    schedule: Any = Steps(settings["rate"], drops, factor=CONSTANTS["drop_factor"])
+    course: Any = Steps(1.0, drops, factor=CONSTANTS["drop_factor"])
+    if settings["start"] == WARMUP:
+        updates = updates_before(settings, settings["warmup_epochs"])
+        course = Warmup(course, updates, settings["warmup_from"] / settings["rate"])
+
+    class Scaled(keras.optimizers.schedules.LearningRateSchedule):
+        """The course times the rate: a variable, so that trials of all rates are compiled once."""
+
+        rate: Any = None
+
+        def __call__(self, step: Any) -> Any:
+            return self.rate * course(step)
+
+    schedule = Scaled()
     shared: dict[str, Any] = {
         "momentum": CONSTANTS["momentum"],
         "weight_decay": CONSTANTS["weight_decay"],
     }
+    optimizer: Any
     if settings["start"] == RMSPROP:
         updates = updates_before(settings, settings["epochs"])
-        return RMSpropSGD(
+        optimizer = RMSpropSGD(
             schedule,
             center_updates=CONSTANTS["rmsprop_center"] * updates,
             period_updates=CONSTANTS["rmsprop_period"] * updates,
             rmsprop_learning_rate=CONSTANTS["rmsprop_rate"],
             **shared,
         )
-    if settings["start"] == WARMUP:
-        updates = updates_before(settings, settings["warmup_epochs"])
-        schedule = Warmup(schedule, updates, settings["warmup_from"])
-    return MomentumSGD(schedule, nesterov=True, **shared)
+    else:
+        optimizer = MomentumSGD(schedule, nesterov=True, **shared)
+    first = keras.initializers.Constant(settings["rate"])
+    schedule.rate = optimizer.add_variable((), initializer=first, name="rate")
+    return optimizer
 
 
 def make_network(settings: dict[str, Any]) -> Any:
