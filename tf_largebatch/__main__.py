@@ -87,6 +87,7 @@ def recipe_modules() -> dict[str, ModuleType]:
 def study_modules() -> dict[str, ModuleType]:
     """Returns every study of `studies/` by its name."""
     from tf_largebatch.studies import (  # noqa: F401, what locals() returns
+        beyond_sgd,
         cifar10,
         critical_batch,
         generalization_gap,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tf_largebatch.studies.study import FINAL, TUNE, Results, Scale, Trial
+from tf_largebatch.studies.target_search import TargetSearch, five_digits
 from tf_largebatch.studies.tuning import TUNING_SEEDS, Search, grid, search_points, search_rates
 
 DESIGN: dict[str, Any] = {
@@ -76,14 +77,9 @@ def points() -> tuple[dict[str, float], ...]:
     space = {name: (low, high) for name, (low, high) in DESIGN["space"].items()}
     found = search_points(space, DESIGN["points"], seed=DESIGN["search_seed"])
     return tuple(
-        {"rate": _rounded(p["rate"]), "momentum": _rounded(1.0 - p["one_minus_momentum"])}
+        {"rate": five_digits(p["rate"]), "momentum": five_digits(1.0 - p["one_minus_momentum"])}
         for p in found
     )
-
-
-def _rounded(value: float) -> float:
-    """Five digits: the same settings on every machine."""
-    return float(f"{value:.5g}")
 
 
 def budget(batch: int, scale: Scale) -> int:
@@ -120,52 +116,26 @@ def _trial(
     )
 
 
+def cell(data: str, batch: int, scale: Scale) -> TargetSearch:
+    """The search at one batch."""
+
+    def make(place: int, updates: int, seed: int | None) -> Trial:
+        return _trial(data, batch, place, updates, scale, seed)
+
+    waves, finalists = of("waves", scale), of("finalists", scale)
+    return TargetSearch(waves, finalists, budget(batch, scale), make)
+
+
 def search(data: str, batch: int, results: Results, scale: Scale) -> tuple[list[Trial], list[int]]:
-    """Returns the trials of the search known so far, and the finalists, best first, once all ran.
-
-    Order of the points: fewest updates to the target; of those that did not reach it, the least
-    error at their end, of the longest run.
-    """
-    limit, place = budget(batch, scale), 0
-    trials: list[Trial] = []
-    for size in of("waves", scale):
-        wave = [_trial(data, batch, p, limit, scale) for p in range(place, place + size)]
-        trials += wave
-        if any(trial.name not in results for trial in wave):
-            return trials, []
-        reached = [steps for t in wave if (steps := results[t.name]["steps"]) is not None]
-        limit, place = min([limit, *reached]), place + size
-
-    def rank(number: int) -> tuple:
-        found = results[trials[number].name]
-        steps, error = found["steps"], found["error_pct"]
-        return (math.inf if steps is None else steps, 100.0 if error is None else error, number)
-
-    return trials, sorted(range(len(trials)), key=rank)[: of("finalists", scale)]
-
-
-def finals(
-    data: str, batch: int, seed: int, results: Results, finalists: list[int], scale: Scale
-) -> list[Trial]:
-    """Returns a seed's final trials known so far: first the best point, which bounds the rest."""
-    first = _trial(data, batch, finalists[0], budget(batch, scale), scale, seed)
-    if first.name not in results:
-        return [first]
-    limit = results[first.name]["steps"] or budget(batch, scale)
-    return [first, *(_trial(data, batch, p, limit, scale, seed) for p in finalists[1:])]
+    """The trials of the search known so far, and its finalists, as `TargetSearch.search`."""
+    return cell(data, batch, scale).search(results)
 
 
 def fastest(
     data: str, batch: int, seed: int, results: Results, scale: Scale
 ) -> tuple[Trial, int] | None:
-    """The seed's fastest final trial and its updates; None as long as one is missing or if none."""
-    _, finalists = search(data, batch, results, scale)
-    trials = finals(data, batch, seed, results, finalists, scale) if finalists else []
-    if len(trials) < len(finalists) or any(t.name not in results for t in trials):
-        return None
-    reached = [(results[t.name]["steps"], n, t) for n, t in enumerate(trials)]
-    found = min((one for one in reached if one[0] is not None), default=None)
-    return None if found is None else (found[2], found[0])
+    """The seed's fastest final trial and its updates, as `TargetSearch.fastest`."""
+    return cell(data, batch, scale).fastest(seed, results)
 
 
 def noise_trial(data: str, batch: int, seed: int, results: Results, scale: Scale) -> Trial | None:
@@ -196,7 +166,7 @@ def ladder_trial(row: str, batch: int, rate: float, seed: int, stage: str, scale
             "data": rules["data"],
             "optimizer": optimizer,
             "batch": batch,
-            "rate": _rounded(rate * times**exponent),
+            "rate": five_digits(rate * times**exponent),
             "epochs": rules["epochs"],
             "warmup_epochs": rules["warmup_epochs_at_least"] * times,
             "seed": seed,
@@ -249,7 +219,7 @@ def _plan_data(data: str, results: Results, scale: Scale) -> list[Trial]:
     for seed in range(scale.seeds):
         for batch, best in finalists.items():
             if best:
-                trials += finals(data, batch, seed, results, best, scale)
+                trials += cell(data, batch, scale).finals(seed, results, best)
         for batch in of("noise_batches", scale):
             trial = noise_trial(data, batch, seed, results, scale)
             trials += [] if trial is None else [trial]

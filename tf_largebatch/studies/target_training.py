@@ -1,11 +1,13 @@
 """One small network trained again and again with `fit`: updates to a target, and its noise scale.
 
 Rate and momentum are variables of the optimizer, so that a batch is compiled once in a process.
+Other optimizers come as a `Contender`.
 """
 
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -65,17 +67,44 @@ class Watch(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-class TargetTraining:
-    """Nesterov momentum at a constant rate, of one network at one batch."""
+@dataclass(frozen=True)
+class Contender:
+    """An optimizer, and the number of it that is searched beside the rate.
 
-    def __init__(self, inputs: int, hidden: Sequence[int], batch: int):
+    Attributes:
+        make: global batch -> optimizer.
+        knob: the number's name, an attribute of the optimizer.
+        network: (inputs, widths of the hidden layers) -> model.
+        compiled_in: whether the optimizer computes with the number before anything is compiled, so
+            that it cannot be a variable: each value is then compiled anew.
+    """
+
+    make: Callable[[int], keras.optimizers.Optimizer]
+    knob: str = "momentum"
+    network: Callable[[int, Sequence[int]], keras.Model] = make_network
+    compiled_in: bool = False
+
+
+NESTEROV = Contender(lambda batch: MomentumSGD(0.1, nesterov=True))
+
+
+class TargetTraining:
+    """One optimizer at a constant rate, of one network at one batch."""
+
+    def __init__(
+        self, inputs: int, hidden: Sequence[int], batch: int, contender: Contender = NESTEROV
+    ):
         self._batch, self._shape = batch, (inputs, hidden)
         self._chunk = max(1, CHUNK_EXAMPLES // batch)
-        self._model = make_network(inputs, hidden)
-        self._optimizer = MomentumSGD(0.1, momentum=0.9, nesterov=True)
-        # A variable of the optimizer: a number would be compiled in.
-        self._momentum = self._optimizer.add_variable((), initializer="zeros", name="momentum")
-        self._optimizer.momentum = self._momentum
+        self._contender = contender
+        self._model = contender.network(inputs, hidden)
+        self._optimizer = contender.make(batch)
+        self._knob: Any = None
+        if not contender.compiled_in:
+            # A variable of the optimizer: a number would be compiled in.
+            knob = contender.knob
+            self._knob = self._optimizer.add_variable((), initializer="zeros", name=knob)
+            setattr(self._optimizer, knob, self._knob)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self._model.compile(
             self._optimizer, loss, steps_per_execution=self._chunk, jit_compile=True
@@ -89,23 +118,34 @@ class TargetTraining:
         y: np.ndarray,
         *,
         rate: float,
-        momentum: float,
         seed: int,
         updates: int,
         next_place: Callable[[int], int],
         visit: Callable[[int, keras.Model], bool],
+        **knob: float,
     ) -> None:
-        """Trains anew for so many updates at most; `visit` as `Watch` has it."""
+        """Trains anew for so many updates at most; `visit` as `Watch` has it.
+
+        `knob` is the contender's, by its name, "momentum" for example.
+        """
         self._model.set_weights(first_weights(self._model, seed))
         for variable in self._optimizer.variables:
             variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
         self._optimizer.learning_rate = rate
-        self._momentum.assign(momentum)
+        self._turn(**knob)
         stream = ((x[at], y[at]) for at in fitting.batches(len(x), self._batch, seed=seed))
         watch = Watch(next_place, visit, updates)
         self._model.fit(
             stream, steps_per_epoch=updates, callbacks=[watch], shuffle=False, verbose=0
         )
+
+    def _turn(self, **knob: float) -> None:
+        (value,) = knob.values()
+        if self._knob is not None:
+            self._knob.assign(value)
+        elif getattr(self._optimizer, self._contender.knob) != value:
+            setattr(self._optimizer, self._contender.knob, value)
+            self._model.train_function = None  # Keras makes and compiles a new one
 
     def to_target(self, train, held_out, *, target_pct: float, updates: int, **point) -> dict:
         """Trains until the held-out error is at the target; it is looked at as `next_score` says.
@@ -212,6 +252,8 @@ def _error_pct(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> fl
 
 
 @functools.cache
-def training(inputs: int, hidden: tuple[int, ...], batch: int) -> TargetTraining:
+def training(
+    inputs: int, hidden: tuple[int, ...], batch: int, contender: Contender = NESTEROV
+) -> TargetTraining:
     """Returns the one of this process."""
-    return TargetTraining(inputs, hidden, batch)
+    return TargetTraining(inputs, hidden, batch, contender)
