@@ -57,13 +57,29 @@ class Seen(keras.callbacks.Callback):
         self.told.append("end")
 
 
-def by_fit(replicas, *, as_dataset=False, **options):
+class Norms(keras.callbacks.Callback):
+    """The squared norms of every update, by epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.epochs = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epochs.append([])
+
+    def on_train_batch_end(self, batch, logs=None):
+        norm, micro_norm, *_ = self.model.watched.seen.numpy().astype("float64")
+        self.epochs[-1].append((micro_norm**2, norm**2))
+
+
+def by_fit(replicas, *, as_dataset=False, rate=None, **options):
     seen = Seen()
     with make_strategy(replicas).scope():
         model = make_model()
         plan = make_plan(model, replicas=replicas, micro_batch=4)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(plan.make_optimizer(), loss)
+        optimizer = plan.make_optimizer() if rate is None else MomentumSGD(rate)
+        model.compile(optimizer, loss)
     x, y = data()
     given = {"x": tf.data.Dataset.from_tensor_slices((x, y))} if as_dataset else {"x": x, "y": y}
     arguments = plan.fit_options | {"shuffle": False, "verbose": 0, "callbacks": [seen]} | options
@@ -111,6 +127,58 @@ def test_fit_grows_as_the_phases_of_the_engine_do(replicas, as_dataset):
     assert seen.steps == [8, 8, 4, 2, 2]
     assert history.epoch == [0, 1, 2, 3, 4] and len(history.history["loss"]) == 5
     assert model.history is history
+
+
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_batch_that_follows_the_noise_is_its_phases(replicas):
+    ladder = BatchSizeSchedule({0: 8}, noise_ladder=(16, 32))
+    model, seen, history = by_fit(replicas, epochs=9, batch_size=ladder, rate=0.5)
+    batches = history.history.pop("global_batch")
+    assert batches == sorted(batches) and 8 < batches[-1], batches
+    assert seen.steps == [EXAMPLES // batch for batch in batches]
+    assert seen.told == ["begin", *range(9), "end"]
+    assert int(model.optimizer.iterations.numpy()) == sum(seen.steps)
+    # The same phases, told beforehand.
+    phases = BatchSizeSchedule({e: b for e, b in enumerate(batches) if b not in batches[:e]})
+    told, _, expected = by_fit(replicas, epochs=9, batch_size=phases, rate=0.5)
+    for a, b in zip(model.get_weights(), told.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert history.history == expected.history
+
+
+def test_the_batch_grows_where_the_noise_scale_by_hand_is_above_it(capsys):
+    norms = Norms()
+    ladder = BatchSizeSchedule({0: 8}, noise_ladder=(16, 32))
+    options = {"rate": 0.5, "callbacks": [norms], "verbose": 2}
+    *_, history = by_fit(1, epochs=9, batch_size=ladder, **options)
+    batches, expected, squares = history.history["global_batch"], [8], []
+    told = []
+    for batch, epoch in zip(batches[:-1], norms.epochs, strict=False):
+        squares += epoch
+        weights = 0.95 ** np.arange(len(squares))[::-1]
+        small, big = weights @ np.array(squares) / weights.sum()  # of 4 examples, and of all
+        grad_sq = (batch * big - 4 * small) / (batch - 4)
+        scale = (small - big) / (1 / 4 - 1 / batch) / grad_sq
+        rungs = [b for b in (8, 16, 32) if b <= scale] if len(squares) >= 20 and grad_sq > 0 else []
+        expected.append(max([batch, *rungs]))
+        if expected[-1] > batch:
+            told.append(f"batch {expected[-1]}, at a noise scale of {scale:.3g}")
+            squares = []
+    assert batches == expected and len(told) == 2
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1] for line in printed if "noise scale" in line] == told
+
+
+@pytest.mark.slow
+def test_the_users_stop_comes_before_growth():
+    ladder = BatchSizeSchedule({0: 8}, noise_ladder=(16,))
+    *_, whole = by_fit(1, epochs=9, batch_size=ladder, rate=0.5)
+    last = whole.history["global_batch"].index(16) - 1  # after it the batch would grow
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, _: setattr(stop.model, "stop_training", epoch == last)
+    )
+    *_, history = by_fit(1, epochs=9, batch_size=ladder, rate=0.5, callbacks=[stop])
+    assert history.history["global_batch"] == [8] * (last + 1)
 
 
 def test_averages_become_the_weights_at_the_end_only():
@@ -169,11 +237,47 @@ def test_the_example_of_the_schedule_runs():
         ({0: 0}, "`batches` must be a whole number of at least 1"),
         ({-1: 8}, "`batches` must be a whole number of at least 0"),
         (8, "`batches` must be a dict"),
+        (({0: 8, 2: 16}, (32,)), "that of epoch 0 alone with a noise_ladder. .* The ladder names"),
+        (({0: 8}, (16, 16)), "`noise_ladder` must be batches that rise from above 8"),
+        (({0: 8}, (4,)), "`noise_ladder` must be batches that rise from above 8"),
+        (({0: 8}, 16), "`noise_ladder` must be a list or a tuple"),
+        (({0: 8}, (16.5,)), "`noise_ladder` must be a whole number"),
     ],
 )
 def test_batches_that_are_none_are_refused(batches, words):
+    batches, ladder = batches if isinstance(batches, tuple) else (batches, ())
     with pytest.raises(ValueError, match=words):
-        BatchSizeSchedule(batches)
+        BatchSizeSchedule(batches, noise_ladder=ladder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "`micro_batch` must be smaller than the first batch of .*=None. Give 4, or the phas"),
+        ({"micro_batch": 8}, "micro_batch=8. Give 4, or the phases in `batches`"),
+        ({"micro_batch": 4, "ladder": (16, 48)}, "divisors of the 64 training examples"),
+    ],
+)
+def test_a_noise_scale_that_cannot_be_measured_is_refused_before_training(arguments, words):
+    model = make_model()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    schedule = BatchSizeSchedule({0: 8}, noise_ladder=arguments.pop("ladder", (16,)))
+    with pytest.raises(ValueError, match=words) as error:
+        model.fit(*data(), batch_size=schedule, **arguments)
+    assert "\n" not in str(error.value) and not model.optimizer.iterations.numpy()
+
+
+class OwnStep(Net):
+    def train_step(self, data):
+        return keras.Model.train_step(self, data)
+
+
+def test_a_step_of_ones_own_shows_no_noise():
+    model = make_model(OwnStep)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.raises(ValueError, match="`train_step` .* must call super"):
+        schedule = BatchSizeSchedule({0: 8}, noise_ladder=(16,))
+        model.fit(*data(), batch_size=schedule, micro_batch=4, verbose=0)
 
 
 def whole():

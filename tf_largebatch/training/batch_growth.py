@@ -11,6 +11,8 @@ import keras
 import tensorflow as tf
 
 from tf_largebatch.records.batch_schedule import BatchSizeSchedule
+from tf_largebatch.review import noise_scale
+from tf_largebatch.review.noise_scale import NoiseScale
 
 
 def fit_phases(
@@ -38,27 +40,76 @@ def fit_phases(
         callbacks: as for Keras's `fit`.
         initial_epoch: as for Keras's `fit`.
     """
+    noise = _FollowNoise(schedule, verbose) if schedule.noise_ladder else None
+    # After the user's, so that a training that they stop does not go on with another batch.
+    callbacks = [*callbacks, noise] if noise else callbacks
+    told = {"verbose": verbose, "epochs": epochs, "steps": None}
     several = _OneTraining(
-        callbacks, add_history=True, add_progbar=verbose != 0, model=model, verbose=verbose
+        callbacks, add_history=True, add_progbar=verbose != 0, model=model, **told
     )
     begin, optimizer = initial_epoch, model.optimizer
     with _once(optimizer, "finalize_variable_values"):
-        for first, end, batch in schedule.phases(epochs):
+        for first, end, batch in noise.phases(epochs) if noise else schedule.phases(epochs):
             if end <= begin:
                 continue
-            steps = examples // batch
-            several.set_params({"verbose": verbose, "epochs": epochs, "steps": steps})
+            several.set_params(told | {"steps": examples // batch})
             data = {"x": x, "batch_size": batch}
             if isinstance(x, tf.data.Dataset):
                 data = {"x": x.batch(batch, drop_remainder=True)}
             fit(**data, initial_epoch=max(first, begin), epochs=end, callbacks=several)
             # A callback that restores a training says in this private place where it goes on.
             begin, model._initial_epoch = max(begin, model._initial_epoch or 0), None
-            if model.stop_training:
+            if model.stop_training and not (noise and noise.grown):
                 break
     optimizer.finalize_variable_values(model.trainable_weights)
     several.end()
     return model.history
+
+
+class _FollowNoise(keras.callbacks.Callback):
+    """Measures the noise scale of each batch, and ends Keras's `fit` where the batch should grow.
+
+    The norms are of the reduced gradient, the same on every worker: so is what is decided.
+    """
+
+    def __init__(self, schedule: BatchSizeSchedule, verbose: Any):
+        super().__init__()
+        self._schedule, self._verbose = schedule, verbose
+        self._batch, self._epoch, self.grown = schedule.batches[0], 0, True
+        self._scale, self._seen = NoiseScale(), []
+
+    def phases(self, epochs: int) -> Iterator[tuple[int, int, int]]:
+        """As the schedule's, each known when the one before has ended."""
+        while self.grown:
+            self.grown = False
+            yield self._epoch, epochs, self._batch
+
+    def on_train_batch_end(self, batch, logs=None):
+        watched = self.model.watched
+        if watched is None:
+            raise ValueError(
+                "`train_step` must call super().train_step(data) for the noise scale of "
+                f"{self._schedule} to be measured. Received: {type(self.model).__name__}'s own. "
+                "Give the phases in `batches`"
+            )
+        self._seen.append(watched.seen)
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["global_batch"] = self._batch
+        for norm, micro_norm, micro_batch, batch in tf.stack(self._seen).numpy().tolist():
+            sizes = {"small_batch": round(micro_batch), "big_batch": round(batch)}
+            self._scale.add(noise_scale.from_two_batches(micro_norm**2, norm**2, **sizes))
+        self._seen = []
+        measured, known = self._scale.b_simple, self._scale.count >= noise_scale.WARM_ESTIMATES
+        if measured is None or not known or epoch + 1 == self.params["epochs"]:
+            return
+        batch = self._schedule.climb(self._batch, measured)
+        if batch == self._batch or self.model.stop_training:
+            return
+        self._batch, self._epoch, self._scale = batch, epoch + 1, NoiseScale()
+        self.grown = self.model.stop_training = True
+        if self._verbose:
+            print(f"\nepoch {epoch + 2}: batch {batch}, at a noise scale of {measured:.3g}")
 
 
 class _OneTraining(keras.callbacks.CallbackList):

@@ -29,6 +29,7 @@ from tf_largebatch.training.keras_fit_checks import (
     check_batches,
     check_compiled,
     check_growth,
+    check_measured,
     check_own_step,
     check_rank,
     check_scope,
@@ -139,8 +140,10 @@ class DistributedFit:
         if replicas > 1 or micro_batch is not None:
             split = check_split(replicas, micro_batch)
             check_compiled(self, micro_batch)
-            for size in batch_size.batches.values() if growing else [batch_size]:
+            for size in batch_size.sizes if growing else [batch_size]:
                 check_batches(split, x, size, options.get("validation_split", 0.0))
+        if growing and batch_size.noise_ladder:
+            check_measured(batch_size, replicas, micro_batch)
         if replicas > 1 and not is_dataset(x) and options.get("shuffle", True):
             check_seed(strategy)
         if replicas > 1 or growing:

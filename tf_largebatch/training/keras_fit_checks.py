@@ -194,11 +194,20 @@ def check_growth(schedule: BatchSizeSchedule, x, options: Mapping[str, Any]) -> 
         rule = f"arrays or a tf.data.Dataset of single examples with {schedule}"
         check(known, "x", rule, type(x).__name__)
         examples = _count(x, options.get("validation_split", 0.0))
-    for batch in schedule.batches.values():
+    for batch in schedule.sizes:
         fix = f"Give {examples - examples % batch} examples, or batches that divide them all."
         rule = f"divisors of the {examples} training examples"
         check(examples % batch == 0, "batch_size", rule, schedule, fix)
     return examples
+
+
+def check_measured(schedule: BatchSizeSchedule, replicas: int, micro_batch: int | None) -> None:
+    """Refuses to follow a noise scale where an update has one gradient."""
+    first = schedule.batches[0]
+    part = first // replicas if micro_batch is None else micro_batch
+    rule = f"smaller than the first batch of {schedule}, so that its noise scale can be measured"
+    fix = f"Give {first // (2 * replicas)}" if first >= 2 * replicas else "Begin with more examples"
+    check(part < first, "micro_batch", rule, micro_batch, f"{fix}, or the phases in `batches`.")
 
 
 def _count(x, validation_split: float) -> int:
