@@ -153,8 +153,6 @@ def test_what_is_missing_is_said(done):
 @pytest.mark.parametrize("name", ["lars", "lamb", "muon"])
 def test_a_training_is_that_of_the_optimizer_with_its_numbers(name):
     """After another one, since the network and its compiled update are kept."""
-    import keras
-
     from tf_largebatch import LAMB, LARS, Muon
     from tf_largebatch.studies import fitting
     from tf_largebatch.studies.target_optimizers import contender
@@ -181,11 +179,11 @@ def test_a_training_is_that_of_the_optimizer_with_its_numbers(name):
     model.set_weights(first_weights(model, 3))
     optimizer = make[name](learning_rate=0.02, **{knob: 0.7})
     fitting.fit(model, optimizer, x, y, batch=64, updates=8, seed=3)
-    keras.backend.clear_session()
     other, got = seen
     for a, b, want in zip(other, got, model.get_weights(), strict=True):
         np.testing.assert_allclose(b, want, atol=2e-6)
-        assert not np.allclose(a, want, atol=1e-3)
+        # Muon's biases are Adam's, which have no such number.
+        assert want.ndim == 1 or not np.allclose(a, want, atol=1e-3)
 
 
 RULE = {"momentum": 0.8, "damping": 0.05, "statistics_decay": 0.7, "refresh_updates": 3}
