@@ -133,6 +133,23 @@ def test_a_chief_that_has_ended_is_not_called_silent():
     assert said == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is this machine on Linux alone")
+@pytest.mark.parametrize(("other", "reached"), [("127.0.0.1", False), ("10.0.0.1", True)])
+def test_a_chief_waits_for_workers_of_its_own_machine_on_loopback_alone(other, reached):
+    mine = cluster(1)[0]
+    meeting = threading.Thread(target=meet_all, args=((mine, f"{other}:1"), [0], 3.0))
+    meeting.start()
+    found = {}
+    for host in ("127.0.0.1", "127.0.0.2"):
+        deadline = time.monotonic() + (2.0 if host == "127.0.0.1" else 0.5)
+        while not found.get(host) and time.monotonic() < deadline:
+            with socket.socket() as guest:
+                found[host] = not guest.connect_ex((host, int(mine.rpartition(":")[2])))
+            time.sleep(0.02)
+    meeting.join(30)
+    assert found == {"127.0.0.1": True, "127.0.0.2": reached}
+
+
 @pytest.mark.parametrize(
     ("workers", "local"),
     [
