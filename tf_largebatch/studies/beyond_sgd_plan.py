@@ -12,7 +12,7 @@ DESIGN: dict[str, Any] = {
     "data": "fashion_mnist",
     "hidden": [128],  # as in `critical_batch`, like the target
     "target_pct": 13.0,
-    "batches": [128, 512, 2_048, 8_192],
+    "batches": [64, 512, 2_048, 8_192],
     # Of rate and one number more: the momentum (LAMB: beta_1), 1 - it; of K-FAC the damping.
     "spaces": {
         "sgd": {"rate": [0.005, 0.5], "one_minus_momentum": [0.03, 1.0]},
@@ -30,7 +30,7 @@ DESIGN: dict[str, Any] = {
     "waves": [4, 4, 8],  # points, the same number for every optimizer at every batch
     "search_seed": 1_000,
     "finalists": 2,
-    "budget": {"epochs": 8, "updates": 300},  # of a trial: the larger of the two
+    "budget": {"epochs": 3, "updates": 300},  # of a trial: the larger of the two
 }
 QUICK: dict[str, Any] = {
     "batches": [64, 256, 1_024],
