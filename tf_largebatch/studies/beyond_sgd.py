@@ -75,7 +75,8 @@ METHOD = (
     "100; on a seed of its own. A trial ends where the fastest of the waves before it (4, 4, 8 "
     "points) has reached the target: it cannot be faster. The two best points run again on each of "
     "the final seeds, and the fewer updates of the two are the seed's.",
-    "Budget of a trial: 3 epochs or 300 updates, the larger of the two.",
+    "Budget of a trial: 3 epochs or 300 updates, the larger of the two. Where no trial of a search "
+    "or of a seed reaches the target in it, they run again with 8 epochs.",
     "The law (S/S_min - 1)(E/E_min - 1) = 1 is fitted to each seed's updates; critical batches "
     "count as at least a quarter of the smallest batch and at most four times the largest, beyond "
     "which the law cannot be told from a flat line and from perfect scaling.",

@@ -123,7 +123,7 @@ def cell(data: str, batch: int, scale: Scale) -> TargetSearch:
         return _trial(data, batch, place, updates, scale, seed)
 
     waves, finalists = of("waves", scale), of("finalists", scale)
-    return TargetSearch(waves, finalists, budget(batch, scale), make)
+    return TargetSearch(waves, finalists, [budget(batch, scale)], make)
 
 
 def search(data: str, batch: int, results: Results, scale: Scale) -> tuple[list[Trial], list[int]]:
