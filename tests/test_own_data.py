@@ -168,12 +168,6 @@ def test_classes_are_what_the_folder_says(tmp_path):
         count_classes(tmp_path)
 
 
-def test_a_tree_of_pictures_is_told_how_to_make_shards(tmp_path):
-    (tmp_path / "train" / "cat").mkdir(parents=True)
-    with pytest.raises(InputError, match=re.escape(f"prepare {tmp_path} --out DIR --expect any")):
-        imagenet.open_folder(tmp_path, RECIPE.data)
-
-
 def test_arrays_in_the_place_of_shards_are_a_departure(tmp_path):
     pictures, labels = np.zeros((16, 8, 8, 1), np.uint8), np.arange(16) % 3
     data = ArrayData(

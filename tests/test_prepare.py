@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from tf_largebatch.data import imagenet
+from tf_largebatch.data.collection import Collection, Picture
 from tf_largebatch.data.prepare import checks
-from tf_largebatch.data.prepare.collection import Collection, Picture
 from tf_largebatch.data.prepare.preparation import deal
 from tf_largebatch.data.shards import find_shards
 from tf_largebatch.records.batching import BatchPlan

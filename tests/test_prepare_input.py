@@ -15,8 +15,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tf_largebatch.data.collection import Picture
 from tf_largebatch.data.prepare import checks, labels, layouts, preparation, shard
-from tf_largebatch.data.prepare.collection import Picture
 from tf_largebatch.data.prepare.pictures import Header, PictureError, read_header
 from tf_largebatch.data.prepare.preparation import Progress
 from tf_largebatch.data.prepare.shard import Options

@@ -12,8 +12,8 @@ from pathlib import Path
 import prepare_sources as fake
 import pytest
 
+from tf_largebatch.data.collection import Picture
 from tf_largebatch.data.prepare import pool, preparation, shard
-from tf_largebatch.data.prepare.collection import Picture
 from tf_largebatch.data.prepare.shard import Options
 from tf_largebatch.data.shards import find_shards
 from tf_largebatch.records.errors import InputError

@@ -80,6 +80,22 @@ def find_unusable(
     except RECORD_ERRORS as error:
         if "tf.train.Example" in fault:
             return find_fault(payload, family, classes=classes) or fault
-        # Without the names of the graph's nodes.
-        reason = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]|name:", "", getattr(error, "message", str(error)))
-        return f"{fault}: {' '.join(reason.split())[:300].rstrip('.')}"
+        return _explain(fault, error)
+
+
+def find_unusable_file(path: str, decode: Callable) -> str | None:
+    """The same of a picture that is a file."""
+    try:
+        fault = "cannot be read"
+        encoded = tf.io.read_file(path)
+        fault = "holds an image that does not decode"
+        decode(encoded)
+        return None
+    except RECORD_ERRORS as error:
+        return _explain(fault, error)
+
+
+def _explain(fault: str, error: Exception) -> str:
+    # Without the names of the graph's nodes.
+    reason = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]|name:", "", getattr(error, "message", str(error)))
+    return f"{fault}: {' '.join(reason.split())[:300].rstrip('.')}"

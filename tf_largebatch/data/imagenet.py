@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC 2012) from TFRecord shards of either common family.
+"""ImageNet (ILSVRC 2012) from TFRecord shards of either common family, or from class folders.
 
     keys                                labels     file names
     image/encoded, image/class/label    1..1000    train-00000-of-01024
@@ -11,6 +11,9 @@ Opening a folder notes where every record starts (`tf_largebatch.data.shards`). 
 single records by offset, so each epoch's order is an exact permutation of the whole training set
 whatever the shards, each worker reads its own records only, and a restart in the middle of an epoch
 reads nothing that was used before. Files may be anywhere that `tf.io.gfile` can read.
+
+A folder of pictures, train/<class>/ and val/<class>/, is read in the same way, a file in the place
+of a record (`tf_largebatch.data.picture_files`).
 """
 
 import functools
@@ -21,8 +24,13 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from tf_largebatch.data import order
-from tf_largebatch.data.bad_pictures import RECORD_ERRORS, deliver_or_mark, find_unusable
+from tf_largebatch.data import order, picture_files
+from tf_largebatch.data.bad_pictures import (
+    RECORD_ERRORS,
+    deliver_or_mark,
+    find_unusable,
+    find_unusable_file,
+)
 from tf_largebatch.data.color import draw_changes
 from tf_largebatch.data.crops import (
     DRAWS,
@@ -33,8 +41,9 @@ from tf_largebatch.data.crops import (
 )
 from tf_largebatch.data.dataset import DataSet
 from tf_largebatch.data.keyed_random import uniforms
-from tf_largebatch.data.records import find_family, make_locator, parse, read
-from tf_largebatch.data.shards import SPLITS, count_classes, find_shards, index_shards
+from tf_largebatch.data.picture_files import PictureFiles
+from tf_largebatch.data.records import KeyFamily, find_family, make_locator, parse, read
+from tf_largebatch.data.shards import SPLITS, ShardIndex, count_classes, find_shards, index_shards
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.data_spec import ImageNetSpec
 from tf_largebatch.records.errors import InputError
@@ -46,11 +55,12 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 
 
 class ImageNetData(DataSet):
-    """Images uint8 [size, size, 3] of a folder of training and validation shards.
+    """Images uint8 [size, size, 3] of a folder of training and validation shards, or pictures.
 
     Args:
         folder: holds the shards, or `train` and `validation` folders of them; local, or of any file
-            system that `tf.io.gfile` knows (gs://bucket/folder).
+            system that `tf.io.gfile` knows (gs://bucket/folder). Or pictures in class folders,
+            local, where there are no shards.
         spec: sizes, crops and colours; None for the record's defaults. What it says of last epochs
             and of whole batches (RandAugment, mixing) is not done here.
         classes: labels in the records are 1 to classes, or 0 to classes - 1; None for as many as
@@ -65,8 +75,8 @@ class ImageNetData(DataSet):
             zeros with label -1, in training and in evaluation; without it, it stops the run.
 
     Raises:
-        InputError: no such folder, missing or damaged shards, unknown keys, or an argument out of
-            range.
+        InputError: no such folder, missing or damaged shards, unknown keys, classes of validation
+            that training has not, or an argument out of range.
     """
 
     pixel_mean = PIXEL_MEAN
@@ -96,16 +106,14 @@ class ImageNetData(DataSet):
                 f"become evaluation crops. Received: eval_image_size={spec.eval_image_size}, "
                 f"plain_from_epoch={plain_from_epoch}"
             )
-        shards = find_shards(folder)
-        self._train, self._validation = (index_shards(shards[split]) for split in SPLITS)
-        self._family, other = find_family(self._train), find_family(self._validation)
-        if self._family != other:
-            raise InputError(
-                f"the training and validation shards must have the same keys. Received: {folder}, "
-                f"training {self._family.image_key!r}, validation {other.image_key!r}"
-            )
+        self._train: ShardIndex | PictureFiles
+        self._validation: ShardIndex | PictureFiles
+        self._family: KeyFamily | None  # None where pictures are files
+        if picture_files.is_tree(folder):
+            self._open_tree(folder, classes)
+        else:
+            self._open_shards(folder, classes)
         self.name, self._spec = spec.name, spec
-        self.classes: int = classes or count_classes(folder) or CLASSES
         self.train_examples, self.eval_examples = len(self._train), len(self._validation)
         self.image_shape = (spec.image_size, spec.image_size, 3)
         self.eval_image_shape = (spec.eval_side, spec.eval_side, 3)
@@ -114,16 +122,45 @@ class ImageNetData(DataSet):
         self._color = {"jitter": spec.color_jitter, "lighting_std": spec.lighting_std}
         self._plain_from_epoch = plain_from_epoch
 
-    def describe(self) -> str:
-        """Returns one line: shards, images, classes, bytes, keys, labels, crops and policy."""
-        stored = sum(int(index.lengths.sum()) for index in (self._train, self._validation))
+    def _open_shards(self, folder, classes):
+        shards = find_shards(folder)
+        train, validation = (index_shards(shards[split]) for split in SPLITS)
+        self._train, self._validation = train, validation
+        self._family, other = find_family(train), find_family(validation)
+        if self._family != other:
+            raise InputError(
+                f"the training and validation shards must have the same keys. Received: {folder}, "
+                f"training {self._family.image_key!r}, validation {other.image_key!r}"
+            )
+        self.classes: int = classes or count_classes(folder) or CLASSES
         low = self._family.first_label
+        self._places = f" in {len(train.paths)} shards", f" in {len(validation.paths)}"
+        self._kinds = (
+            f"keys {self._family.image_key!r} and {self._family.label_key!r} (labels {low} to "
+            f"{low + self.classes - 1})"
+        )
+
+    def _open_tree(self, folder, classes):
+        tree = picture_files.open_tree(folder)
+        self._train, self._validation = (tree.splits[split] for split in SPLITS)
+        self._family, self.classes = None, classes or tree.classes
+        if self.classes < tree.classes:
+            raise InputError(
+                f"`classes` must be at least the {tree.classes} class folders of {folder}. "
+                f"Received: classes={classes}"
+            )
+        self._places = " in class folders", ""
+        self._kinds = f"a file each, {tree.ignored:,} other files ignored"
+
+    def describe(self) -> str:
+        """Returns one line: images, classes, bytes, where they are stored, crops and policy."""
+        stored = sum(int(index.lengths.sum()) for index in (self._train, self._validation))
+        train, validation = self._places
         changes = [f"{name.replace('_', ' ')} {value:g}" for name, value in self._color.items()]
         parts = [
-            f"{self.name}: {self.train_examples:,} training images in {len(self._train.paths)} "
-            f"shards, {self.eval_examples:,} validation images in {len(self._validation.paths)}, "
-            f"{self.classes:,} classes, {stored / 1e9:,.3g} GB, keys {self._family.image_key!r} "
-            f"and {self._family.label_key!r} (labels {low} to {low + self.classes - 1})",
+            f"{self.name}: {self.train_examples:,} training images{train}, "
+            f"{self.eval_examples:,} validation images{validation}, {self.classes:,} classes, "
+            f"{stored / 1e9:,.3g} GB, {self._kinds}",
             "exact shuffle of the whole epoch",
             describe_crops(
                 self._spec, antialias=self._antialias, scaled_decoding=self._scaled_decoding
@@ -134,36 +171,42 @@ class ImageNetData(DataSet):
             parts.append(f"no augmentation from epoch {self._plain_from_epoch} on")
         policy = "counted, with label -1" if self.skip_unreadable else "stops the run"
         parts.append(f"an unreadable picture {'is ' * self.skip_unreadable}{policy}")
-        parts.append("records read one by one, parallelism and buffers by tf.data's AUTOTUNE")
+        what = "files" if self._family is None else "records"
+        parts.append(f"{what} read one by one, parallelism and buffers by tf.data's AUTOTUNE")
         return "; ".join(parts)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A digest of every record's length, in order: reading all bytes takes hours."""
+        """A digest of every picture's length, in order: reading all bytes takes hours."""
         digest = hashlib.sha256(self.name.encode())
         for index in (self._train, self._validation):
             digest.update(np.ascontiguousarray(index.lengths, "<i8").data)
+            if isinstance(index, PictureFiles):  # which may move to another class's folder
+                digest.update(np.ascontiguousarray(index.labels, "<i4").data)
         return digest.hexdigest()[:16]
 
     def _batch_training(self, stream, replica_batch, seed):
-        locate = make_locator(self._train)
+        locate = _make_locator(self._train)
 
         def find(epochs, examples):
             return *locate(examples), self._draw(seed, epochs, examples)
 
-        def deliver(path, offset, length, drawn):
-            encoded, label = self._parse(read(path, offset, length))
+        def deliver(*located_and_drawn):
+            *located, drawn = located_and_drawn
+            encoded, label = self._load(*located)
             return self._training_image(encoded, drawn), label
 
         images = self._deliver(stream.map(find, tf.data.AUTOTUNE), deliver, self.image_shape)
         return images.batch(replica_batch, drop_remainder=True)
 
     def _batch_evaluation(self, stream, batch):
-        locate = make_locator(self._validation)
+        locate = _make_locator(self._validation)
 
-        def deliver(path, offset, length, counted):
+        def deliver(*located_and_counted):
+            *located, counted = located_and_counted
+
             def picture():
-                encoded, label = self._parse(read(path, offset, length))
+                encoded, label = self._load(*located)
                 return self._evaluation_image(encoded), label
 
             def filling():
@@ -224,6 +267,13 @@ class ImageNetData(DataSet):
     def _evaluation_image(self, encoded):
         return evaluation_image(encoded, self._spec, antialias=self._antialias)
 
+    def _load(self, *located):
+        """Returns (encoded picture, label) of what `_make_locator` says of one example."""
+        if self._family is None:
+            path, label = located
+            return tf.io.read_file(path), label
+        return self._parse(read(*located))
+
     def _parse(self, record):
         return parse(record, self._family, classes=self.classes)
 
@@ -250,6 +300,11 @@ class ImageNetData(DataSet):
             yield from self._find_fault(self._validation, record, self._evaluation_image)
 
     def _find_fault(self, index, record, decode) -> Iterator[str]:
+        if isinstance(index, PictureFiles):
+            path = index.paths[record]
+            if (fault := find_unusable_file(path, decode)) is not None:
+                yield f"{path} {fault}"
+            return
         fault = find_unusable(index, record, decode, family=self._family, classes=self.classes)
         if fault is not None:
             yield f"{index.place(record)} (byte {int(index.offsets[record]):,}) {fault}"
@@ -259,7 +314,14 @@ def _refusal(error: Exception, found: Iterator[str]) -> InputError | None:
     first = next(found, None) if isinstance(error, RECORD_ERRORS) else None
     if first is None:
         return None
-    return InputError(f"{first}. Replace the record or prepare the shard again")
+    return InputError(f"{first}. Replace the picture, or the shard with its record")
+
+
+def _make_locator(index: ShardIndex | PictureFiles):
+    """Returns a function from examples int64 [n] to what `_load` takes of each."""
+    if isinstance(index, PictureFiles):
+        return picture_files.make_locator(index)
+    return make_locator(index)
 
 
 open_folder = ImageNetData

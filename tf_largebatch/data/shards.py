@@ -103,6 +103,11 @@ def find_shards(folder: str | os.PathLike) -> dict[str, tuple[str, ...]]:
     return {split: _complete(root, split, sets) for split, sets in found.items()}
 
 
+def is_shard(name: str) -> bool:
+    """Whether a file is a shard of either family by its name."""
+    return _SHARD_NAME.fullmatch(name) is not None
+
+
 def count_classes(folder: str | os.PathLike) -> int | None:
     """Returns how many classes a folder of shards says that it has; None where it says nothing.
 
@@ -301,7 +306,7 @@ def _complete(root: str, split: str, sets: dict) -> tuple[str, ...]:
 
 def _contents(root: str, names: list[str], inner: list[str]) -> tuple[str, str]:
     """What is there in the place of shards, and what to do."""
-    remedy = f"Pass a folder with {_WANTED}"
+    remedy = f"Pass a folder with {_WANTED}; or of pictures in train/<class>/ and val/<class>/"
     if not names:
         return "nothing", remedy
     known = sorted(name for name in inner + names if _PICTURES.fullmatch(name))

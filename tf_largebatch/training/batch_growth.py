@@ -76,7 +76,8 @@ class _FollowNoise(keras.callbacks.Callback):
         super().__init__()
         self._schedule, self._verbose = schedule, verbose
         self._batch, self._epoch, self.grown = schedule.batches[0], 0, True
-        self._scale, self._seen = NoiseScale(), []
+        self._scale = NoiseScale()
+        self._seen: list[tf.Tensor] = []
 
     def phases(self, epochs: int) -> Iterator[tuple[int, int, int]]:
         """As the schedule's, each known when the one before has ended."""

@@ -83,8 +83,9 @@ def run(
 
     Args:
         recipe: whose batch, rate, schedule, optimizer and loss are taken.
-        data: folder of shards as `tf-largebatch prepare` makes them, of any classes; or a data set
-            in memory, `tf_largebatch.data.arrays.ArrayData`, whose pictures come as they are.
+        data: folder of pictures in train/<class>/ and val/<class>/, or of shards as `tf-largebatch
+            prepare` makes them, of any classes; or a data set in memory,
+            `tf_largebatch.data.arrays.ArrayData`, whose pictures come as they are.
         model: function of the images' facts (shape, classes, pixel_mean, pixel_std) that makes a
             Keras model from raw pixels [n, *shape] to logits [n, classes]; or such a model, which
             is copied with its weights. None for the recipe's network.

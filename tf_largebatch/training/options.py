@@ -52,7 +52,8 @@ class Options:
     """One command line of a recipe: every field is a flag. They describe the machine, no paper."""
 
     data: "Path | str | DataSet | None" = _flag(
-        "folder of ImageNet TFRecord shards, or its URL: runs the recipe as published",
+        "folder of ImageNet TFRecord shards, or its URL, or of pictures in train/<class>/ and "
+        "val/<class>/: runs the recipe as published",
         "DIR",
         type=place,
     )

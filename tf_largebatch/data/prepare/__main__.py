@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tf_largebatch.data.collection import SPLITS
 from tf_largebatch.data.prepare import checks
-from tf_largebatch.data.prepare.collection import SPLITS
 from tf_largebatch.data.prepare.layouts import LAYOUTS, open_collection, recognise
 from tf_largebatch.data.prepare.preparation import LABEL_MAP, MANIFEST, Preparation, Progress
 from tf_largebatch.data.prepare.shard import LEAST_SIDE, MOST_SHARDS, Options

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tf_largebatch.data.prepare.collection import SPLITS, WNID, Collection
+from tf_largebatch.data.collection import SPLITS, WNID, Collection
 from tf_largebatch.data.prepare.tars import TRAIN_TAR, VALIDATION_TAR
 from tf_largebatch.records.datasets import DATASETS
 from tf_largebatch.records.errors import InputError

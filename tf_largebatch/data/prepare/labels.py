@@ -15,7 +15,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from tf_largebatch.data.prepare.collection import Picture
+from tf_largebatch.data.collection import Picture
 from tf_largebatch.records.errors import InputError
 
 DEVKIT, DEVKIT_FOLDER = "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12"

@@ -1,11 +1,10 @@
 """Which layout a folder has, and its pictures."""
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from tf_largebatch.data.collection import Collection, check_filled
 from tf_largebatch.data.prepare import folders, tars, tfds
-from tf_largebatch.data.prepare.collection import Collection
 from tf_largebatch.records.errors import InputError
 
 LAYOUTS = ("tars", "imagefolder", "kaggle", "tfds")
@@ -51,14 +50,5 @@ def open_collection(
         collection = tfds.open_tfds(folder, note)
     else:
         collection = folders.open_folders(folder, labels, note, layout)
-    for split, pictures in collection.splits.items():
-        if not pictures:
-            raise InputError(f"SOURCE must have {split} pictures. Received: {folder}, with none")
-    # An empty class, or one listed twice, would still count as a label and shift all that follow.
-    empty = Counter(collection.classes) - Counter({p.wnid for p in collection.splits["train"]})
-    if empty:
-        raise InputError(
-            f"every class must have training pictures. Received: {folder}, with none in "
-            f"{min(empty)}. Remove the class or restore its pictures"
-        )
+    check_filled(collection, folder)
     return collection

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
-from tf_largebatch.data.prepare.collection import SPLITS, Collection, Picture, name_bytes
+from tf_largebatch.data.collection import SPLITS, Collection, Picture, name_bytes
 from tf_largebatch.data.prepare.labels import label_map
 from tf_largebatch.data.prepare.pool import spread
 from tf_largebatch.data.prepare.shard import PARTIAL, Options, Shard, make_shard, read_if_whole

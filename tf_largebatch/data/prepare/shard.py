@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tf_largebatch.data.prepare.collection import Picture, name_bytes
+from tf_largebatch.data.collection import Picture, name_bytes
 from tf_largebatch.data.prepare.pictures import PictureError, decode, read_header, reencode
 from tf_largebatch.data.prepare.tfds import read_record
 from tf_largebatch.records.errors import InputError

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tf_largebatch.data.prepare.collection import (
+from tf_largebatch.data.collection import (
     WNID,
     Collection,
     Picture,

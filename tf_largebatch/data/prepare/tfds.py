@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from tf_largebatch.data.prepare.collection import Collection, Picture, check_class_of, rank_classes
+from tf_largebatch.data.collection import Collection, Picture, check_class_of, rank_classes
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.quiet import import_tensorflow
 
