@@ -92,6 +92,7 @@ def study_modules() -> dict[str, ModuleType]:
         critical_batch,
         generalization_gap,
         lars_or_sgd,
+        post_local,
         sharp_minima,
         warmup,
     )

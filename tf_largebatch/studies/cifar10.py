@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from tf_largebatch.review.verdict import CANNOT_TELL, Rule
+from tf_largebatch.review.verdict import Rule
 from tf_largebatch.studies import contrast_figures
 from tf_largebatch.studies.cifar10_rows import (
     BEST_RMSPROP,
@@ -91,14 +91,6 @@ CLAIMS = (
         rule=Rule("no_worse", 1.0),
         contrast="RMSprop start - warmup, each at its own best rate",
     ),
-    Claim(
-        id="C16",
-        text="Local updates between averages from the first drop on improve a large batch.",
-        paper="Lin et al. 2018, arXiv:1808.07217",
-        published="0.5 to 1 point on CIFAR-10 (quoted from memory)",
-        rule=Rule("more", 0.5),
-        contrast="synchronous - post-local",
-    ),
 )
 PUBLISHED = {  # points of error on ImageNet; the sources are in the claims
     "C1": 18.07,  # [derived] 41.67 - 23.60
@@ -106,10 +98,6 @@ PUBLISHED = {  # points of error on ImageNet; the sources are in the claims
     "C3": 1.10,  # [derived] 24.84 - 23.74
     "C14": 0.0,  # [derived] 76.1 - 76.1
 }
-C16_OPEN = (
-    "open: local steps need replicas that go their own way, which plain fit has not; the rows "
-    "would be 16 replicas of 128 from the first drop on, averaged every 16 updates"
-)
 
 
 def conclude(results: Results, scale: Scale) -> Conclusion:
@@ -126,14 +114,13 @@ def conclude(results: Results, scale: Scale) -> Conclusion:
         )
         return answer(claim, [one[s] - two[s] for s in sorted(set(one) & set(two))], scale)
 
-    c1, c2, c3, c14, c15, c16 = CLAIMS
+    c1, c2, c3, c14, c15 = CLAIMS
     answers = [
         differ(c1, SAME, SMALL),
         differ(c2, LINEAR_WARMUP, SMALL),
         differ(c3, LINEAR, LINEAR_WARMUP),
         differ(c14, GROWING, SMALL),
         differ(c15, BEST_RMSPROP, BEST_WARMUP),
-        Answer(c16.id, C16_OPEN, None, CANNOT_TELL),
     ]
     table = Table(
         f"Test error after {size.epochs} epochs",
