@@ -159,12 +159,12 @@ def _of_group(size: Size, found: dict[Row, Search], scale: Scale) -> list[Trial]
         for row, search in found.items()
         for point in search.points
     ]
-    if any(search.best is None for search in found.values()):
+    known = [(row, search.best) for row, search in found.items() if search.best is not None]
+    if len(known) < len(found):
         return trials
-    chosen = best_local(found)
-    kept = {row: s.best for row, s in found.items() if row.local_steps == 1 or row == chosen}
-    seeds = range(scale.seeds)
-    return trials + [make_trial(size, *of, FINAL, seed) for seed in seeds for of in kept.items()]
+    chosen, seeds = best_local(found), range(scale.seeds)
+    kept = [(row, rate) for row, rate in known if row.local_steps == 1 or row == chosen]
+    return trials + [make_trial(size, *of, FINAL, seed) for seed in seeds for of in kept]
 
 
 def best_local(found: dict[Row, Search]) -> Row | None:

@@ -8,7 +8,7 @@ from tf_largebatch.studies.study import FINAL
 from tf_largebatch.studies.tuning import HELD_OUT_ERROR
 
 TEST_ERROR = "test_error_pct"
-CONSTANTS = {
+CONSTANTS: dict[str, Any] = {
     "momentum": 0.9,  # [code: epfml/LocalSGD-Code README.md] Nesterov's
     "weight_decay": 1e-4,  # [code: the same]
     "drop_factor": 0.1,  # [code: the same]
