@@ -1,5 +1,6 @@
 """Who is missing at the start, and who is gone later."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -89,14 +90,26 @@ time.sleep(600)
 """
 
 
+@contextlib.contextmanager
+def killed_at_the_end(process):
+    """A frozen one would be waited for without end."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 def test_a_frozen_chief_is_named_and_one_that_thaws_in_time_is_not():
     workers, said = cluster(2), []
-    with subprocess.Popen(
-        [sys.executable, "-c", FROZEN, *workers],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    ) as chief:
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", FROZEN, *workers],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        ) as chief,
+        killed_at_the_end(chief),
+    ):
         me = Cluster(workers, 1)
         watch(me, meet(me, 60.0), 2.0, said.append)
         assert chief.stdout.readline() == "together\n"
@@ -110,7 +123,6 @@ def test_a_frozen_chief_is_named_and_one_that_thaws_in_time_is_not():
         while not said and time.monotonic() - frozen < 20:
             time.sleep(0.05)
         assert time.monotonic() - frozen < 2.0 + 3.0  # --worker-timeout, and what the docs say
-        chief.kill()
     assert said == [
         "worker 0 has been silent for 2 s (--worker-timeout); the same command continues from the "
         "newest checkpoint that is whole"
