@@ -147,12 +147,12 @@ def _check_measured(speed: MachineSpeed, arguments: argparse.Namespace) -> None:
             raise InputError(f"{flag} is for a device by its name. Received: {given}. Leave it out")
     if arguments.network is not None:
         return
-    known = [1, *sorted({one.workers for one in speed.all_reduces})]
-    if arguments.devices not in known or arguments.sweep:
+    if arguments.devices not in speed.workers or arguments.sweep:
         given = "--sweep" if arguments.sweep else f"--devices {arguments.devices}"
         raise InputError(
-            f"--network must be given for other machines like the measured one, on which "
-            f"{', '.join(map(str, known))} processes were measured. Received: {given} without it"
+            "--network must be given for other machines like the measured one, on which "
+            f"{', '.join(map(str, speed.workers))} processes were measured. Received: {given} "
+            "without it"
         )
 
 
@@ -295,7 +295,7 @@ def _parts(work: Work, machine: Machine, step: StepTime) -> list[str]:
     parts = [f"compute {1e3 * step.compute:.1f} ({MEASURED if machine.measured else MODELLED})"]
     if isinstance(machine.device, MachineSpeed):
         if machine.network is None:
-            parts.append(f"waiting for shared cores {1e3 * step.overhead:.1f} (measured)")
+            parts.append(f"sharing the machine {1e3 * step.overhead:.1f} (measured)")
             parts.append(f"all-reduce {1e3 * step.exposed:.1f} (measured)")
         else:
             parts.append(f"all-reduce {1e3 * step.exposed:.1f}, nothing of it hidden (modelled)")

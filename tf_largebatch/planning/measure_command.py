@@ -29,9 +29,10 @@ def make_parser() -> Parser:
     """Returns the flags."""
     parser = Parser(
         prog="python -m tf_largebatch plan --measure",
-        description="Times updates of a recipe's network on this machine, all-reduces between its "
-        "processes, and the recipe's input, and writes them to a file for plan --device FILE. From "
-        "Python, tf_largebatch.measure_speed does it for any model. Nothing else should run.",
+        description="Times updates of a recipe's network on this machine, alone and in several "
+        "processes at once, their all-reduces, and the recipe's input, and writes them to a file "
+        "for plan --device FILE. From Python, tf_largebatch.measure_speed does it for any model. "
+        "Nothing else should run.",
         epilog="example: python -m tf_largebatch plan --measure --recipe goyal_8k --micro-batches "
         "8,16,32 --out speed.json; then plan --batch 4096 --devices 64 --device speed.json "
         "--network infiniband-edr/8",
@@ -42,7 +43,7 @@ def make_parser() -> Parser:
     add("--row", metavar="ROW", help="of a family of recipes (default: its first)")
     text = "images an update, rising; the largest must fit the memory (default: 8,16,32)"
     add("--micro-batches", type=_counts(1), default=(8, 16, 32), metavar="N,N", help=text)
-    text = "numbers of processes between which an all-reduce is timed (default: none)"
+    text = "numbers of processes that train at once, and all-reduce (default: none)"
     add("--workers", type=_counts(2), default=(), metavar="K,K", help=text)
     text = "folder of the recipe's images, to time their decoding and augmentation too"
     add("--data", type=place, metavar="DIR", help=text)
@@ -96,13 +97,13 @@ def _run(find: Find, arguments: argparse.Namespace) -> None:
     speed.save(out)
     print(f"{speed.network} with {speed.optimizer} on {speed.hardware}")
     for step in speed.steps:
-        rate = step.micro_batch / step.seconds
-        print(
-            f"{step.micro_batch:>6,} images  {1e3 * step.seconds:10.1f} ms  {rate:10,.1f} images/s"
-        )
+        rate = step.workers * step.micro_batch / step.seconds
+        size = f"{step.micro_batch:,} images"
+        size += f" in each of {step.workers} processes" if step.workers > 1 else ""
+        print(f"{size:>34}  {1e3 * step.seconds:10.1f} ms  {rate:10,.1f} images/s")
     for one in speed.all_reduces:
         size = f"{one.byte_count / 1e6:.2f} MB between {one.workers} processes"
-        print(f"{size:>34}  {1e3 * one.seconds:.1f} ms")
+        print(f"{size:>34}  {1e3 * one.seconds:10.1f} ms")
     if speed.input_seconds is not None:
         print(f"input {1e6 * speed.input_seconds:,.0f} us an image on one core")
     print(out)

@@ -1,8 +1,8 @@
 """How long an update takes on machines like one that was measured (`plan --measure`).
 
-    alone  = accumulation x an update of one process alone, between the measured micro-batches
-    shared = processes x its time on all cores / cores, where that is longer
-    update = max(alone, shared) + all-reduce
+    alone    = accumulation x an update of one process, between the measured micro-batches
+    together = accumulation x an update of as many processes at once, each on its own
+    update   = max(alone, together) + all-reduce
 
 The engine sends gradients after the backward pass, so nothing of an all-reduce is hidden. The
 optimizer's part is in every micro-step as it was measured: with accumulation, an upper bound.
@@ -21,7 +21,7 @@ def update_time(
     *,
     network: Network | None = None,
 ) -> StepTime:
-    """The time of an update, by part; what processes wait for shared cores is its `overhead`.
+    """The time of an update, by part; what processes that share a machine lose is its `overhead`.
 
     Args:
         speed: what was measured.
@@ -30,17 +30,16 @@ def update_time(
         accumulation: micro-steps of an update, >= 1.
         network: between the machines.
 
-    ValueError: processes of one machine whose all-reduce was not measured.
+    ValueError: processes of one machine, so many of which were not measured.
     """
     check_count("devices", devices, 1)
     check_count("accumulation", accumulation, 1)
-    step = speed.step(micro_batch)
-    alone, sent = accumulation * step.seconds, 4.0 * speed.parameters
+    alone, sent = accumulation * speed.step_seconds(micro_batch), 4.0 * speed.parameters
     if devices == 1:
         return StepTime(alone, 0.0, 0.0, 0.0)
     if network is not None:
         whole = network.all_reduce_seconds(sent, devices)
         return StepTime(alone, 0.0, whole, whole)
-    shared = accumulation * devices * step.cpu_seconds / speed.cores
+    together = accumulation * speed.step_seconds(micro_batch, devices)
     whole = speed.all_reduce_seconds(sent, devices)
-    return StepTime(alone, max(shared - alone, 0.0), whole, whole)
+    return StepTime(alone, max(together - alone, 0.0), whole, whole)

@@ -12,27 +12,27 @@ from tf_largebatch.records.checks import check, check_count, check_number
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import write_json
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSpeed:
-    """One process alone: an update without accumulation.
+    """Processes of this machine that train at once, each on its own: an update, not accumulated.
 
     Attributes:
-        micro_batch: images, >= 1.
+        workers: processes, >= 1.
+        micro_batch: images of each, >= 1.
         seconds: wall time of an update, > 0.
-        cpu_seconds: of all cores together, >= 0; what processes that share the cores compete for.
     """
 
+    workers: int
     micro_batch: int
     seconds: float
-    cpu_seconds: float
 
     def __post_init__(self) -> None:
+        check_count("workers", self.workers, 1)
         check_count("micro_batch", self.micro_batch, 1)
         check_number("seconds", self.seconds, low_open=True)
-        check_number("cpu_seconds", self.cpu_seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class MachineSpeed:
         slots: numbers that the optimizer keeps for each of them.
         hardware: of the machine, as a person would name it.
         cores: that its processes share, >= 1.
-        steps: by rising micro-batch, one at least.
+        steps: by rising workers and micro-batch; of one process, and of as many as all-reduce.
         all_reduces: of each number of workers, two sizes at least; empty: not measured.
         input_seconds: of one core for an image; None: not measured.
         made: date, versions and the command, as text.
@@ -87,24 +87,33 @@ class MachineSpeed:
         check_count("parameters", self.parameters, 1)
         check_count("slots", self.slots, 0)
         check_count("cores", self.cores, 1)
-        sizes = [step.micro_batch for step in self.steps]
-        check(bool(sizes) and sizes == sorted(set(sizes)), "steps", "by rising micro-batch", sizes)
+        sizes = [(step.workers, step.micro_batch) for step in self.steps]
+        rising = "by rising workers and micro-batch"
+        check(sizes == sorted(set(sizes)), "steps", rising, sizes)
+        known = [1, *sorted({one.workers for one in self.all_reduces})]
+        check(self.workers == known, "steps", f"of {known} processes", self.workers)
         if self.input_seconds is not None:
             check_number("input_seconds", self.input_seconds, low_open=True)
 
     @property
+    def workers(self) -> list[int]:
+        """The numbers of processes that were measured, rising from 1."""
+        return sorted({step.workers for step in self.steps})
+
+    @property
     def largest_micro_batch(self) -> int:
         """That was measured, and so fits the memory."""
-        return self.steps[-1].micro_batch
+        return max(step.micro_batch for step in self.steps)
 
-    def step(self, micro_batch: int) -> StepSpeed:
-        """An update of so many images: on the line between its measured neighbours."""
-        sizes = [step.micro_batch for step in self.steps]
-        times = [
-            _between(sizes, [getattr(step, name) for step in self.steps], micro_batch)
-            for name in ("seconds", "cpu_seconds")
-        ]
-        return StepSpeed(micro_batch=micro_batch, seconds=times[0], cpu_seconds=times[1])
+    def step_seconds(self, micro_batch: int, workers: int = 1) -> float:
+        """An update of so many images: on the line between its measured neighbours.
+
+        ValueError: so many processes of this machine were not measured.
+        """
+        alike = [step for step in self.steps if step.workers == workers]
+        self._check_workers(bool(alike), workers)
+        sizes = [step.micro_batch for step in alike]
+        return _between(sizes, [step.seconds for step in alike], micro_batch)
 
     def all_reduce_seconds(self, byte_count: float, workers: int) -> float:
         """Of so many processes of this machine; ValueError where they were not measured."""
@@ -112,10 +121,12 @@ class MachineSpeed:
             (one for one in self.all_reduces if one.workers == workers),
             key=lambda one: one.byte_count,
         )
-        known = sorted({one.workers for one in self.all_reduces})
-        rule = f"1 or a number of workers that was measured ({known})"
-        check(bool(alike), "workers", rule, workers, "Measure it, or give a network.")
+        self._check_workers(bool(alike), workers)
         return _between([a.byte_count for a in alike], [a.seconds for a in alike], byte_count)
+
+    def _check_workers(self, known: bool, workers: int) -> None:
+        rule = f"a number of processes that was measured ({self.workers})"
+        check(known, "workers", rule, workers, "Measure it, or give a network.")
 
     def save(self, path: Path | str) -> None:
         """Writes the file that `plan --device FILE` reads."""
