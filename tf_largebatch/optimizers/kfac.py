@@ -11,7 +11,15 @@ from tf_largebatch.optimizers import kronecker
 from tf_largebatch.optimizers.base import LargeBatchOptimizer
 from tf_largebatch.optimizers.exemptions import resolve
 from tf_largebatch.optimizers.options import AdaptiveOptions, Rate, check_momentum
-from tf_largebatch.optimizers.tensors import Tensor, norm, poison, quotient, together
+from tf_largebatch.optimizers.tensors import (
+    Tensor,
+    norm,
+    poison,
+    quotient,
+    sum_over_replicas,
+    this_replica,
+    together,
+)
 from tf_largebatch.records.checks import check, check_count, check_flag, check_number
 
 FISHER_OF = "fisher_of_"  # scope of what a layer's factors become, for messages
@@ -70,7 +78,9 @@ class KFAC(LargeBatchOptimizer):
       norm      2 x 2 per channel, as arXiv:2002.06015; chainerkfac inverts 2 C x 2 C.
       decay     inside the gradient: the Fisher matrix is that of the loss without it.
       exempt    ours: no decay on tensors of rank 0 and 1. Factors they have.
-      replicas  every one inverts every factor; none waits for another's.
+      replicas  each inverts the factors of its share of the layers, as arXiv:2002.06015 has it; a
+                sum of these and of zeros elsewhere brings all inverses to all. On a TPU, where all
+                replicas run one program, every one inverts every factor.
 
     Args:
         learning_rate: number >= 0, LearningRateSchedule of the update, or callable.
@@ -166,12 +176,19 @@ class KFAC(LargeBatchOptimizer):
     def refresh(self, statistics: Sequence[Tensor]) -> None:
         """Takes the statistics of `blocks`, one after the other, summed over replicas."""
         left, inverses = list(statistics), []
-        for block, means in zip(self.blocks, self._means, strict=True):
+        here, replicas = this_replica()
+        owners = kronecker.share_out([block.sizes for block in self.blocks], replicas)
+        for block, means, owner in zip(self.blocks, self._means, owners, strict=True):
             factors = [left.pop(0) for _ in block.sizes]
             if means:
                 factors = self._move(means, factors)
+            if owner != here:
+                inverses += [ops.zeros_like(factor) for factor in factors]
+                continue
             with keras.name_scope(f"{FISHER_OF}{block.layer}"):
                 inverses += self._invert(factors)
+        if replicas > 1:
+            inverses = sum_over_replicas(inverses)
         slots = [slot for slots in self._inverses for slot in slots]
         for slot, inverted in zip(slots, together(inverses), strict=True):
             self.assign(slot, inverted)

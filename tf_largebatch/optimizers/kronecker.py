@@ -8,6 +8,7 @@ Everything is empirical Fisher: output gradients are those of the loss that is m
 is a sum over examples, so that those of micro-batches and replicas add up to that of the batch.
 """
 
+import math
 from collections.abc import Sequence
 
 from keras import ops
@@ -134,6 +135,24 @@ def inverse(factor: Tensor, damping: Tensor) -> Tensor:
     axes = (*range(len(factor.shape) - 2), len(factor.shape) - 1, len(factor.shape) - 2)
     inverted = ops.matmul(ops.transpose(half, axes), half)
     return ops.where(finite, inverted, float("nan"))
+
+
+def share_out(sizes: Sequence[Sequence[Sequence[int]]], workers: int) -> list[int]:
+    """Which of `workers` inverts the matrices of each layer: the dearest go first, to the freest.
+
+    Args:
+        sizes: the shapes [..., n, n] of each layer's matrices; one costs n^3.
+        workers: >= 1.
+
+    Returns:
+        A number from 0 to workers - 1 for each layer.
+    """
+    costs = [sum(math.prod(size) * size[-1] for size in layer) for layer in sizes]
+    owners, load = [0] * len(costs), [0] * workers
+    for place in sorted(range(len(costs)), key=lambda place: -costs[place]):
+        owners[place] = load.index(min(load))
+        load[owners[place]] += costs[place]
+    return owners
 
 
 def rescale(w: Tensor, limit: float) -> Tensor:

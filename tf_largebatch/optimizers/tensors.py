@@ -65,6 +65,29 @@ def together(values: Sequence[Tensor]) -> list[Tensor]:
     return list(values)
 
 
+def this_replica() -> tuple[int, int]:
+    """(the number of this replica, how many there are); (0, 1) where there is no telling.
+
+    Outside of a strategy's replicas, and on a TPU, where one program is traced for all.
+    """
+    if on_tensorflow():
+        import tensorflow as tf
+
+        context = tf.distribute.get_replica_context()
+        number = context and tf.get_static_value(context.replica_id_in_sync_group)
+        if number is not None:
+            return int(number), context.num_replicas_in_sync
+    return 0, 1
+
+
+def sum_over_replicas(values: Sequence[Tensor]) -> list[Tensor]:
+    """The sum of each over all replicas; TensorFlow's alone, in the replica context."""
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return list(context.all_reduce(tf.distribute.ReduceOp.SUM, list(values)))
+
+
 def norm(x: Tensor) -> Tensor:
     """2-norm over all elements, a scalar of the dtype of `x`."""
     if on_tensorflow():

@@ -69,7 +69,6 @@ KFAC_4K = Recipe(
         "mixup there is running, with the batch before, and random erasing (half of the pictures, "
         "2 to 25 % of each) follows: here it is plain mixup alone",
         "batch norm: a Fisher matrix of 2 x 2 for each channel here, one of all channels there",
-        "every GPU inverts the factors of all layers here, each its share there",
         "gamma starts from a normal distribution around 1 with deviation 0.05 there",
         "the paper itself has plain ResNet-50: 75 % at 131,072 in 100 epochs",
         "the configs train one epoch more than the README counts",

@@ -147,11 +147,14 @@ class LayerStatistics:
         return tf.cond(due, lambda: branch(True), lambda: branch(False))
 
     def bytes_sent(self, first: int, end: int, dtype: str | None = None) -> int:
-        """What a replica sends of statistics in the updates `first` to `end` - 1."""
+        """What a replica sends of statistics and inverses in the updates `first` to `end` - 1.
+
+        Statistics in `dtype`, inverses, of one size with them, always in float32.
+        """
         every = self.optimizer.refresh_updates
         refreshes = -(-end // every) - -(-first // every)
         numbers = sum(math.prod(size) for block in self.optimizer.blocks for size in block.sizes)
-        return refreshes * numbers * tf.as_dtype(dtype or tf.float32).size
+        return refreshes * numbers * (tf.as_dtype(dtype or tf.float32).size + tf.float32.size)
 
     def explained(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function; InputError where a factor in it is singular."""
