@@ -36,8 +36,8 @@ CLAIMS = (
         id="C20",
         text="At a very large batch K-FAC needs half the updates of momentum SGD or fewer.",
         paper="Osawa et al. 2019, arXiv:1811.12019",
-        published="ResNet-50 at 131,072 images: 74.9 % in 978 updates [paper: digest]; Nesterov "
-        "momentum at 32,768: 75.9 % in 2,512 [paper: abstract of arXiv:2102.06356]",
+        published="ResNet-50 at 131,072 images: 75 % in 978 updates [paper: abstract]; Nesterov "
+        "momentum at 32,768: 75.9 % in 64 epochs, 2,512 updates [derived, from arXiv:2102.06356]",
         rule=Rule("more", smallest=1.0, unit="halvings of the updates"),
         contrast="log2(updates of Nesterov SGD / of K-FAC) at 8,192",
     ),
@@ -56,7 +56,7 @@ CLAIMS = (
         text="Layer-wise rates (LARS) let the batch grow further than momentum SGD does.",
         paper="You et al. 2017, arXiv:1708.03888",
         published="not in updates: AlexNet from 512 to 4,096 images loses 5.7 points with SGD, 0.4 "
-        "with LARS [seed: slides 003]",
+        "with LARS (read: slides 003)",
         rule=Rule("more", smallest=0.5, unit="doublings"),
         contrast="log2(critical batch of LARS / of Nesterov SGD)",
     ),
