@@ -244,6 +244,13 @@ def test_half_precision_learns_what_float32_learns(tmp_path):
         np.testing.assert_allclose(rounded[1:], exact[1:], rtol=0.1, atol=0.02)
 
 
+def test_an_update_of_more_than_the_training_set_is_warned_of():
+    for batch, words in ((1_281_152, None), (2_562_336, "2.0 passes over the 1,281,167 training")):
+        done = run_recipe("goyal_256", "--plan", "--set", f"global_batch={batch}")
+        lines = [line for line in done.stdout.splitlines() if line.startswith("warning")]
+        assert [f"an update takes {words}" in line for line in lines] == [True] * bool(words)
+
+
 def test_a_run_that_is_asked_to_stop_continues_to_the_same_result(tmp_path, whole, monkeypatch):
     save, saved = Checkpoints.save, []
 

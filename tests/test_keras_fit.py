@@ -582,3 +582,11 @@ def test_dropout_draws_other_masks_on_every_replica():
         assert (counts % 2).any()
         assert 5 < counts.mean() < 11
     assert (seen[0] != seen[1]).any()  # the generator moves on
+
+
+def test_another_backend_is_refused_in_a_sentence(monkeypatch):
+    model = Stack([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss="mse")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match="must be tensorflow for DistributedFit. .*='jax'. Leave"):
+        model.fit(np.ones((4, 2)), np.ones((4, 1)))

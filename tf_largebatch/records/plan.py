@@ -94,6 +94,10 @@ class Plan:
             lines.append(("trains", f"not yet: {recipe.missing} is missing"))
         lines += [("note", note) for note in recipe.notes]
         lines += [("modified", change) for change in self.departures]
+        largest, images = max(p.global_batch for p in self.phases), batch.train_examples
+        if largest > images and self.scale != "smoke":
+            passes = f"{largest / images:.1f} passes over the {images:,} training images"
+            lines.append(("warning", f"an update takes {passes}"))
         return lines
 
     @property

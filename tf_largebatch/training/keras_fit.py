@@ -26,6 +26,7 @@ from tf_largebatch.records.batch_schedule import BatchSizeSchedule
 from tf_largebatch.training.batch_growth import fit_phases
 from tf_largebatch.training.fit_step import FitStep, Watched
 from tf_largebatch.training.keras_fit_checks import (
+    check_backend,
     check_batches,
     check_compiled,
     check_growth,
@@ -129,6 +130,7 @@ class DistributedFit:
         `micro_batch` examples of a replica go through the model at once, all of its part if None.
         With a `BatchSizeSchedule` as `batch_size` the batch changes between epochs.
         """
+        check_backend()
         self._assert_compile_called("fit")
         check_steps(self, "steps_per_epoch", options.get("steps_per_epoch"))
         check_steps(self, "validation_steps", options.get("validation_steps"))

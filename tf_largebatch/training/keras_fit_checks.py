@@ -21,6 +21,13 @@ def is_dataset(x) -> bool:
     return isinstance(x, (tf.data.Dataset, tf.distribute.DistributedDataset))
 
 
+def check_backend() -> None:
+    """Refuses the backends that have no `tf.distribute`."""
+    backend = keras.backend.backend()
+    fix = "Leave DistributedFit out there: docs/jax.md"
+    check(backend == "tensorflow", "KERAS_BACKEND", "tensorflow for DistributedFit", backend, fix)
+
+
 def check_steps(model: keras.Model, name: str, steps: int | None) -> None:
     """Refuses steps after which Keras would not stop."""
     size = model.steps_per_execution
