@@ -301,3 +301,14 @@ def test_natural_gradients_on_jax_are_the_equations(tmp_path):
     for one, want, begun in zip(got, expected, start, strict=True):
         np.testing.assert_allclose(one, want, atol=2e-5 * max(1.0, np.abs(want).max()))
         assert np.abs(want - begun).max() > 0.01
+
+
+def test_what_the_page_on_optimizers_says_is_in_the_record():
+    docs = Path(__file__).parents[1] / "docs"
+    text = (docs / "beyond.md").read_text(encoding="utf-8")
+    record = json.loads((docs / "claims" / "beyond_sgd" / "record.json").read_text("utf-8"))
+    updates, fits = record["tables"]
+    for row in (updates["header"], *updates["rows"]):
+        assert f"| {' | '.join(row)} |" in text
+    for row in fits["rows"]:
+        assert row[1].partition(", n =")[0] in text

@@ -19,7 +19,7 @@ CAPTION = (
 )
 
 
-APART = 1.17  # least ratio of the heights of two labels
+APART = 1.2  # least ratio of the heights of two labels
 
 
 def draw_steps(rows: Mapping[str, Row], scale: Scale) -> bytes:

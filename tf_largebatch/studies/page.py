@@ -16,7 +16,8 @@ QUICK = "QUICK LOOK, too small for any verdict"
 RULES = (
     "Rates (and momenta, where the claim is about optimizers) are chosen on examples held out of "
     "the training set; the test set is read once, by the final trials.",
-    "Every row has a search of one size, widened where the best lies on an end.",
+    "Every row has a search of one size; where the best lies on an end, it has been widened or the "
+    "page names it.",
     "A difference is taken seed by seed; the interval is the 95 % bootstrap of its mean; the rule, "
     "with the smallest effect that matters, stands with each claim and was fixed before the run.",
 )
