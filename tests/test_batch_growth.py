@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_largebatch import BatchSizeSchedule, DistributedFit, LargeBatch, MomentumSGD
+from tf_largebatch import BatchSizeSchedule, DistributedFit, ExactResume, LargeBatch, MomentumSGD
 from tf_largebatch.records import batch_schedule
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.training.step import TrainingStep
@@ -280,6 +280,11 @@ def test_a_step_of_ones_own_shows_no_noise():
         model.fit(*data(), batch_size=schedule, micro_batch=4, verbose=0)
 
 
+def resumed():
+    resume = ExactResume("never-made")
+    return {"x": resume.epochs(lambda _: whole()), "callbacks": [resume]}
+
+
 def whole():
     return tf.data.Dataset.from_tensor_slices(data())
 
@@ -291,6 +296,7 @@ def whole():
         (lambda: {"x": whole().filter(lambda *_: True)}, r"cardinality\(\)=-2. Tell it by"),
         (lambda: {"x": iter(())}, "`x` must be arrays or a tf.data.Dataset of single examples"),
         (lambda: {"x": whole().take(40)}, "divisors of the 40 .* Give 32 examples"),
+        (resumed, "`callbacks` must be without ExactResume .*Received: .*'ExactResume'.*tf_large"),
         (lambda: {"x": whole(), "steps_per_epoch": 3}, "`steps_per_epoch` must be left out"),
         (lambda: {"x": whole(), "micro_batch": 16}, "batch=8, replicas x micro_batch=16"),
     ],

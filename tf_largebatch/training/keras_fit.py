@@ -31,6 +31,7 @@ from tf_largebatch.training.keras_fit_checks import (
     check_compiled,
     check_growth,
     check_measured,
+    check_no_resume,
     check_own_step,
     check_rank,
     check_scope,
@@ -138,6 +139,8 @@ class DistributedFit:
         strategy = self.distribute_strategy
         replicas = strategy.num_replicas_in_sync
         growing = isinstance(batch_size, BatchSizeSchedule)
+        if growing:
+            check_no_resume(batch_size, callbacks)
         examples = check_growth(batch_size, x, options) if growing else None
         if replicas > 1 or micro_batch is not None:
             split = check_split(replicas, micro_batch)

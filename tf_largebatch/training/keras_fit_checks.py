@@ -10,6 +10,7 @@ from tensorflow.python.eager import context
 
 from tf_largebatch.records.batch_schedule import BatchSizeSchedule
 from tf_largebatch.records.checks import check, check_count
+from tf_largebatch.training.fit_resume import ExactResume
 
 # Losses whose mean over the replicas' batches is the mean over the global batch.
 EXACT_REDUCTIONS = ("sum_over_batch_size", "mean")
@@ -206,6 +207,15 @@ def check_growth(schedule: BatchSizeSchedule, x, options: Mapping[str, Any]) -> 
         rule = f"divisors of the {examples} training examples"
         check(examples % batch == 0, "batch_size", rule, schedule, fix)
     return examples
+
+
+def check_no_resume(schedule: BatchSizeSchedule, callbacks: Any) -> None:
+    """Refuses a resume whose data have one batch."""
+    names = [type(callback).__name__ for callback in keras.tree.flatten(callbacks or [])]
+    ours = [c for c in keras.tree.flatten(callbacks or []) if isinstance(c, ExactResume)]
+    rule = f"without ExactResume where the batch is {schedule}"
+    fix = "A batch that grows resumes under tf_largebatch.run, with set=['growth=EPOCH:BATCH']."
+    check(not ours, "callbacks", rule, names, fix)
 
 
 def check_measured(schedule: BatchSizeSchedule, replicas: int, micro_batch: int | None) -> None:
