@@ -1,15 +1,20 @@
 """The study of post-local SGD: what is planned when, which H is chosen, and a trial's halves."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from test_studies import write_digits
 
+from tf_largebatch.records.files import read_json
 from tf_largebatch.studies import cifar10, post_local
 from tf_largebatch.studies import post_local_training as training
 from tf_largebatch.studies.sets import Sets
 from tf_largebatch.studies.study import Scale
 from tf_largebatch.studies.tuning import HELD_OUT_ERROR
 
+ROOT = Path(__file__).parents[1]
 SCALE = Scale(seeds=5)
 BEST = {(16, 1): 0.015, (256, 1): 0.08, (256, 16): 0.16, (256, 32): 0.08}
 LEAST = {1: 15.0, 16: 14.0, 32: 14.5}  # held-out error of each H at its best rate
@@ -51,12 +56,26 @@ def test_the_verdict_is_of_the_h_that_the_held_out_pictures_choose():
     # 16 - 15.2 - 0.15 a seed, of H = 16, whose held-out error is lower than that of H = 32.
     assert answered.finding.differences == pytest.approx([0.8, 0.65, 0.5, 0.35, 0.2])
     assert answered.verdict == "agrees" and "H = 16" in answered.effect
+    # The small batch has 16 too: no gap, of which the page warns.
+    assert found.notes[0] == post_local.SMALL_GAP
     assert {f.name for f in found.figures} == {"differences.png", "rates.png"}
     assert post_local.conclude({}, SCALE).answers[0].verdict == "cannot tell"
 
 
 def test_the_claim_stands_in_one_study():
     assert "C16" not in {claim.id for claim in cifar10.CLAIMS}
+
+
+def test_what_the_guide_says_is_in_the_record():
+    guide = (ROOT / "docs" / "beyond.md").read_text()
+    record = read_json(ROOT / "docs" / "claims" / "post_local" / "record.json")
+    (claim,) = record["claims"]
+    (found,) = claim["answers"]
+    gap = record["tables"][0]["note"].split("small batch: ")[1]
+    for effect in (found["effect"], gap):
+        (numbers,) = re.findall(r"[+-][\d.]+ points \[.*?\]", effect)
+        assert numbers in guide.replace("\n", " ")
+    assert found["verdict"] == "contradicts" and "the claim contradicted" in guide
 
 
 @pytest.mark.slow
