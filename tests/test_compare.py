@@ -282,3 +282,16 @@ def test_comparing_needs_no_tensorflow(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n")
+
+
+def test_rows_of_one_name_are_set_against_each_other(tmp_path):
+    a = command(tmp_path / "a", ("small", {0: 3.0}, 8), ("large", {0: 5.0}, 64))
+    b = command(tmp_path / "b", ("small", {0: 4.0}, 8), ("large", {0: 9.0}, 64), rate=0.2)
+    said = [line.split(",")[0] for line in comparison.say(comparison.read_entries([a, b]))]
+    assert [line.removesuffix(" points of error") for line in said] == [
+        "a: goyal_8k: large against a: goyal_8k: small: +2.00",
+        "b: goyal_8k: small against a: goyal_8k: small: +1.00",
+        "b: goyal_8k: large against a: goyal_8k: large: +4.00",
+    ]
+    [_, _, _, entry] = comparison.read_entries([a, b])
+    assert comparison.places(entry) == f"{b / 'large'}/ seed-0"

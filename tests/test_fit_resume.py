@@ -347,3 +347,19 @@ def test_two_workers_killed_at_random_end_as_if_never(tmp_path):
     assert got.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(got[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_after_an_exception_in_fit_the_first_signal_acts_as_ever(tmp_path, number):
+    def stop(*_):
+        raise InterruptedError
+
+    default = signal.signal(number, stop)
+    try:
+        with pytest.raises(RuntimeError):
+            train(tmp_path, Killed(2))
+        with pytest.raises(InterruptedError):  # Keras has told no callback that `fit` ended
+            signal.raise_signal(number)
+        assert signal.getsignal(number) is stop
+    finally:
+        signal.signal(number, default)

@@ -22,6 +22,18 @@ def ended(*argv):
     return end.value.code
 
 
+@pytest.mark.parametrize(
+    ("called", "program"),
+    [("/usr/bin/tf-largebatch", "tf-largebatch"), ("x/__main__.py", "python -m tf_largebatch")],
+)
+def test_usage_and_errors_name_the_program_as_it_was_called(called, program, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [called])
+    assert ended("compare") == 2
+    assert capsys.readouterr().err.startswith(f"{program} compare: ")
+    assert ended("launch", "--help") == 0
+    assert capsys.readouterr().out.startswith(f"usage: {program} launch --workers N")
+
+
 def runnable(folder):
     """The modules of a folder that are commands, by their own last lines."""
     return {p.stem for p in folder.glob("*.py") if 'if __name__ == "__main__"' in p.read_text()}

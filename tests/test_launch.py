@@ -435,6 +435,17 @@ def test_wrong_input_and_a_nonfinite_loss_are_not_tried_again(job, status):
     assert len(started(err)) == 1
 
 
+def test_a_script_that_lets_an_input_error_through_is_not_tried_again(job):
+    script = """ready()
+from tf_largebatch.records.errors import InputError
+raise InputError("`x` must be 1. Received: 2")
+"""
+    got, _, err = job.run(script, "--restarts", "2", workers=1, PYTHONPATH=str(ROOT))
+    assert got == 2
+    assert len(started(err)) == 1
+    assert any("InputError: `x` must be 1. Received: 2" in line for line in err)
+
+
 def test_a_start_that_takes_too_long_is_tried_again(job):
     script = """
 note(f"start-{time.time_ns()}")

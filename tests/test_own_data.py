@@ -51,6 +51,7 @@ def test_departures_are_shown_everywhere_and_the_network_is_the_callers(folder, 
     wanted = {"classes 1,000 -> 20", "training images 1,281,167 -> 20"}
     wanted |= {"network resnet50 -> make_small", "epochs 90 -> 2"}
     assert wanted <= set(result.departures)
+    assert result.rows[0].target_pct is None  # the paper's accuracy is one on other images
     printed = capsys.readouterr().out
     record = json.loads((folder / "run" / "result.json").read_text())
     plan = json.loads((folder / "run" / "plan.json").read_text())
@@ -67,7 +68,7 @@ def test_departures_are_shown_everywhere_and_the_network_is_the_callers(folder, 
     exported = keras.saving.load_model(folder / "run" / "model.keras")
     assert exported.output_shape == (None, CLASSES)
 
-    with pytest.raises(InputError, match="network=make_small .* there, .*network=other"):
+    with pytest.raises(InputError, match="network resnet50 -> make_small .* there, .* -> other"):
         start(folder, keras.Sequential(make_small_layers(), name="other"))
 
 

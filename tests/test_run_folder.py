@@ -77,6 +77,16 @@ def test_the_folder_of_a_changed_run_names_the_flags_of_both(tmp_path):
         claim(tmp_path, {**IDENTITY, "settings": []})
 
 
+def test_what_no_flag_changed_is_told_as_it_is(tmp_path):
+    own = ["network resnet50 -> mine", "training images 1,281,167 -> 400", "epochs 30 -> 4"]
+    claim(tmp_path, {**IDENTITY, "settings": own})
+    words = (
+        r"\(network resnet50 -> mine training images 1,281,167 -> 400 --set epochs=4 there, none"
+    )
+    with pytest.raises(InputError, match=words):
+        claim(tmp_path, {**IDENTITY, "settings": []})
+
+
 def test_a_mark_that_is_no_record_is_named(tmp_path):
     (tmp_path / "run.json").write_text("[1]")
     with pytest.raises(InputError, match="run.json is damaged"):

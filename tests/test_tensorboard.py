@@ -84,6 +84,8 @@ def test_each_window_holds_the_mean_at_its_last_update(tmp_path):
     assert scalars["optimizer/grad_norm"] == [(4, 5.0), (8, 13.0)]
     assert scalars["images_seen"] == [(4, 1024), (8, 2048)]
     assert scalars["global_batch"] == [(4, 256), (8, 256)]
+    assert scalars["images_seen/loss"] == [(1024, 2.5), (2048, 6.5)]
+    assert steps(scalars["images_seen/learning_rate"]) == [1024, 2048]
 
 
 def test_no_update_is_lost_when_the_interval_does_not_divide_an_epoch(tmp_path):
@@ -181,8 +183,16 @@ def test_the_runs_have_the_documented_tags_and_no_others(tmp_path):
         "throughput/input_wait_pct",
         "images_seen",
         "global_batch",
+        "images_seen/loss",
+        "images_seen/learning_rate",
+        "config",
+        "departures",
+        "custom_scalars__config__",
     }
     assert set(read(tmp_path / "validation")) == {
+        "_hparams_/experiment",
+        "_hparams_/session_start_info",
+        "_hparams_/session_end_info",
         "epoch/loss",
         "epoch/top1",
         "epoch/top1_best",
@@ -200,11 +210,12 @@ def hparams_data(folder, tag):
 
 def test_hparams_read_back_with_types_and_metrics(tmp_path):
     train(make(tmp_path), [4])
-    start = hparams_data(tmp_path, "_hparams_/session_start_info").session_start_info
+    row = tmp_path / "validation"  # beside its metrics, so that it is no run of its own
+    start = hparams_data(row, "_hparams_/session_start_info").session_start_info
     assert start.hparams["recipe"].string_value == "goyal_8k"
     assert start.hparams["global_batch"].number_value == 256
     assert start.hparams["modified"].WhichOneof("kind") == "bool_value"
-    experiment = hparams_data(tmp_path, "_hparams_/experiment").experiment
+    experiment = hparams_data(row, "_hparams_/experiment").experiment
     kinds = {info.name: info.type for info in experiment.hparam_infos}
     assert kinds == {
         "recipe": api_pb2.DATA_TYPE_STRING,
@@ -216,17 +227,17 @@ def test_hparams_read_back_with_types_and_metrics(tmp_path):
     assert not any(info.WhichOneof("domain") for info in experiment.hparam_infos)
     metrics = [(info.name.group, info.name.tag) for info in experiment.metric_infos]
     tags = ("epoch/error_pct", "epoch/top1_best", "epoch/top1")
-    assert metrics == [("validation", tag) for tag in tags]
-    written = read(tmp_path / "validation")
+    assert metrics == [("", tag) for tag in tags]
+    written = read(row)
     assert all(tag in written for _, tag in metrics)
-    end = hparams_data(tmp_path, "_hparams_/session_end_info").session_end_info
+    end = hparams_data(row, "_hparams_/session_end_info").session_end_info
     assert end.status == api_pb2.STATUS_SUCCESS
 
 
 def test_a_run_that_did_not_end_is_not_marked_as_finished(tmp_path):
     callback = make(tmp_path)
     train(callback, [4], end=False)
-    assert "_hparams_/session_end_info" not in read(tmp_path)
+    assert "_hparams_/session_end_info" not in read(tmp_path / "validation")
     # Its points are on disk all the same.
     assert steps(read(tmp_path / "train")["step/loss"]) == [4]
     assert steps(read(tmp_path / "validation")["epoch/loss"]) == [1]
@@ -264,13 +275,14 @@ def test_the_layout_has_a_page_a_paper_and_no_chart_without_data(
 ):
     layout = make_layout(adapts=adapts, noise=noise, grows=grows)
     train(make(tmp_path, layout=layout), [4])
-    [(step, raw)] = read(tmp_path)["custom_scalars__config__"]
+    [(step, raw)] = read(tmp_path / "train")["custom_scalars__config__"]
     layout = layout_pb2.Layout.FromString(raw)
     assert step == 0
     first = [t for chart in layout.category[0].chart for t in chart.multiline.tag]
     assert layout.category[0].title == "Does it work?"
     assert first[:2] == ["^epoch/error_pct$", "^epoch/loss$"]
-    assert first[2:] == ["^noise/b_simple$", "^global_batch$"] * noise
+    assert first[2:-1] == ["^noise/b_simple$", "^global_batch$"] * noise
+    assert first[-1] == "^images_seen/loss$"
     del layout.category[0]
     pages = {
         page.title: [t for chart in page.chart for t in chart.multiline.tag]
@@ -286,21 +298,22 @@ def test_the_layout_has_a_page_a_paper_and_no_chart_without_data(
 
 def test_the_plan_is_text_at_step_0(tmp_path):
     train(make(tmp_path, plan_markdown="| rate | 3.2 |"), [4])
-    assert read(tmp_path)["config"] == [(0, b"| rate | 3.2 |")]
+    assert read(tmp_path / "train")["config"] == [(0, b"| rate | 3.2 |")]
 
 
 def test_a_resumed_run_appends_and_repeats_nothing(tmp_path):
     train(make(tmp_path), [6, 6], errors=[30.0, 20.0], end=False)
     resumed = make(tmp_path, first_update=12, first_epoch=2)
     train(resumed, [6], done=12, epoch=2, errors=[25.0])
-    root, ours, validation = (read(tmp_path / name) for name in ("", "train", "validation"))
+    ours, validation = read(tmp_path / "train"), read(tmp_path / "validation")
     assert steps(ours["step/loss"]) == [4, 6, 10, 12, 16, 18]
     assert ours["images_seen"][-1] == (18, 18 * 256)
     assert steps(validation["epoch/error_pct"]) == [1, 2, 3]
     # The best epoch lies before the interruption.
     np.testing.assert_allclose(values(validation["epoch/top1_best"]), [0.7, 0.8, 0.8], rtol=1e-6)
-    for tag in ("config", "custom_scalars__config__", "_hparams_/session_start_info"):
-        assert len(root[tag]) == 1
+    once = {"config": ours, "custom_scalars__config__": ours}
+    for tag, run in (once | {"_hparams_/session_start_info": validation}).items():
+        assert len(run[tag]) == 1
     # A new process compiles again: the window up to 16 is left out.
     assert steps(ours["throughput/step_ms"]) == [6, 10, 12, 18]
 
@@ -416,6 +429,7 @@ def shown(folder):
     return {
         tag: [(e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors(tag)]
         for tag in events.Tags()["tensors"]
+        if "/" in tag and not tag.startswith("_")
     }
 
 
@@ -428,6 +442,8 @@ def test_points_after_the_checkpoint_are_void_when_they_come_again(tmp_path):
     assert steps(ours["step/loss"]) == [4, 10]  # 8 is void with the 10 of before
     assert values(ours["step/loss"])[-1] == np.mean([7, 8, 9, 10])
     assert validation["epoch/error_pct"] == [(1, 30.0), (2, 40.0)]
+    # What the mark voids of these, the restart has written once more.
+    assert ours["images_seen/loss"] == [(4 * 256, 2.5), (10 * 256, 8.5)]
     assert steps(ours["epoch/loss"]) == [1, 2, 2]  # beside steps of updates: not void
     # The 10 % of before the restart is void as well.
     np.testing.assert_allclose(values(validation["epoch/top1_best"]), [0.7, 0.7], rtol=1e-6)
@@ -435,15 +451,17 @@ def test_points_after_the_checkpoint_are_void_when_they_come_again(tmp_path):
 
 def test_departures_are_text(tmp_path):
     train(make(tmp_path / "one", departures=("a: 1 -> 2", "b: 3 -> 4")), [1])
-    assert read(tmp_path / "one")["departures"] == [(0, b"- a: 1 -> 2\n- b: 3 -> 4")]
+    assert read(tmp_path / "one" / "train")["departures"] == [(0, b"- a: 1 -> 2\n- b: 3 -> 4")]
     train(make(tmp_path / "two"), [1])
-    assert read(tmp_path / "two")["departures"] == [(0, b"None: every number is the recipe's.")]
+    assert read(tmp_path / "two" / "train")["departures"] == [
+        (0, b"None: every number is the recipe's.")
+    ]
 
 
 def test_the_first_images_are_one_picture_at_step_0(tmp_path):
     images = np.arange(10 * 64 * 70 * 3, dtype=np.uint32).astype(np.uint8).reshape(10, 64, 70, 3)
     train(make(tmp_path, inputs=lambda: images), [1])
-    [(event)] = _tensors(tmp_path, "inputs")
+    [(event)] = _tensors(tmp_path / "train", "inputs")
     width, height, png = tf.make_ndarray(event.tensor_proto)
     assert (event.step, int(width), int(height)) == (0, 210, 192)
     decoded = tf.io.decode_png(png).numpy()
@@ -465,4 +483,4 @@ def test_pictures_of_numbers_run_from_black_to_white_and_small_ones_are_blown_up
 def test_a_source_without_pictures_shows_none(tmp_path, images):
     assert picture_grid(images) is None
     train(make(tmp_path, inputs=lambda: images), [1])
-    assert "inputs" not in read(tmp_path)
+    assert "inputs" not in read(tmp_path / "train")

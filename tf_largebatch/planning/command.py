@@ -44,7 +44,7 @@ def make_parser() -> Parser:
         description="Prints what a training takes before it runs: split, memory, time by part, "
         "hours, input, checkpoints, and the published row that is nearest. Every figure says "
         "whether it was measured, published or modelled.",
-        epilog="example: python -m tf_largebatch plan --recipe goyal_8k --devices 256 "
+        epilog="example: %(prog)s --recipe goyal_8k --devices 256 "
         "--device v100 --sweep --out forecast",
     )
     add = parser.add_argument

@@ -36,7 +36,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="python -m tf_largebatch job",
         description="Prints the script or manifest that runs a recipe as published on a machine.",
-        epilog="example: python -m tf_largebatch job goyal_8k --on slurm --workers 32 --gpus 8",
+        epilog="example: %(prog)s goyal_8k --on slurm --workers 32 --gpus 8",
     )
     add = parser.add_argument
     add("name", metavar="NAME", help="of the recipe, as `list` shows it")

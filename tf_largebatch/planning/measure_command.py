@@ -33,7 +33,7 @@ def make_parser() -> Parser:
         "processes at once, their all-reduces, and the recipe's input, and writes them to a file "
         "for plan --device FILE. From Python, tf_largebatch.measure_speed does it for any model. "
         "Nothing else should run.",
-        epilog="example: python -m tf_largebatch plan --measure --recipe goyal_8k --micro-batches "
+        epilog="example: %(prog)s --recipe goyal_8k --micro-batches "
         "8,16,32 --out speed.json; then plan --batch 4096 --devices 64 --device speed.json "
         "--network infiniband-edr/8",
     )

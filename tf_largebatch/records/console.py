@@ -21,11 +21,20 @@ WRONG_INPUT, NOT_FINITE, WORKER_LOST = 2, 3, 4  # exit statuses
 LARGEST_SEED = 2**31 - 1
 
 
+MODULE, SCRIPT = "python -m tf_largebatch", "tf-largebatch"  # two ways to call the front door
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser that ends with one line and takes no abbreviated flags."""
+    """An argument parser that ends with one line and takes no abbreviated flags.
+
+    Its `prog`, where it starts with `python -m tf_largebatch`, is told as the program was called.
+    """
 
     def __init__(self, **options: Any):
         super().__init__(allow_abbrev=False, **options)
+        words = self.prog.removeprefix(MODULE)
+        if words[:1] in ("", " ") and Path(sys.argv[0]).stem == SCRIPT:
+            self.prog = SCRIPT + words
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Returns the flags' values; text that is not UTF-8 could neither be printed nor kept."""

@@ -9,6 +9,7 @@ and what it took to get there.
 import dataclasses
 import math
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,13 @@ from tf_largebatch.records.contrast import Contrast
 from tf_largebatch.records.curve import EpochRecord, Reached, StopSpec, first_reached
 
 SCHEMA = 1
+# How departures begin that come from the data themselves, not from a change of a number.
+OF_DATA = ("data ", "training images ", "classes ")
+
+
+def on_own_data(departures: Iterable[str]) -> bool:
+    """Whether the departures say that the images are not those of the published runs."""
+    return any(change.startswith(OF_DATA) for change in departures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +167,11 @@ class Result:
     def modified(self) -> bool:
         """Whether the run counts as a departure and never as a reproduction."""
         return bool(self.departures)
+
+    @property
+    def own_data(self) -> bool:
+        """Whether its images are not those of the published runs."""
+        return on_own_data(self.departures)
 
     @property
     def diverged(self) -> bool:

@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from tf_largebatch.records.curve import EpochRecord
-from tf_largebatch.records.errors import InputError
+from tf_largebatch.records.errors import STAMP, InputError
 from tf_largebatch.records.files import DRAFT, read_json, write_csv, write_json
 from tf_largebatch.records.locks import lock
 from tf_largebatch.records.recipe import deciding
+from tf_largebatch.records.result import OF_DATA
 
 MARK, LOCK = "run.json", "run.lock"
 _OWN_FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)  # Windows has neither
 PLAN, RESULT, METRICS, SEED = "plan.json", "result.json", "metrics.csv", "seed.json"
 MODEL = "model.keras"
-STAMP = "TF_LARGEBATCH_STAMP"  # set by the launcher: restarts find the same folder
 PACKAGES = ("tf-largebatch", "tensorflow", "keras", "numpy", "tensorboard")
 
 
@@ -147,7 +147,12 @@ def _differences(owner: dict[str, Any], identity: dict[str, Any]) -> str:
 
 
 def _as_flag(change: str) -> str:
-    """`epochs 30 -> 4`, as departures are written, as the flag that made it."""
+    """`epochs 30 -> 4`, as departures are written, as the flag that made it.
+
+    One that no flag made stays: the caller's own data or network.
+    """
+    if change.startswith((*OF_DATA, "network ")):
+        return change
     name, _, values = change.partition(" ")
     return f"--set {name}={values.rpartition(' -> ')[2]}" if values else change
 

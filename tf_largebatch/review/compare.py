@@ -29,9 +29,9 @@ def make_parser() -> Parser:
         description="Sets finished runs side by side, of any recipes, scales and seeds: one page "
         "that needs no network, with table, curves, what differs in their plans, and "
         "environments; the table and the curves also as CSV. Runs that differ in their seed "
-        "alone become one line with mean and deviation. The first RUN is what the others are set "
-        "against.",
-        epilog="example: python -m tf_largebatch compare runs/goyal_8k-mini-A runs/lamb-mini-B",
+        "alone become one line with mean and deviation. Rows of one name are set against each "
+        "other, and all others against the first.",
+        epilog="example: %(prog)s runs/goyal_8k-mini-A runs/lamb-mini-B",
     )
     text = "folder of a command (all its rows), of one row, or of one run: FOLDER/<row>/seed-<n>"
     parser.add_argument("runs", type=local_place, nargs="+", metavar="RUN", help=text)
@@ -83,5 +83,6 @@ def _write(entries: list[comparison.Entry], folder: Path) -> None:
         shared=plans,
         environment=environment,
         alike=alike,
+        places=[(entry.label, comparison.places(entry)) for entry in entries],
         files=list(FILES.items()),
     )

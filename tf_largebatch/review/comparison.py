@@ -63,7 +63,7 @@ def _aim(entry: Entry, target_pct: float | None) -> Entry:
     if own is None and row.stop is not None:
         own = row.stop.target_pct
     elif own is None and published is not None and entry.result.scale == "full":
-        own = round(100 - published, 6)
+        own = None if entry.result.own_data else round(100 - published, 6)
     row = dataclasses.replace(row, target_pct=own if target_pct is None else target_pct)
     return dataclasses.replace(entry, result=dataclasses.replace(entry.result, rows=(row,)))
 
@@ -87,14 +87,22 @@ def table(entries: Sequence[Entry]) -> list[list[str]]:
 
 
 def say(entries: Sequence[Entry]) -> list[str]:
-    """Returns what the comparison says: full runs beside the paper, and all beside the first."""
+    """Returns what the comparison says: full runs beside the paper, and all beside another.
+
+    Rows of one name are set against the first of that name, any other against the first of all.
+    """
     lines = [
         f"{entry.label}: {line}"
         for entry in entries
         if entry.result.scale == "full"
         for line in tables.verdict(entry.result)[:1]
     ]
-    lines += [_difference(entry, entries[0]) for entry in entries[1:]]
+    named: dict[str, Entry] = {}
+    for entry in entries:
+        reference = named.setdefault(entry.row.label, entry)
+        reference = entries[0] if reference is entry else reference
+        if reference is not entry:
+            lines.append(_difference(entry, reference))
     took = [tables.reached_text(dataclasses.replace(e.row, label=e.label)) for e in entries]
     return lines + [text for text in took if text]
 
@@ -106,6 +114,14 @@ def departures(entries: Sequence[Entry]) -> list[tuple[str, tuple[str, ...]]]:
         if entry.result.modified:
             groups.setdefault(entry.result.departures, []).append(entry.label)
     return [(" · ".join(labels), changes) for changes, labels in groups.items()]
+
+
+def places(entry: Entry) -> str:
+    """Returns where its runs are, the seeds of one row on one line."""
+    seeds: dict[Path, list[str]] = {}
+    for folder in entry.folders:
+        seeds.setdefault(folder.parent, []).append(folder.name)
+    return "\n".join(f"{parent}/ {', '.join(names)}" for parent, names in seeds.items())
 
 
 def write_rows_csv(entries: Sequence[Entry], path: Path) -> None:

@@ -163,7 +163,7 @@ class ExactResume(keras.callbacks.Callback):
         if self._found is not None:
             self._restore(self._found)
         self._data = self._found = None
-        self._notice = StopNotice(team)
+        self._notice = StopNotice(team, during_fit_of=model)
         self._notice.__enter__()
 
     def on_epoch_begin(self, epoch, logs=None):

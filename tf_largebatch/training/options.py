@@ -132,7 +132,7 @@ class Options:
     )
     target: float | None = _flag(
         "top-1 accuracy in percent: result, report and table say when each run first had it "
-        "(default: with --data the paper's)",
+        "(default: with --data the paper's, where the images are its own)",
         "PCT",
         type=number(float, 0, 100),
     )

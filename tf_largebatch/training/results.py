@@ -10,9 +10,10 @@ from tf_largebatch.records import run_folder
 from tf_largebatch.records.files import write_json
 from tf_largebatch.records.plan import Plan
 from tf_largebatch.records.recipe import Row
-from tf_largebatch.records.result import Result, RowResult, SeedResult
+from tf_largebatch.records.result import Result, RowResult, SeedResult, on_own_data
 from tf_largebatch.review import figures, report, tables
 from tf_largebatch.review.claims import judge
+from tf_largebatch.review.tensorboard import rows as rows_of_tensorboard
 from tf_largebatch.schedules import trace
 from tf_largebatch.training.build import make_schedule
 from tf_largebatch.training.session import Session
@@ -48,6 +49,9 @@ def conclude(session: Session) -> Result:
         for name in ("report.html", "curves.png", "rates.png", "rows.csv", "result.json"):
             print(f"{name:<12} {session.folder / name}")
         print(f"TensorBoard  tensorboard --logdir {session.folder}")
+        if len(session.results) > 1:
+            place = session.folder / rows_of_tensorboard.FOLDER
+            print(f"its rows     tensorboard --logdir {place}")
         if result.diverged:
             print(f"every run ended early; see {session.folder}/**/diverged.txt", file=sys.stderr)
     return result
@@ -60,7 +64,8 @@ def _row_result(
     if target_pct is None and recipe.stop is not None:
         target_pct = recipe.stop.target_pct
     elif target_pct is None and plan.scale == "full" and published is not None:
-        target_pct = published.top1_accuracy_pct
+        # On other images the paper's accuracy is no aim.
+        target_pct = None if on_own_data(plan.departures) else published.top1_accuracy_pct
     return RowResult(
         label=row.label,
         shows=row.shows,
@@ -89,5 +94,7 @@ def _write(session: Session, result: Result) -> None:
     plans = [plan.to_json() for plan in session.plans]
     report.write_run_reports(result, plans, folder)
     report.write_report(result, plans, folder)
+    if len(session.results) > 1:
+        rows_of_tensorboard.write_rows(result, folder / rows_of_tensorboard.FOLDER)
     # Last, so that a result is there only when everything else is.
     write_json(folder / run_folder.RESULT, result.to_json())

@@ -9,6 +9,7 @@ from tf_largebatch.data.dataset import DataSet as DataSet
 from tf_largebatch.records.batching import BatchPlan
 from tf_largebatch.records.optimizer_spec import LAMBSpec, LARSSpec
 from tf_largebatch.records.plan import Plan
+from tf_largebatch.records.result import on_own_data
 from tf_largebatch.review.progress import TrainingProgress
 from tf_largebatch.review.tensorboard.dashboards import make_layout
 from tf_largebatch.review.tensorboard.noise import NoiseScaleScalars
@@ -29,8 +30,9 @@ def make_watchers(run: Run, progress: Progress) -> list[keras.callbacks.Callback
     noise = all(phase.accumulation * phase.replicas > 1 for phase in plan.phases)
     noise = noise and plan.local is None  # workers apart have no gradient in common to compare with
     adapts = isinstance(recipe.optimizer, LARSSpec | LAMBSpec)
-    # A miniature is another experiment: its error cannot be held against the paper's.
-    expected = recipe.expected if plan.scale == "full" else None
+    # A miniature, or other images, is another experiment than the paper's.
+    same = plan.scale == "full" and not on_own_data(plan.departures)
+    expected = recipe.expected if same else None
     watchers = [
         TrainingProgress(run.label, updates=plan.updates, epochs=recipe.epochs, done=done),
         TensorBoardScalars(
@@ -47,7 +49,7 @@ def make_watchers(run: Run, progress: Progress) -> list[keras.callbacks.Callback
         ),
     ]
     if noise:
-        watchers.append(NoiseScaleScalars(run.folder / "noise", every=BLOCK))
+        watchers.append(NoiseScaleScalars(run.folder / "train", every=BLOCK))
     return watchers
 
 

@@ -11,6 +11,7 @@ CHARTS = {
         ("error, % against epoch", (r"^epoch/error_pct$",)),
         ("loss against epoch", (r"^epoch/loss$",)),
         ("noise scale and batch against update", (r"^noise/b_simple$", r"^global_batch$")),
+        ("loss of an update against images seen", (r"^images_seen/loss$",)),
     ),
     "Goyal": (
         ("error, % against epoch", (r"^epoch/error_pct$",)),
@@ -44,6 +45,19 @@ def make_layout(*, adapts: bool, noise: bool, grows: bool) -> layout_pb2.Layout:
             for name, patterns in charts:
                 if {"trust": adapts, "noise": noise}.get(name.split()[0], True):
                     category.chart.add(title=name).multiline.tag.extend(patterns)
+    return layout
+
+
+def make_rows_layout(reference: str) -> layout_pb2.Layout:
+    """Returns the page of a command's rows, which are held against the row `reference`."""
+    layout = layout_pb2.Layout()
+    category = layout.category.add(title="Does it work?")
+    for name, tag in (
+        ("error, % against epoch", "epoch/error_pct"),
+        (f"error above that of {reference}, points, against epoch", "gap/error_points"),
+        ("validation error, % against images seen", "images_seen/error_pct"),
+    ):
+        category.chart.add(title=name).multiline.tag.append(f"^{tag}$")
     return layout
 
 

@@ -20,7 +20,8 @@ from tf_largebatch.review.noise_scale import NoiseEstimate, NoiseScale
 from tf_largebatch.review.tensorboard.fit_logs import FitLogs, check_gradients
 from tf_largebatch.review.tensorboard.summaries import EventFile, read_scalars
 
-NOISE = "noise"  # of a run: the events of `NoiseScaleScalars`
+# Folders of a run with the events of `NoiseScaleScalars`: one of its own in earlier versions.
+PLACES = ("noise", "train")
 NEEDED = ("grad_norm", "micro_grad_norm", "micro_batch", "global_batch")
 
 
@@ -36,15 +37,14 @@ class NoiseScaleScalars(keras.callbacks.Callback):
     worker may have this callback, and the chief writes.
 
         model.fit(x, y, batch_size=1024, micro_batch=128,
-                  callbacks=[NoiseScaleScalars("runs/mine/noise")])
+                  callbacks=[NoiseScaleScalars("runs/mine/train")])
 
     Tags, every `every` updates: `noise/grad_sq` and `noise/trace` (averages), and
     `noise/b_simple` where they give one and enough updates are in them. `noise/advice`, at the
     end of a `fit`, is the last average in words.
 
     Args:
-        folder: for its events, best one of its own: of two files that grow in one folder,
-            TensorBoard follows the newer alone.
+        folder: for its events; `train` below that of `TensorBoardScalars` puts them beside its own.
         every: updates per point, >= 1.
         decay: of the averages per update, in [0, 1).
 
@@ -85,11 +85,11 @@ class NoiseScaleScalars(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Opens the file; refuses a `fit` without gradients to compare."""
-        self._fit, self._under_fit = None, bool(self.params)
+        self._fit, self._file, self._under_fit = None, None, bool(self.params)
         if self._under_fit:
             check_gradients(self.model)
         else:
-            self._file = EventFile(self._folder)
+            self._file = EventFile.of(self._folder)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Under `fit`, opens the file with the first."""
@@ -99,8 +99,10 @@ class NoiseScaleScalars(keras.callbacks.Callback):
             self._fit = FitLogs(self.model)
             self._updates = self._fit.update
             if self._fit.writes:
-                self._file = EventFile(self._folder)
-                self._file.drop_from(self._updates + 1)
+                shared = EventFile.is_open(self._folder)  # by what has set the mark already
+                self._file = EventFile.of(self._folder)
+                if not shared:
+                    self._file.drop_from(self._updates + 1)
         self._fit.begin_epoch()
 
     def on_train_batch_end(self, batch, logs=None):
@@ -156,7 +158,8 @@ def keep_noise(run: Path, *, global_batch: int) -> None:
     that of the last updates.
     """
     tags = ("noise/grad_sq", "noise/trace", "noise/b_simple")
-    grad_sq, trace, told = read_scalars(run / NOISE, *tags)
+    places = [read_scalars(run / place, *tags) for place in PLACES]
+    grad_sq, trace, told = (old | new for old, new in zip(*places, strict=True))
     updates = sorted(set(grad_sq) & set(trace))
     if not updates:  # without events, or killed between the first two points
         return

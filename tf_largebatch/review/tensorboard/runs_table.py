@@ -52,8 +52,9 @@ def columns(hparams: HParams) -> Summary:
         )
         for name, value in hparams.items()
     ]
+    # Without a group: the row stands in the run that has them.
     metrics = [
-        api_pb2.MetricInfo(name=api_pb2.MetricName(group="validation", tag=tag), display_name=title)
+        api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=title)
         for tag, title in METRICS
     ]
     experiment = api_pb2.Experiment(

@@ -37,6 +37,11 @@ PER_UPDATE = (
     ("input_wait_pct", "throughput/input_wait_pct", statistics.fmean),
     ("bytes_sent", "throughput/bytes_sent", statistics.fmean),
 )
+# The same against images seen, an axis that runs of every batch share.
+BY_IMAGES = {
+    "step/loss": "images_seen/loss",
+    "optimizer/learning_rate": "images_seen/learning_rate",
+}
 INPUTS = (
     "The first training images, augmented, before the network normalises them. What is not uint8 "
     "is drawn from its least (black) to its largest value (white)."
@@ -58,6 +63,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
         throughput/{images_per_sec, step_ms, input_wait_pct,   train; step: updates done
                     bytes_sent}
         images_seen  global_batch                              of the window's last update
+        images_seen/{loss, learning_rate}                        train; step: images seen
         optimizer/{trust_ratio, update_ratio}                  histograms over the layers, and
         trust_ratio/<path>  update_ratio/<path>                about ten layers; all in log10, of
                                                                the updates that were looked at
@@ -69,9 +75,10 @@ class TensorBoardScalars(keras.callbacks.Callback):
 
     A third run, `published`, holds the paper's final error as a line on the chart of the error.
 
-    `folder` itself gets, once and at step 0, the plan and the departures from the paper (text,
-    `config` and `departures`), the first training images (`inputs`), the hparams with their
-    metrics, and the layout of the custom-scalar page.
+    Once and at step 0, `train` gets the plan and the departures from the paper (text, `config` and
+    `departures`), the first training images (`inputs`) and the layout of the custom-scalar page;
+    `validation` the hparams with their metrics. `folder` itself has no events: TensorBoard counts
+    each folder that has as a run, and above 40 of them most of its pages open empty.
 
     Under `fit`, on any strategy and on Keras's JAX backend, every worker may have this callback,
     and the chief writes. Each value is of one update as above, but: `input_wait_pct` is of the
@@ -224,24 +231,36 @@ class TensorBoardScalars(keras.callbacks.Callback):
         if not self._files:
             return
         self._write_window()
-        self._files[""].write(0, [session_end()])
+        self._files["validation"].write(0, [session_end()])
 
     def _open(self, hparams: dict[str, float | str | int | bool]) -> None:
-        names = ("", "train", "validation")
-        self._files = {name: EventFile(self._folder / name) for name in names}
+        self._files = {n: EventFile.of(self._folder / n) for n in ("train", "validation")}
         self._updates, self._best_top1, self._compiled = self._first_update, None, False
         self._clear()
         weights = self.model.trainable_variables if self.model else []
         self._named = named_tensors([(v.path, len(v.shape)) for v in weights])
+        images: dict[str, dict[int, float]] = {}
         if self._first_update:
             [best] = read_scalars(self._folder / "validation", BEST)
             known = [epoch for epoch in best if epoch <= self._first_epoch]
             self._best_top1 = best[max(known)] if known else None
+            images = self._read_by_images()
         else:
             self._write_once(hparams)
         # TensorBoard takes the first such mark in a folder for the start: a fresh run has one too.
         self._files["train"].drop_from(self._first_update + 1)
         self._files["validation"].drop_from(self._first_epoch + 1)
+        # The mark's step is an update, and takes every number of images for a later one.
+        for tag, points in images.items():
+            for step, value in points.items():
+                self._files["train"].write(step, [scalar_pb(tag, value)])
+
+    def _read_by_images(self) -> dict[str, dict[int, float]]:
+        """What an earlier process wrote against images seen, up to where this one goes on."""
+        seen, *found = read_scalars(self._folder / "train", "images_seen", *BY_IMAGES.values())
+        last = max((n for update, n in seen.items() if update <= self._first_update), default=0)
+        curves = zip(BY_IMAGES.values(), found, strict=True)
+        return {tag: {s: v for s, v in curve.items() if s <= last} for tag, curve in curves}
 
     def _write_once(self, hparams):
         departures = "\n".join(f"- {change}" for change in self._departures)
@@ -250,14 +269,13 @@ class TensorBoardScalars(keras.callbacks.Callback):
         points = [
             text_pb("config", self._plan_markdown),
             text_pb("departures", departures or "None: every number is the recipe's."),
-            columns(hparams),
-            session_start(hparams),
             layout_point(layout),
         ]
         grid = picture_grid(self._inputs()) if self._inputs else None
         if grid is not None:
             points.append(picture_pb("inputs", grid, INPUTS))
-        self._files[""].write(0, points)
+        self._files["train"].write(0, points)
+        self._files["validation"].write(0, [columns(hparams), session_start(hparams)])
         if self._published is not None:
             last, error = self._published
             file = EventFile(self._folder / "published")
@@ -267,14 +285,18 @@ class TensorBoardScalars(keras.callbacks.Callback):
     def _write_window(self):
         if not self._count:
             return
-        points = [
-            scalar_pb(tag, mean(self._values[name]))
+        means = {
+            tag: mean(self._values[name])
             for name, tag, mean in PER_UPDATE
             if self._values[name] and (self._compiled or not tag.startswith("throughput/"))
-        ]
+        }
         kept = [name for name in ("images_seen", "global_batch") if name in self._newest]
-        points += [scalar_pb(name, self._newest[name]) for name in kept]
-        self._files["train"].write(self._updates, points)
+        points = means | {name: self._newest[name] for name in kept}
+        train = self._files["train"]
+        train.write(self._updates, [scalar_pb(tag, value) for tag, value in points.items()])
+        if "images_seen" in points:
+            shared = [scalar_pb(by, means[tag]) for tag, by in BY_IMAGES.items() if tag in means]
+            train.write(int(points["images_seen"]), shared)
         self._compiled = True
         self._clear()
 

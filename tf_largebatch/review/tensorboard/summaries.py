@@ -7,6 +7,7 @@ import itertools
 import os
 import socket
 import time
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +21,25 @@ _COUNT = itertools.count()
 
 class EventFile:
     """One file of points in a folder, which is made; what is written is there at once."""
+
+    _open: "weakref.WeakValueDictionary[Path, EventFile]" = weakref.WeakValueDictionary()
+
+    @classmethod
+    def of(cls, folder: Path) -> "EventFile":
+        """The file that this process writes in a folder, shared by whoever holds it.
+
+        Of two files that grow in one folder, TensorBoard follows the newer alone.
+        """
+        place = Path(folder).resolve()
+        file = cls._open.get(place)
+        if file is None:
+            file = cls._open[place] = cls(folder)
+        return file
+
+    @classmethod
+    def is_open(cls, folder: Path) -> bool:
+        """Whether `of` would give a file that somebody else holds."""
+        return Path(folder).resolve() in cls._open
 
     def __init__(self, folder: Path):
         folder = Path(folder)

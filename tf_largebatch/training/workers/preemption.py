@@ -22,10 +22,13 @@ class StopNotice:
     always did, so that a run which hangs can still be ended. Python's handlers wait while
     TensorFlow computes, which may be minutes: a thread hears the signals, says at once that the
     first has arrived, and ends the process at the second.
+
+    Outside the `fit` of the model `during_fit_of` the first acts as it always did: of a `fit` that
+    an exception ended, Keras tells no callback.
     """
 
-    def __init__(self, team: Team):
-        self._team = team
+    def __init__(self, team: Team, *, during_fit_of: Any = None):
+        self._team, self._model = team, during_fit_of
         self.received: signal.Signals | None = None
         self._before: dict = {}
         self._ends: tuple[socket.socket, ...] = ()
@@ -53,13 +56,30 @@ class StopNotice:
         self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if not self._trains(frame):
+            self.__exit__()
+            os.kill(os.getpid(), number)  # nobody would ask
+            return
         self.received = signal.Signals(number)
         self._give_back()
+
+    def _trains(self, frame: FrameType | None) -> bool:
+        """Whether this frame of the main thread is one of the training."""
+        if self._model is None:
+            return True
+        while frame is not None:
+            if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is self._model:
+                return True
+            frame = frame.f_back
+        return False
 
     def _answer(self, heard: socket.socket) -> None:
         first = None
         with heard:
             while received := heard.recv(64):
+                main = sys._current_frames().get(threading.main_thread().ident or 0)
+                if not self._trains(main):
+                    continue
                 for number in (n for n in received if n in SIGNALS):
                     if first is None:
                         first = time.monotonic()

@@ -16,8 +16,9 @@ A worker reports that its cluster is up by touching the file that TF_LARGEBATCH_
 because TensorFlow's worker 0 waits for a missing peer without limit.
 
 Exit status: 0, or that of the first failure (128 + n for signal n); 124 when time ran out; 2 for
-wrong arguments. Children of a worker that leave its process group are not followed. Needs a POSIX
-system. Standard library only.
+wrong arguments. A script of one's own that lets this package's InputError through ends with status
+2, as a recipe does, and is not started again. Children of a worker that leave its process group are
+not followed. Needs a POSIX system. Standard library only.
 """
 
 import argparse
@@ -55,7 +56,7 @@ def make_parser() -> Parser:
     """Returns the flags that stand before `--`."""
     parser = Parser(
         prog=PROGRAM,
-        usage=f"{PROGRAM} --workers N [options] -- -m MODULE [arguments]",
+        usage="%(prog)s --workers N [options] -- -m MODULE [arguments]",
         description="Runs the workers of one training on this machine. What stands after -- "
         "are arguments of Python, the same for each worker. On SLURM or Kubernetes, start the "
         "training command itself on each node instead: it reads the environment, and --print "

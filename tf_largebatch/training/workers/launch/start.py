@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tf_largebatch.records import run_folder
+from tf_largebatch.records import errors
 from tf_largebatch.records.console import NOT_FINITE, WRONG_INPUT
 from tf_largebatch.training.workers import cluster
 from tf_largebatch.training.workers.cluster import Cluster
@@ -261,7 +261,7 @@ def worker_environment(ports: list[int], rank: int, gpus: str, ready: str) -> di
         GPUS: gpus,
         GPUS_ASSIGNED: "1",
         cluster.READY: ready,
-        run_folder.STAMP: STAMP,
+        errors.STAMP: STAMP,
         "PYTHONUNBUFFERED": "1",  # a line is shown when it is printed
     }
 
