@@ -142,9 +142,11 @@ def test_a_folder_in_which_another_command_is_at_work_is_refused_with_its_name(t
     ) as process:
         assert process.stdout.readline() == "held\n"
         at_work = f"another command is at work .process {process.pid} on"
-        with pytest.raises(InputError, match=at_work):
-            claim(tmp_path / "run", IDENTITY)
-        process.kill()
+        try:
+            with pytest.raises(InputError, match=at_work):
+                claim(tmp_path / "run", IDENTITY)
+        finally:
+            process.kill()
     # What it left is a file, and no lock.
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["run.lock"]
     assert claim(tmp_path / "run", IDENTITY) is False
