@@ -265,7 +265,10 @@ def test_a_run_that_is_asked_to_stop_continues_to_the_same_result(tmp_path, whol
     monkeypatch.setattr(Checkpoints, "save", save_and_stop)
     done = run_recipe("goyal_256", "--run-dir", tmp_path, *SHORT)
     assert done.returncode == 128 + signal.SIGTERM
-    assert f"SIGTERM: stopped after update {saved[-1]}" in done.stderr
+    assert (
+        f"SIGTERM: stopped after update {saved[-1]}; the same command with --run-dir {tmp_path}"
+        in done.stderr
+    )
     assert not (tmp_path / "result.json").exists()
     stopped = len(saved)
     again = run_recipe("goyal_256", "--run-dir", tmp_path, *SHORT)

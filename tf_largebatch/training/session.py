@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from tf_largebatch.records import __version__, extras, run_folder
 from tf_largebatch.records.console import WRONG_INPUT
 from tf_largebatch.records.data_spec import DigitsSpec
-from tf_largebatch.records.errors import InputError, WorkerLostError
+from tf_largebatch.records.errors import InputError, StoppedError, WorkerLostError
 from tf_largebatch.records.files import digest, fingerprint, read_sealed, write_json, write_sealed
 from tf_largebatch.records.plan import Plan
 from tf_largebatch.records.quiet import import_tensorflow
@@ -218,6 +218,9 @@ def claimed(recipe: Recipe, plans: list[Plan], options: Options) -> Iterator[Pat
             raise storage.explain(error, folder) or error from None
         try:
             yield folder
+        except StoppedError as stopped:
+            remedy = f"the same command with --run-dir {folder} continues"
+            raise StoppedError(f"{stopped}; {remedy}", stopped.signal) from None
         except InputError:
             run_folder.release(folder)
             raise

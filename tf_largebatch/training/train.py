@@ -68,7 +68,7 @@ def train(run: Run) -> SeedResult:
         if signal := notice.agreed():
             saver.save(progress)
             done = f"{signal.name}: stopped after update {progress.update:,}"
-            raise StoppedError(f"{done}; the same command with this --run-dir continues", signal)
+            raise StoppedError(done, signal)
     if diverged_at is None and team.chief:
         export(step.model, run)
     return SeedResult(
