@@ -3,6 +3,7 @@
 import os
 import signal
 
+import keras
 import kfac_split
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from commands import ROOT, curve
 from test_failures import checkpoints, end, start, wait_for, weights, worker_processes
 from workers import run_workers
 
+from tf_largebatch import KFAC
 from tf_largebatch.optimizers import kronecker
+from tf_largebatch.training.layer_statistics import LayerStatistics
 
 LAUNCH = ["--workers", "2", "--start-timeout", "200", "--run-timeout", "900", "--grace", "10"]
 # A run of the digits with K-FAC: batch norm, convolutions and a dense layer; 40 updates.
@@ -50,6 +53,15 @@ def test_layers_are_shared_out_the_dearest_first():
     assert kronecker.share_out(sizes, 2) == [0, 1, 1, 0]
     assert kronecker.share_out(sizes, 1) == [0] * 4
     assert set(kronecker.share_out(sizes, 9)) == {0, 1, 2, 3}
+
+
+def test_statistics_and_inverses_are_counted_where_they_are_sent():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    found = LayerStatistics(model, KFAC(0.1, refresh_updates=3))
+    # A of 5 x 5 and G of 3 x 3, and their inverses; refreshes at 3 and 6 of the updates 1 to 6.
+    assert found.bytes_sent(1, 7) == 2 * (25 + 9) * (4 + 4)
+    assert found.bytes_sent(1, 7, "bfloat16") == 2 * (25 + 9) * (2 + 4)
+    assert found.bytes_sent(1, 3) == 0
 
 
 def check(shared, alone):
