@@ -37,8 +37,17 @@ def draw_steps(rows: Mapping[str, Row], scale: Scale) -> bytes:
     if curve is not None:
         ideal = curve.examples_min / fine
         axes.plot(fine, ideal, "--", color="0.45", lw=0.9)
-        look = {"place": -6, "shift": (-6, -2), "ha": "right", "va": "top"}
-        figures.label_end(axes, fine, ideal, "perfect scaling", "0.35", **look)
+        figures.label_end(
+            axes,
+            fine,
+            ideal,
+            "perfect scaling",
+            "0.35",
+            place=-6,
+            shift=(-6, -2),
+            ha="right",
+            va="top",
+        )
         lowest = min(s for row in rows.values() for own in row.steps for s in own.values())
         axes.set_ylim(bottom=lowest / 1.8)
     axes.set_xlim(right=batches[-1] * 4)

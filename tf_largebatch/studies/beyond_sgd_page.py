@@ -64,11 +64,11 @@ def _answers(claims: Mapping[str, Claim], rows: Rows, scale: Scale) -> list[Answ
         return doublings(*(rows[name].steps[seed].get(last) for name in ("sgd", "kfac")))
 
     def kept(seed: int) -> float | None:
-        lost = [
+        lamb, muon = (
             doublings(rows[name].examples(seed, last), rows[name].examples(seed, middle))
             for name in ("lamb", "muon")
-        ]
-        return None if None in lost else lost[0] - lost[1]
+        )
+        return None if lamb is None or muon is None else lamb - muon
 
     return [
         by_seed("C19a", critical("kfac")),
