@@ -305,6 +305,7 @@ class ImageNetData(DataSet):
             if (fault := find_unusable_file(path, decode)) is not None:
                 yield f"{path} {fault}"
             return
+        assert self._family is not None  # which shards have
         fault = find_unusable(index, record, decode, family=self._family, classes=self.classes)
         if fault is not None:
             yield f"{index.place(record)} (byte {int(index.offsets[record]):,}) {fault}"
