@@ -103,7 +103,8 @@ class Checkpoints:
 
     Model and optimizer are built; `others` are further variables, as `TrainingStep.variables`. The
     newest `keep` checkpoints stay in the folder, which holds nothing else. `run` says whose they
-    are: one of another run is not restored.
+    are: one of another run is not restored. `finite` is a check of the same model and optimizer,
+    where there is one.
     """
 
     def __init__(
@@ -114,9 +115,10 @@ class Checkpoints:
         others: list[tf.Variable] | None = None,
         keep: int = Settings.keep,
         run: Mapping[str, str] | None = None,
+        finite: FiniteCheck | None = None,
     ):
         self._folder, self._keep, self._run = folder, keep, dict(run or {})
-        self._finite = FiniteCheck(model, optimizer)
+        self._finite = finite or FiniteCheck(model, optimizer)
         self._update = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._rows = _table(np.zeros((0, len(COLUMNS)), np.float32))
@@ -140,6 +142,8 @@ class Checkpoints:
             record_fields=self._names,
             run=self._of,
         )
+        # As one graph: to walk through the objects anew at each save costs more than the writing.
+        self._write = tf.function(self._write_all, autograph=False)
         self._kept: list[int] = []  # whole ones in the folder, oldest first
         self.damaged: list[str] = []
         self.format = FORMAT  # of the one that was restored
@@ -159,7 +163,8 @@ class Checkpoints:
         self._names.assign(json.dumps(list(_FIELDS)))
         self._of.assign(json.dumps(self._run))
         try:
-            self._checkpoint.write(self._prefix(progress.update))
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._write(tf.constant(self._prefix(progress.update)))
             self._kept = [n for n in self._kept if n != progress.update] + [progress.update]
             self._prune()
         except _WRITE_ERRORS as error:
@@ -170,6 +175,12 @@ class Checkpoints:
                 f"{self._folder} ({_reason(error)}). Make room: the same command with this "
                 "--run-dir then continues from the newest one that is whole"
             ) from None
+
+    def _write_all(self, prefix: tf.Tensor) -> tf.Tensor:
+        # By its whole name: TensorFlow writes a file for each name of a device.
+        here = tf.DeviceSpec.from_string(self._update.device)
+        with tf.device(here.replace(device_type="CPU", device_index=0).to_string()):
+            return self._checkpoint.write(prefix)
 
     def restore(self) -> Progress | None:
         """Restores the newest checkpoint that is whole; `damaged` then names those that are not.
@@ -263,6 +274,7 @@ class Saver:
             [*step.variables, *(step.local.kept if step.local else [])],
             run.plan.settings.keep,
             run.identity,
+            step.finite,
         )
         self._saved = time.monotonic()
         self._due = False  # since an epoch ended between two averages
