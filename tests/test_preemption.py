@@ -11,11 +11,12 @@ from commands import ROOT
 
 # A C function that gives Python's lock up and takes no notice of signals, as an update does.
 PROGRAM = """
-import hashlib
+import hashlib, time
 from tf_largebatch.training.workers.preemption import StopNotice
 
 with StopNotice(None) as notice:
     print("ready", flush=True)
+    {first}
     hashlib.pbkdf2_hmac("sha256", b"", b"", {rounds})
     print(notice.received.name, flush=True)
 """
@@ -25,8 +26,8 @@ with StopNotice(None) as notice:
 def start():
     started = []
 
-    def make(rounds):
-        started.append(start_process(rounds))
+    def make(rounds, first="pass"):
+        started.append(start_process(rounds, first))
         return started[-1]
 
     yield make
@@ -35,9 +36,9 @@ def start():
         process.communicate()
 
 
-def start_process(rounds):
+def start_process(rounds, first):
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(rounds=rounds)],
+        [sys.executable, "-c", PROGRAM.format(rounds=rounds, first=first)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -56,6 +57,21 @@ def test_the_first_is_answered_at_once_and_the_second_ends(start, number):
     process.send_signal(number)  # of the terminal and of the launcher: the same one
     time.sleep(1.2)
     assert process.poll() is None
+    process.send_signal(number)
+    assert process.wait(30) == 128 + number
+
+
+def test_a_second_that_comes_at_once_changes_nothing_where_the_handlers_run(start):
+    """Started as a shell does in the background: SIGINT is ignored, and would be again."""
+    number = signal.SIGINT
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        process = start(2_000_000_000, "time.sleep(1)")
+    finally:
+        signal.signal(number, before)
+    process.send_signal(number)
+    process.stderr.readline()
+    time.sleep(1.2)
     process.send_signal(number)
     assert process.wait(30) == 128 + number
 

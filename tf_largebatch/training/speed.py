@@ -149,7 +149,7 @@ def make_request(
 def read_model(request: Mapping[str, Any]) -> tuple[keras.Model, keras.optimizers.Optimizer]:
     """The model, with weights of its own, and the optimizer."""
     make = keras.saving.deserialize_keras_object
-    return tuple(make(request[name], safe_mode=False) for name in ("model", "optimizer"))
+    return tuple(make(request[name]) for name in ("model", "optimizer"))
 
 
 def _modules_of(config: Any) -> Iterator[str]:

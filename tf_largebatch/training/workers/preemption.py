@@ -18,10 +18,9 @@ ONE_SIGNAL = 1.0  # seconds within which a terminal and a launcher may send the 
 class StopNotice:
     """Remembers a signal until the loop asks; a context manager around training.
 
-    A signal to any worker of the team stops all at the same update. The second signal acts as it
-    always did, so that a run which hangs can still be ended. Python's handlers wait while
+    A signal to any worker of the team stops all at the same update. Python's handlers wait while
     TensorFlow computes, which may be minutes: a thread hears the signals, says at once that the
-    first has arrived, and ends the process at the second.
+    first has arrived, and ends the process at the second, so that a run which hangs can be ended.
 
     Outside the `fit` of the model `during_fit_of` the first acts as it always did: of a `fit` that
     an exception ended, Keras tells no callback.
@@ -48,9 +47,6 @@ class StopNotice:
             signal.set_wakeup_fd(self._wakeup_before)
             self._ends[1].close()  # which ends the thread
             self._ends = ()
-        self._give_back()
-
-    def _give_back(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
@@ -60,8 +56,7 @@ class StopNotice:
             self.__exit__()
             os.kill(os.getpid(), number)  # nobody would ask
             return
-        self.received = signal.Signals(number)
-        self._give_back()
+        self.received = signal.Signals(number)  # the thread hears the second
 
     def _trains(self, frame: FrameType | None) -> bool:
         """Whether this frame of the main thread is one of the training."""
