@@ -182,7 +182,7 @@ def _figures(
         )
         png = contrast_figures.draw_contrasts(drawn, "difference of the error, points")
         figures.append(Figure("differences.png", png, text))
-    curves = {s.row: [(r, e) for r, _, e in s.points if e is not None] for s in found.values()}
+    curves = {s.row: s.curve for s in found.values()}
     if any(curves.values()):
         text = (
             "Held-out error against the rate, mean of the tuning seeds; a cross is the error of "

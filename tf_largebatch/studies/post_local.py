@@ -263,17 +263,19 @@ def _figures(answered: Answer, gap: Sequence[float], found: dict[Row, Search]) -
     figures = []
     if answered.finding is not None and len(gap) > 1:
         drawn = [
-            contrast_figures.Contrast("the gap: large batch in step - small batch", finding, rule)
-            for finding, rule in ((decide(gap, C16.rule), C16.rule),)
+            contrast_figures.Contrast(label, finding, C16.rule)
+            for label, finding in (
+                ("the gap: large batch in step - small batch", decide(gap, C16.rule)),
+                (f"C16 {C16.contrast}", answered.finding),
+            )
         ]
-        drawn.append(contrast_figures.Contrast(f"C16 {C16.contrast}", answered.finding, C16.rule))
         text = (
             "Differences of the test error with their 95 % intervals, a tick a seed. Shaded: half "
             "a point or more."
         )
         png = contrast_figures.draw_contrasts(drawn, "difference of the error, points")
         figures.append(Figure("differences.png", png, text))
-    curves = {s.row: [(r, e) for r, _, e in s.points if e is not None] for s in found.values()}
+    curves = {s.row: s.curve for s in found.values()}
     if any(curves.values()):
         text = "Held-out error against the rate, mean of the tuning seeds."
         figures.append(Figure("rates.png", contrast_figures.draw_rates(curves), text))

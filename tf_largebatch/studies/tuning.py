@@ -37,6 +37,11 @@ class Search:
     points: tuple[tuple[float, tuple[float | None, ...], float | None], ...]
     at_edge: bool
 
+    @property
+    def curve(self) -> list[tuple[float, float]]:
+        """Rate and mean error of the points that have one, by rate."""
+        return [(rate, error) for rate, _, error in self.points if error is not None]
+
 
 def grid(lowest: float, count: int, factor: float = FACTOR) -> tuple[float, ...]:
     """Returns lowest * factor ** (0, ..., count - 1)."""
