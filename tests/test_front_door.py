@@ -50,19 +50,16 @@ def test_the_list_of_studies_is_the_folder():
 
 
 @pytest.mark.parametrize("command", [None, *COMMANDS])
-def test_help_takes_a_moment_and_no_framework(command):
+def test_help_loads_no_framework(command):
     code = (
         "import sys; from tf_largebatch.__main__ import main\n"
         f"try: main({[command, '--help'] if command else ['--help']!r})\n"
         f"finally: print('loaded', sorted(set(sys.modules) & {FRAMEWORKS!r}))"
     )
-    before = os.times().children_user
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    spent = os.times().children_user - before
     assert done.returncode == 0
     assert f"python -m tf_largebatch{f' {command}' if command else ''}" in done.stdout
     assert done.stdout.endswith("loaded []\n")
-    assert spent < 0.3  # seconds of the processor: tests run beside it
 
 
 def test_without_a_command_it_shows_all_of_them_and_how_to_go_on(capsys):
