@@ -29,6 +29,7 @@ SPEED = MachineSpeed(
         AllReduceSpeed(workers=2, byte_count=1_000_000, seconds=0.004),
         AllReduceSpeed(workers=2, byte_count=5_000_000, seconds=0.012),
     ),
+    joined=(StepSpeed(workers=2, micro_batch=8, seconds=0.18),),
     made="today",
 )
 
@@ -51,22 +52,29 @@ def test_between_two_measured_batches_lies_the_line():
 
 def test_steps_and_all_reduces_are_of_the_same_processes():
     with pytest.raises(ValueError, match=r"`steps` must be of \[1\] processes"):
-        replace(SPEED, all_reduces=())
+        replace(SPEED, all_reduces=(), joined=())
     with pytest.raises(ValueError, match=r"`steps` must be of \[1, 2\] processes"):
         replace(SPEED, steps=SPEED.steps[:2])
     with pytest.raises(ValueError, match="by rising workers and micro-batch"):
         replace(SPEED, steps=SPEED.steps[::-1])
+    with pytest.raises(
+        ValueError, match=r"`joined` must be of 8 images in each of \[2\] processes"
+    ):
+        replace(SPEED, joined=())
 
 
 def test_processes_of_one_machine_slow_each_other_down():
     # Alone 0.18 s, two at once 0.30 s. 4 MB lie 3/4 of the way between 1 and 5 MB: 10 ms.
     found = update_time(SPEED, 2, 16)
     assert found.compute == 0.18
-    assert found.overhead == pytest.approx(0.30 - 0.18)
+    # One model of 8 images in each: 180 ms, of which 150 + 10 are known, so 20 ms are waited.
+    assert found.overhead == pytest.approx(0.30 - 0.18 + 0.02)
     assert found.exposed == found.all_reduce == pytest.approx(0.010)
-    assert found.seconds == pytest.approx(0.310)
+    assert found.seconds == pytest.approx(0.330)
     # Three micro-steps, one all-reduce.
-    assert update_time(SPEED, 2, 16, 3).seconds == pytest.approx(0.90 + 0.010)
+    assert update_time(SPEED, 2, 16, 3).seconds == pytest.approx(0.90 + 0.030)
+    fast = replace(SPEED, joined=(StepSpeed(workers=2, micro_batch=8, seconds=0.15),))
+    assert update_time(fast, 2, 16).seconds == pytest.approx(0.310)  # nothing is given back
     assert update_time(SPEED, 1, 16).seconds == 0.18
 
 
@@ -93,8 +101,8 @@ def test_a_file_is_read_as_it_was_written(tmp_path):
     [
         ("", "a file of plan --measure"),
         ("[1]", "a file of plan --measure"),
-        ('{"machine_speed": 1}', "must have format 2. Received: 1. Measure again"),
-        ('{"machine_speed": 2}', "is damaged"),
+        ('{"machine_speed": 2}', "must have format 3. Received: 2. Measure again"),
+        ('{"machine_speed": 3}', "is damaged"),
     ],
 )
 def test_another_file_is_refused(text, message, tmp_path):
@@ -109,7 +117,7 @@ def test_plan_forecasts_from_the_file(tmp_path):
     done = plan("--batch", "32", "--devices", "2", *flags)
     assert done.returncode == 0, done.stderr
     assert "2 devices x 16 micro-batch x 1 accumulation" in done.stdout
-    text = "310.0 ms: compute 180.0 (measured), sharing the machine 120.0 (measured), "
+    text = "330.0 ms: compute 180.0 (measured), sharing the machine 140.0 (measured), "
     assert f"{text}all-reduce 10.0 (measured)" in done.stdout
     assert "1,000 updates" in done.stdout and "modelled" not in done.stdout.split("checkpoint")[0]
     wide = plan("--batch", "4096", "--devices", "64", *flags, "--network", "1,10", "--sweep")
@@ -203,8 +211,9 @@ def test_a_model_and_two_processes_are_measured(tmp_path):
     assert (speed.parameters, speed.slots, speed.optimizer) == (15, 1, "MomentumSGD")
     assert [(s.workers, s.micro_batch) for s in speed.steps] == [(1, 1), (1, 64), (2, 1), (2, 64)]
     assert [(one.workers, one.byte_count) for one in speed.all_reduces] == [(2, 16), (2, 60)]
+    assert [(one.workers, one.micro_batch) for one in speed.joined] == [(2, 1)]
     assert all(one.seconds > 0 for one in (*speed.steps, *speed.all_reduces))
     speed.save(tmp_path / "speed.json")
-    assert json.loads((tmp_path / "speed.json").read_text())["machine_speed"] == 2
+    assert json.loads((tmp_path / "speed.json").read_text())["machine_speed"] == 3
     with pytest.raises(ValueError, match="`model` must be of one input of known shape"):
         measure_speed(keras.Sequential([keras.Input((None, 4)), keras.layers.Dense(3)]))

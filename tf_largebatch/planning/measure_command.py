@@ -101,6 +101,10 @@ def _run(find: Find, arguments: argparse.Namespace) -> None:
         size = f"{step.micro_batch:,} images"
         size += f" in each of {step.workers} processes" if step.workers > 1 else ""
         print(f"{size:>34}  {1e3 * step.seconds:10.1f} ms  {rate:10,.1f} images/s")
+    for step in speed.joined:
+        size = f"{step.micro_batch:,} images in each, one model"
+        rate = step.workers * step.micro_batch / step.seconds
+        print(f"{size:>34}  {1e3 * step.seconds:10.1f} ms  {rate:10,.1f} images/s")
     for one in speed.all_reduces:
         size = f"{one.byte_count / 1e6:.2f} MB between {one.workers} processes"
         print(f"{size:>34}  {1e3 * one.seconds:10.1f} ms")

@@ -2,7 +2,9 @@
 
     alone    = accumulation x an update of one process, between the measured micro-batches
     together = accumulation x an update of as many processes at once, each on its own
-    update   = max(alone, together) + all-reduce
+    waiting  = an update of as many that sum their gradients - together - all-reduce, of the
+               smallest micro-batch that was measured
+    update   = max(alone, together) + all-reduce + waiting
 
 The engine sends gradients after the backward pass, so nothing of an all-reduce is hidden. The
 optimizer's part is in every micro-step as it was measured: with accumulation, an upper bound.
@@ -21,7 +23,7 @@ def update_time(
     *,
     network: Network | None = None,
 ) -> StepTime:
-    """The time of an update, by part; what processes that share a machine lose is its `overhead`.
+    """The time of an update, by part; what processes that share a machine lose is `overhead`.
 
     Args:
         speed: what was measured.
@@ -42,4 +44,5 @@ def update_time(
         return StepTime(alone, 0.0, whole, whole)
     together = accumulation * speed.step_seconds(micro_batch, devices)
     whole = speed.all_reduce_seconds(sent, devices)
-    return StepTime(alone, max(together - alone, 0.0), whole, whole)
+    overhead = max(together - alone, 0.0) + speed.waiting_seconds(devices)
+    return StepTime(alone, overhead, whole, whole)

@@ -12,12 +12,12 @@ from tf_largebatch.records.checks import check, check_count, check_number
 from tf_largebatch.records.errors import InputError
 from tf_largebatch.records.files import write_json
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSpeed:
-    """Processes of this machine that train at once, each on its own: an update, not accumulated.
+    """Processes of this machine that train at once: an update of each, not accumulated.
 
     Attributes:
         workers: processes, >= 1.
@@ -66,8 +66,11 @@ class MachineSpeed:
         slots: numbers that the optimizer keeps for each of them.
         hardware: of the machine, as a person would name it.
         cores: that its processes share, >= 1.
-        steps: by rising workers and micro-batch; of one process, and of as many as all-reduce.
+        steps: of processes that train each on its own, by rising workers and micro-batch; of one
+            process, and of as many as all-reduce.
         all_reduces: of each number of workers, two sizes at least; empty: not measured.
+        joined: of processes that train one model and sum its gradients, with the smallest
+            micro-batch; one for each number of workers.
         input_seconds: of one core for an image; None: not measured.
         made: date, versions and the command, as text.
     """
@@ -80,6 +83,7 @@ class MachineSpeed:
     cores: int
     steps: tuple[StepSpeed, ...]
     all_reduces: tuple[AllReduceSpeed, ...] = ()
+    joined: tuple[StepSpeed, ...] = ()
     input_seconds: float | None = None
     made: str = ""
 
@@ -92,6 +96,9 @@ class MachineSpeed:
         check(sizes == sorted(set(sizes)), "steps", rising, sizes)
         known = [1, *sorted({one.workers for one in self.all_reduces})]
         check(self.workers == known, "steps", f"of {known} processes", self.workers)
+        together, smallest = [(one.workers, one.micro_batch) for one in self.joined], sizes[0][1]
+        rule = f"of {smallest} images in each of {known[1:]} processes"
+        check(together == [(count, smallest) for count in known[1:]], "joined", rule, together)
         if self.input_seconds is not None:
             check_number("input_seconds", self.input_seconds, low_open=True)
 
@@ -124,6 +131,19 @@ class MachineSpeed:
         self._check_workers(bool(alike), workers)
         return _between([a.byte_count for a in alike], [a.seconds for a in alike], byte_count)
 
+    def waiting_seconds(self, workers: int) -> float:
+        """What an update of so many processes takes beyond their own updates and the all-reduce.
+
+        They wait for the slowest of them, and copy what they send. ValueError where they were not
+        measured.
+        """
+        alike = [one for one in self.joined if one.workers == workers]
+        self._check_workers(bool(alike), workers)
+        alone = self.step_seconds(alike[0].micro_batch, workers)
+        return max(
+            alike[0].seconds - alone - self.all_reduce_seconds(4.0 * self.parameters, workers), 0.0
+        )
+
     def _check_workers(self, known: bool, workers: int) -> None:
         rule = f"a number of processes that was measured ({self.workers})"
         check(known, "workers", rule, workers, "Measure it, or give a network.")
@@ -148,7 +168,8 @@ def load(path: Path) -> MachineSpeed:
     try:
         steps = tuple(StepSpeed(**step) for step in data.pop("steps"))
         all_reduces = tuple(AllReduceSpeed(**one) for one in data.pop("all_reduces"))
-        return MachineSpeed(steps=steps, all_reduces=all_reduces, **data)
+        joined = tuple(StepSpeed(**step) for step in data.pop("joined"))
+        return MachineSpeed(steps=steps, all_reduces=all_reduces, joined=joined, **data)
     except (TypeError, ValueError, KeyError) as error:
         raise InputError(f"{path} is damaged ({error}). Measure again") from None
 

@@ -59,8 +59,9 @@ def measure_speed(
         model: one input of known shape [batch, ...]; its output are logits [batch, classes].
         optimizer: a Keras optimizer, not yet built; MomentumSGD by default.
         micro_batches: images per update, rising; the largest must fit the memory, of each worker.
-        workers: numbers of processes of this machine, each at least 2, of which updates are timed
-            that run at once, and all-reduces of the gradient between them.
+        workers: numbers of processes of this machine, each at least 2, of which are timed: updates
+            that run at once, all-reduces of the gradient, and, with the smallest micro-batch,
+            updates of one model that they train together.
         input_seconds: that one core takes for an image, where `measure_input` told it.
 
     Raises:
@@ -78,11 +79,12 @@ def measure_speed(
         StepSpeed(workers=1, micro_batch=size, seconds=seconds)
         for size, seconds in zip(sizes, alone, strict=True)
     ]
-    all_reduces = []
+    all_reduces, joined = [], []
     for count in counts:
         found = _measure_workers(count, request)
         for size, seconds in zip(sizes, found["steps"], strict=True):
             steps.append(StepSpeed(workers=count, micro_batch=size, seconds=seconds))
+        joined.append(StepSpeed(workers=count, micro_batch=sizes[0], seconds=found["joined"]))
         for size, seconds in found["all_reduces"]:
             all_reduces.append(AllReduceSpeed(workers=count, byte_count=size, seconds=seconds))
     parameters = sum(math.prod(v.shape) for v in model.trainable_variables)
@@ -104,6 +106,7 @@ def measure_speed(
         cores=facts["cores"],
         steps=tuple(steps),
         all_reduces=tuple(all_reduces),
+        joined=tuple(joined),
         input_seconds=input_seconds,
         made=f"{facts['started']}, {versions}, {facts['commit']}",
     )

@@ -8,7 +8,7 @@ from tf_largebatch.records.quiet import import_tensorflow
 
 
 def main() -> None:
-    """Writes the seconds of each update and the bytes and seconds of each all-reduce.
+    """Writes the seconds of updates and of all-reduces, with the bytes of these.
 
     The last two words of the command are the files of the request and of the answer.
     """
@@ -19,11 +19,16 @@ def main() -> None:
 
     team, asked = Team(), read_json(request)
     model, optimizer = read_model(asked)
-    sizes = [sum(parts) * 4 for parts in asked["all_reduces"]]
+    sizes = [sum(lengths) * 4 for lengths in asked["all_reduces"]]
+    with team.strategy.scope():
+        shared = read_model(asked)
+    batches, parts = asked["micro_batches"], asked["all_reduces"]
     # The updates are each worker's own: what they slow each other down by is what is measured.
-    runs = [make_update(model, optimizer, size) for size in asked["micro_batches"]]
-    steps = time_in_turn(runs, team)
-    sums = [make_all_reduce(team.strategy, parts) for parts in asked["all_reduces"]]
-    all_reduces = list(zip(sizes, time_in_turn(sums, team), strict=True))
+    runs = [make_update(model, optimizer, size) for size in batches]
+    runs.append(make_update(*shared, batches[0], team.strategy))
+    runs += [make_all_reduce(team.strategy, lengths) for lengths in parts]
+    seconds = time_in_turn(runs, team)
+    *steps, joined = seconds[: len(batches) + 1]
+    all_reduces = list(zip(sizes, seconds[len(batches) + 1 :], strict=True))
     if team.chief:
-        write_json(out, {"steps": steps, "all_reduces": all_reduces})
+        write_json(out, {"steps": steps, "joined": joined, "all_reduces": all_reduces})
