@@ -14,9 +14,10 @@ import pytest
 import tensorflow as tf
 from optimizer_replay import RateTable, make_problem, make_variables, values_of
 
+from tf_largebatch.models.ghost_batchnorm import GhostBatchNormalization
 from tf_largebatch.optimizers import LAMB, LARS, MomentumSGD, Muon, RMSpropSGD
 from tf_largebatch.optimizers.options import AdaptiveOptions, Options
-from tf_largebatch.schedules import trace
+from tf_largebatch.schedules import Constant, Warmup, trace
 
 ROOT = Path(__file__).parent.parent
 COMMON = {
@@ -162,6 +163,23 @@ def test_a_saved_model_continues_as_if_it_had_not_been(make, tmp_path):
     train(model, 1)
     train(again, 1)
     assert_equal(model.get_weights(), again.get_weights())
+
+
+@pytest.mark.slow
+def test_after_keras_the_package_alone_lets_a_fresh_process_load_a_model(tmp_path):
+    ghost = GhostBatchNormalization(group=2)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), ghost])
+    model.compile(LARS(Warmup(Constant(1.0), updates=5, start_rate=0.1)), loss="mse")
+    model.save(tmp_path / "model.keras")
+    code = "import sys, keras, tf_largebatch; m = keras.saving.load_model(sys.argv[1]); "
+    code += "print(*(type(x).__name__ for x in (m.layers[-1], m.optimizer)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "model.keras")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.stdout.split() == ["GhostBatchNormalization", "LARS"], done.stderr[-500:]
 
 
 @pytest.mark.slow

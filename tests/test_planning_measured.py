@@ -29,7 +29,10 @@ SPEED = MachineSpeed(
         AllReduceSpeed(workers=2, byte_count=1_000_000, seconds=0.004),
         AllReduceSpeed(workers=2, byte_count=5_000_000, seconds=0.012),
     ),
-    joined=(StepSpeed(workers=2, micro_batch=8, seconds=0.18),),
+    joined=(
+        StepSpeed(workers=2, micro_batch=8, seconds=0.18),
+        StepSpeed(workers=2, micro_batch=16, seconds=0.33),
+    ),
     made="today",
 )
 
@@ -58,7 +61,7 @@ def test_steps_and_all_reduces_are_of_the_same_processes():
     with pytest.raises(ValueError, match="by rising workers and micro-batch"):
         replace(SPEED, steps=SPEED.steps[::-1])
     with pytest.raises(
-        ValueError, match=r"`joined` must be of 8 images in each of \[2\] processes"
+        ValueError, match=r"`joined` must be of \[8, 16\] images in each of \[2\] processes"
     ):
         replace(SPEED, joined=())
 
@@ -67,14 +70,15 @@ def test_processes_of_one_machine_slow_each_other_down():
     # Alone 0.18 s, two at once 0.30 s. 4 MB lie 3/4 of the way between 1 and 5 MB: 10 ms.
     found = update_time(SPEED, 2, 16)
     assert found.compute == 0.18
-    # One model of 8 images in each: 180 ms, of which 150 + 10 are known, so 20 ms are waited.
+    # One model with 16 images in each: 330 ms, of which 300 + 10 are known, so 20 ms are waited.
     assert found.overhead == pytest.approx(0.30 - 0.18 + 0.02)
     assert found.exposed == found.all_reduce == pytest.approx(0.010)
     assert found.seconds == pytest.approx(0.330)
     # Three micro-steps, one all-reduce.
     assert update_time(SPEED, 2, 16, 3).seconds == pytest.approx(0.90 + 0.030)
-    fast = replace(SPEED, joined=(StepSpeed(workers=2, micro_batch=8, seconds=0.15),))
-    assert update_time(fast, 2, 16).seconds == pytest.approx(0.310)  # nothing is given back
+    # Half-way between 40 ms and nothing, which is what 300 ms leave.
+    ends = replace(SPEED.joined[0], seconds=0.20), replace(SPEED.joined[1], seconds=0.30)
+    assert update_time(replace(SPEED, joined=ends), 2, 12).seconds == pytest.approx(0.255)
     assert update_time(SPEED, 1, 16).seconds == 0.18
 
 
@@ -211,7 +215,7 @@ def test_a_model_and_two_processes_are_measured(tmp_path):
     assert (speed.parameters, speed.slots, speed.optimizer) == (15, 1, "MomentumSGD")
     assert [(s.workers, s.micro_batch) for s in speed.steps] == [(1, 1), (1, 64), (2, 1), (2, 64)]
     assert [(one.workers, one.byte_count) for one in speed.all_reduces] == [(2, 16), (2, 60)]
-    assert [(one.workers, one.micro_batch) for one in speed.joined] == [(2, 1)]
+    assert [(one.workers, one.micro_batch) for one in speed.joined] == [(2, 1), (2, 64)]
     assert all(one.seconds > 0 for one in (*speed.steps, *speed.all_reduces))
     speed.save(tmp_path / "speed.json")
     assert json.loads((tmp_path / "speed.json").read_text())["machine_speed"] == 3

@@ -8,7 +8,13 @@ import pytest
 from tf_largebatch.records.contrast import Contrast
 from tf_largebatch.records.curve import EpochRecord
 from tf_largebatch.records.result import Found, Result, RowResult, SeedResult
-from tf_largebatch.review.figures import COLOURS, curves_title, draw_curves, draw_rates
+from tf_largebatch.review.figures import (
+    COLOURS,
+    curves_title,
+    draw_batches,
+    draw_curves,
+    draw_rates,
+)
 from tf_largebatch.review.report import write_report
 from tf_largebatch.review.tables import (
     MISSING,
@@ -290,6 +296,17 @@ def test_a_miniatures_figure_names_its_own_data_and_batches_and_not_the_papers()
 def test_a_result_without_any_epoch_is_still_drawn(tmp_path):
     assert draw_curves(result(row(runs=(run(0, []),))), tmp_path / "c.png").startswith(PNG)
     assert draw_curves(result(), tmp_path / "d.png").startswith(PNG)
+
+
+def test_three_batches_make_a_curve_of_errors_and_two_do_not(tmp_path):
+    rows = [row(str(batch), (10.0, 12.0), global_batch=batch) for batch in (8, 64, 512)]
+    assert draw_batches(result(*rows[:2]), tmp_path / "b.png") is None
+    assert (
+        draw_batches(result(*rows[:2], row(finals=(), global_batch=9)), tmp_path / "b.png") is None
+    )
+    assert not (tmp_path / "b.png").exists()
+    drawn = draw_batches(result(*rows), tmp_path / "b.png")
+    assert drawn.startswith(PNG) and (tmp_path / "b.png").read_bytes() == drawn
 
 
 class Axes:

@@ -5,8 +5,10 @@
 
 `tf-largebatch` lists what the package can do, `tf-largebatch list` the recipes of the published
 systems. Importing this package loads no framework; a name loads its module when it is first used.
+Where Keras is loaded already, its `load_model` knows our classes from then on.
 """
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,3 +104,10 @@ if not TYPE_CHECKING:  # a name that is not there is an error for type checkers 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if "keras" in sys.modules:  # their modules register the classes that a saved model may need
+    import tf_largebatch.models.alexnet  # noqa: F401
+    import tf_largebatch.models.ghost_batchnorm
+    import tf_largebatch.optimizers
+    import tf_largebatch.schedules  # noqa: F401

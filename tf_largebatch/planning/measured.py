@@ -2,8 +2,8 @@
 
     alone    = accumulation x an update of one process, between the measured micro-batches
     together = accumulation x an update of as many processes at once, each on its own
-    waiting  = an update of as many that sum their gradients - together - all-reduce, of the
-               smallest micro-batch that was measured
+    waiting  = an update of as many that sum their gradients - together - all-reduce, between the
+               smallest and the largest micro-batch that were measured
     update   = max(alone, together) + all-reduce + waiting
 
 The engine sends gradients after the backward pass, so nothing of an all-reduce is hidden. The
@@ -44,5 +44,5 @@ def update_time(
         return StepTime(alone, 0.0, whole, whole)
     together = accumulation * speed.step_seconds(micro_batch, devices)
     whole = speed.all_reduce_seconds(sent, devices)
-    overhead = max(together - alone, 0.0) + speed.waiting_seconds(devices)
+    overhead = max(together - alone, 0.0) + speed.waiting_seconds(micro_batch, devices)
     return StepTime(alone, overhead, whole, whole)

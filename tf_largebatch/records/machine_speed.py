@@ -69,8 +69,8 @@ class MachineSpeed:
         steps: of processes that train each on its own, by rising workers and micro-batch; of one
             process, and of as many as all-reduce.
         all_reduces: of each number of workers, two sizes at least; empty: not measured.
-        joined: of processes that train one model and sum its gradients, with the smallest
-            micro-batch; one for each number of workers.
+        joined: of processes that train one model and sum its gradients, with the smallest and the
+            largest micro-batch, by rising workers and micro-batch.
         input_seconds: of one core for an image; None: not measured.
         made: date, versions and the command, as text.
     """
@@ -96,9 +96,11 @@ class MachineSpeed:
         check(sizes == sorted(set(sizes)), "steps", rising, sizes)
         known = [1, *sorted({one.workers for one in self.all_reduces})]
         check(self.workers == known, "steps", f"of {known} processes", self.workers)
-        together, smallest = [(one.workers, one.micro_batch) for one in self.joined], sizes[0][1]
-        rule = f"of {smallest} images in each of {known[1:]} processes"
-        check(together == [(count, smallest) for count in known[1:]], "joined", rule, together)
+        ends = sorted({sizes[0][1], self.largest_micro_batch})
+        together = [(one.workers, one.micro_batch) for one in self.joined]
+        rule = f"of {ends} images in each of {known[1:]} processes"
+        wanted = [(count, size) for count in known[1:] for size in ends]
+        check(together == wanted, "joined", rule, together)
         if self.input_seconds is not None:
             check_number("input_seconds", self.input_seconds, low_open=True)
 
@@ -131,7 +133,7 @@ class MachineSpeed:
         self._check_workers(bool(alike), workers)
         return _between([a.byte_count for a in alike], [a.seconds for a in alike], byte_count)
 
-    def waiting_seconds(self, workers: int) -> float:
+    def waiting_seconds(self, micro_batch: int, workers: int) -> float:
         """What an update of so many processes takes beyond their own updates and the all-reduce.
 
         They wait for the slowest of them, and copy what they send. ValueError where they were not
@@ -139,10 +141,10 @@ class MachineSpeed:
         """
         alike = [one for one in self.joined if one.workers == workers]
         self._check_workers(bool(alike), workers)
-        alone = self.step_seconds(alike[0].micro_batch, workers)
-        return max(
-            alike[0].seconds - alone - self.all_reduce_seconds(4.0 * self.parameters, workers), 0.0
-        )
+        sent = self.all_reduce_seconds(4.0 * self.parameters, workers)
+        known = [self.step_seconds(one.micro_batch, workers) + sent for one in alike]
+        waits = [max(one.seconds - part, 0.0) for one, part in zip(alike, known, strict=True)]
+        return _between([one.micro_batch for one in alike], waits, micro_batch)
 
     def _check_workers(self, known: bool, workers: int) -> None:
         rule = f"a number of processes that was measured ({self.workers})"

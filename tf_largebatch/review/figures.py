@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tf_largebatch.records.curve import EpochRecord
 from tf_largebatch.records.files import write_bytes
@@ -14,24 +15,63 @@ from tf_largebatch.review.tables import error_text, is_finite, scale_text
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 STYLES = ("-", "-.", ":")  # the second round of colours is drawn in the second style
 ALONG = {"epoch": "epoch", "update": "update", "images_seen": "images seen"}
+ERRORS = {"validation_error_pct": "validation error, %", "train_error_pct": "training error, %"}
 
 
 def draw_curves(result: Result, path: Path) -> bytes:
-    """Draws validation error against epoch, writes the PNG and returns its bytes.
+    """Draws errors against epoch, writes the PNG and returns its bytes.
 
-    One colour per row: the mean over the seeds that finished as a line, their range as a band.
-    Each diverged run is a thin line that ends in a cross. At full scale the published errors are
-    dashed lines; a miniature's paper is another experiment and is left out.
+    The validation error above, the training error below. One colour per row: the mean over the
+    seeds that finished as a line, their range as a band. Each diverged run is a thin line that ends
+    in a cross. At full scale the published errors are dashed lines; that of a miniature or of a
+    modified run is another experiment's and is left out.
     """
-    figure, axes = make_axes((7, 4.6))
-    published: list[float] = []
+    from matplotlib.lines import Line2D
+
+    figure, axes, below = make_axes((7, 7.4), panels=2)
+    own, published = result.scale == "full" and not result.modified, []
     for number, row in enumerate(result.rows):
-        if result.scale == "full" and is_finite(row.published_error_pct):
+        if own and is_finite(row.published_error_pct):
             axes.axhline(row.published_error_pct, color=colour(number), ls="--", lw=1)
             published.append(row.published_error_pct)
-    legend = _draw_rows(axes, [(row.label, row) for row in result.rows], also=published)
+    rows = [(row.label, row) for row in result.rows]
+    legend = _draw_rows(axes, rows, also=published)
+    _draw_rows(below, rows, error="train_error_pct")
+    grey: dict[str, Any] = {"color": COLOURS[-1], "lw": 1}
+    if published:
+        legend.append(Line2D([], [], **grey, ls="--", label="published"))
+    if any(row.diverged for row in result.rows):
+        legend.append(Line2D([], [], **grey, marker="X", ms=9, mec="white", label="diverged"))
     title = axes.set_title(curves_title(result), fontsize=10, wrap=True)
     title.set_parse_math(False)
+    return write_png(figure, path, legend)
+
+
+def draw_batches(result: Result, path: Path) -> bytes | None:
+    """Draws each row's error against its batch, writes the PNG and returns its bytes.
+
+    The mean over the seeds that finished, and their sample deviation. None, and no file, where the
+    rows have fewer than three batches: there is no curve to see.
+    """
+    rows = [(number, row) for number, row in enumerate(result.rows) if row.errors_pct]
+    if len({row.global_batch for _, row in rows}) < 3:
+        return None
+    figure, axes = make_axes((7, 4.2))
+    legend = [
+        axes.errorbar(
+            row.global_batch,
+            row.mean_error_pct,
+            row.std_error_pct or 0.0,
+            color=colour(number),
+            fmt="o",
+            capsize=3,
+            label=row.label,
+        )
+        for number, row in rows
+    ]
+    axes.set_xscale("log", base=2)
+    plain_numbers(axes.xaxis, base=2)
+    name_axes(axes, "images per update", ERRORS["validation_error_pct"])
     return write_png(figure, path, legend)
 
 
@@ -157,15 +197,20 @@ def _draw_rows(
     *,
     along: str = "epoch",
     also: Sequence[float] = (),
+    error: str = "validation_error_pct",
 ) -> list:
     """Draws (label, row); returns the legend. The axis has room for the errors in `also` too."""
-    legend = [_draw_row(axes, row, _look(i), label, along) for i, (label, row) in enumerate(named)]
-    name_axes(axes, ALONG[along], "validation error, %")
+    legend = [
+        _draw_row(axes, row, _look(i), label, along, error) for i, (label, row) in enumerate(named)
+    ]
+    name_axes(axes, ALONG[along], ERRORS[error])
     if along == "epoch":
         axes.set_xlim(left=0)
     else:  # the updates of a small batch are many times those of a large one
         axes.set_xscale("log")
-    drawn = [e for _, row in named for run in row.runs for _, e in _points(run.epochs)] + [*also]
+    drawn = [e for _, row in named for run in row.runs for _, e in _points(run.epochs, error)] + [
+        *also
+    ]
     # A tenfold range would press the rows that work onto the bottom of a linear axis.
     if drawn and min(drawn) > 0 and max(drawn) >= 10 * min(drawn):
         axes.set_yscale("log")
@@ -176,21 +221,21 @@ def _draw_rows(
     return legend
 
 
-def _draw_row(axes, row: RowResult, look: dict, label: str, along: str):
+def _draw_row(axes, row: RowResult, look: dict, label: str, along: str, error: str):
     from matplotlib.lines import Line2D
 
     by_epoch: dict[int, list[float]] = {}
     for run in row.runs:
-        points = _points(run.epochs, along)
+        points = _points(run.epochs, error, along)
         if run.diverged_at is None:
-            for epoch, error in points:
-                by_epoch.setdefault(epoch, []).append(error)
+            for epoch, value in points:
+                by_epoch.setdefault(epoch, []).append(value)
             continue
         axes.plot(*zip(*points, strict=True), **look, lw=0.8) if points else None
         # A run that diverged within its first epoch has no point: its cross stands at the top.
-        epoch, error = points[-1] if points else (0, 0.97)
+        epoch, value = points[-1] if points else (0, 0.97)
         where = axes.transData if points else axes.get_xaxis_transform()
-        axes.plot(epoch, error, "X", color=look["color"], ms=9, mec="white", transform=where)
+        axes.plot(epoch, value, "X", color=look["color"], ms=9, mec="white", transform=where)
     epochs = sorted(by_epoch)
     errors = [by_epoch[e] for e in epochs]
     mark = "o" if len(epochs) < 10 else None
@@ -204,9 +249,8 @@ def _draw_row(axes, row: RowResult, look: dict, label: str, along: str):
     return Line2D([], [], **look, lw=1.8, label=text)
 
 
-def _points(epochs: tuple[EpochRecord, ...], along: str = "epoch") -> list[tuple[int, float]]:
-    return [
-        (getattr(e, along), e.validation_error_pct)
-        for e in epochs
-        if math.isfinite(e.validation_error_pct)
-    ]
+def _points(
+    epochs: tuple[EpochRecord, ...], error: str, along: str = "epoch"
+) -> list[tuple[int, float]]:
+    points = ((getattr(e, along), getattr(e, error)) for e in epochs)
+    return [(place, value) for place, value in points if math.isfinite(value)]

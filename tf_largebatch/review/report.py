@@ -8,7 +8,7 @@ from tf_largebatch.records.files import read_json, write_csv
 from tf_largebatch.records.result import Result, RowResult, SeedResult
 from tf_largebatch.records.run_folder import METRICS, PLAN, RESULT
 from tf_largebatch.review.claims import combined
-from tf_largebatch.review.figures import colour, draw_curves
+from tf_largebatch.review.figures import colour, draw_batches, draw_curves
 from tf_largebatch.review.findings import FOLDER, Finding, read_findings, write_findings_csv
 from tf_largebatch.review.page import duration_text, flatten, split_shared, write_page
 from tf_largebatch.review.tables import (
@@ -20,7 +20,8 @@ from tf_largebatch.review.tables import (
     verdict,
 )
 
-REPORT, CURVES, RATES, ROWS = "report.html", "curves.png", "rates.png", "rows.csv"
+REPORT, ROWS = "report.html", "rows.csv"
+CURVES, BATCHES, RATES = "curves.png", "batches.png", "rates.png"
 RUNS, INSTRUMENTS = "runs.csv", "instruments.csv"
 FILES = {  # in reading order; the report names those that are there
     RESULT: "every number of this page",
@@ -30,6 +31,7 @@ FILES = {  # in reading order; the report names those that are there
     PLAN: "what was run",
     METRICS: "one line per epoch",
     CURVES: "the figure",
+    BATCHES: "the figure of error against batch",
     RATES: "the figure of the rates",
     "model.keras": "the trained model",
 }
@@ -37,7 +39,7 @@ DEEP = 2  # a run of a table lies this far below its command's folder: <row>/see
 
 
 def write_report(result: Result, plans: list[dict], folder: Path) -> Path:
-    """Writes `report.html`, one file that needs no network, and the figure `curves.png` in it.
+    """Writes `report.html`, one file that needs no network, and its figures of errors.
 
     What instruments left in the runs' folders is shown with its figures. Write the folder's other
     files first: the page shows `rates.png` and names those that are there. `plans` are the
@@ -48,7 +50,7 @@ def write_report(result: Result, plans: list[dict], folder: Path) -> Path:
             f"`plans` must hold one plan per row ({len(result.rows)}). Received: {len(plans)} plans"
         )
     picture = draw_curves(result, folder / CURVES)
-    rates = folder / RATES
+    batches, rates = draw_batches(result, folder / BATCHES), folder / RATES
     header, cells = table(result)
     shared, differing = split_shared([plan["rows"] for plan in plans])
     found = _read_instruments(result, folder)
@@ -67,6 +69,7 @@ def write_report(result: Result, plans: list[dict], folder: Path) -> Path:
         target=any(row.target_pct is not None for row in result.rows),
         stops=any(row.stop is not None for row in result.rows),
         picture=picture,
+        batches=batches,
         rates=rates.read_bytes() if rates.exists() else None,
         found=found,
         shared=shared,

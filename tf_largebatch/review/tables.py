@@ -35,6 +35,10 @@ def text_table(result: Result) -> str:
         text.append("  ".join([line[0].ljust(widths[0]), *cells[1:]]).rstrip())
         if number == height - 1:
             text.append("-" * (sum(widths) + 2 * len(widths) - 2))
+    if result.scale != "smoke":  # the last line of the log is not the table's number
+        stops = any(row.stop is not None for row in result.rows)
+        which = "its last evaluation" if stops else "the median of its last five epochs"
+        text += ["", f"error % of a run: {which}"]
     text += ["", *verdict(result)]
     text += [f"  modified: {change}" for change in result.departures]
     return "\n".join(text) + "\n"

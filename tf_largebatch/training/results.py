@@ -46,8 +46,10 @@ def conclude(session: Session) -> Result:
     if session.team.chief:
         _write(session, result)
         print(tables.text_table(result))
-        for name in ("report.html", "curves.png", "rates.png", "rows.csv", "result.json"):
-            print(f"{name:<12} {session.folder / name}")
+        shown = report.REPORT, report.CURVES, report.BATCHES, report.RATES, report.ROWS
+        for name in (*shown, run_folder.RESULT):
+            if (session.folder / name).exists():
+                print(f"{name:<12} {session.folder / name}")
         print(f"TensorBoard  tensorboard --logdir {session.folder}")
         if len(session.results) > 1:
             place = session.folder / rows_of_tensorboard.FOLDER

@@ -60,8 +60,8 @@ def measure_speed(
         optimizer: a Keras optimizer, not yet built; MomentumSGD by default.
         micro_batches: images per update, rising; the largest must fit the memory, of each worker.
         workers: numbers of processes of this machine, each at least 2, of which are timed: updates
-            that run at once, all-reduces of the gradient, and, with the smallest micro-batch,
-            updates of one model that they train together.
+            that run at once, all-reduces of the gradient, and, with the smallest and the largest
+            micro-batch, updates of one model that they train together.
         input_seconds: that one core takes for an image, where `measure_input` told it.
 
     Raises:
@@ -79,12 +79,13 @@ def measure_speed(
         StepSpeed(workers=1, micro_batch=size, seconds=seconds)
         for size, seconds in zip(sizes, alone, strict=True)
     ]
-    all_reduces, joined = [], []
+    all_reduces: list[AllReduceSpeed] = []
+    joined: list[StepSpeed] = []
     for count in counts:
         found = _measure_workers(count, request)
-        for size, seconds in zip(sizes, found["steps"], strict=True):
-            steps.append(StepSpeed(workers=count, micro_batch=size, seconds=seconds))
-        joined.append(StepSpeed(workers=count, micro_batch=sizes[0], seconds=found["joined"]))
+        for name, kept in (("steps", steps), ("joined", joined)):
+            for size, seconds in found[name]:
+                kept.append(StepSpeed(workers=count, micro_batch=size, seconds=seconds))
         for size, seconds in found["all_reduces"]:
             all_reduces.append(AllReduceSpeed(workers=count, byte_count=size, seconds=seconds))
     parameters = sum(math.prod(v.shape) for v in model.trainable_variables)

@@ -25,10 +25,14 @@ def main() -> None:
     batches, parts = asked["micro_batches"], asked["all_reduces"]
     # The updates are each worker's own: what they slow each other down by is what is measured.
     runs = [make_update(model, optimizer, size) for size in batches]
-    runs.append(make_update(*shared, batches[0], team.strategy))
+    ends = sorted({batches[0], batches[-1]})
+    runs += [make_update(*shared, size, team.strategy) for size in ends]
     runs += [make_all_reduce(team.strategy, lengths) for lengths in parts]
-    seconds = time_in_turn(runs, team)
-    *steps, joined = seconds[: len(batches) + 1]
-    all_reduces = list(zip(sizes, seconds[len(batches) + 1 :], strict=True))
+    seconds = iter(time_in_turn(runs, team))
+    answer = {
+        "steps": list(zip(batches, seconds, strict=False)),
+        "joined": list(zip(ends, seconds, strict=False)),
+        "all_reduces": list(zip(sizes, seconds, strict=True)),
+    }
     if team.chief:
-        write_json(out, {"steps": steps, "joined": joined, "all_reduces": all_reduces})
+        write_json(out, answer)
