@@ -187,6 +187,7 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
             exclude_rank_below=self.exclude_rank_below,
             adapts=self.adapts,
         )
+        self._count_before_build = len(self.variables)
         super().build(variables)
         self._exemptions = rows
         self._build_slots(variables)
@@ -262,6 +263,11 @@ class LargeBatchOptimizer(keras.optimizers.Optimizer):
             ValueError: the state was saved for other variables.
         """
         saved = tuple(np.asarray(store[str(i)]) for i in range(len(store.keys())))
+        fresh = self.built and not int(self.iterations)
+        if fresh and len(saved) == self._count_before_build and not saved[0]:
+            # Saved as it was compiled, before any update: what `build` has added stands at zero.
+            state.restore(self.name, self.variables[: len(saved)], saved, 0)
+            return
         if self.built or len(saved) == len(self.variables):
             state.restore(self.name, self.variables, saved, len(self._exemptions))
         else:

@@ -71,6 +71,7 @@ def draw_batches(result: Result, path: Path) -> bytes | None:
     ]
     axes.set_xscale("log", base=2)
     plain_numbers(axes.xaxis, base=2)
+    _fit_errors(axes, [error for _, row in rows for error in row.errors_pct])
     name_axes(axes, "images per update", ERRORS["validation_error_pct"])
     return write_png(figure, path, legend)
 
@@ -211,14 +212,18 @@ def _draw_rows(
     drawn = [e for _, row in named for run in row.runs for _, e in _points(run.epochs, error)] + [
         *also
     ]
+    _fit_errors(axes, drawn)
+    if not drawn:
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "no epoch finished", ha="center", transform=axes.transAxes)
+    return legend
+
+
+def _fit_errors(axes, drawn: Sequence[float]) -> None:
     # A tenfold range would press the rows that work onto the bottom of a linear axis.
     if drawn and min(drawn) > 0 and max(drawn) >= 10 * min(drawn):
         axes.set_yscale("log")
         plain_numbers(axes.yaxis)
-    elif not drawn:
-        axes.set_yticks([])
-        axes.text(0.5, 0.5, "no epoch finished", ha="center", transform=axes.transAxes)
-    return legend
 
 
 def _draw_row(axes, row: RowResult, look: dict, label: str, along: str, error: str):
