@@ -69,7 +69,7 @@ class MomentumSGD(LargeBatchOptimizer):
         i, w, g, lr = self._symbols(gradient, variable, learning_rate)
         v, momentum, decay = self._velocities[i], self.momentum, self._decay_of(i)
 
-        d = as_written(g + decay * w)
+        d = as_written(g + decay * w) if decay else g
         v = momentum * v + d
         if self.nesterov:
             w = w - (lr * d + as_written(lr * as_written(momentum * v)))
