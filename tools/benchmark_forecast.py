@@ -5,11 +5,11 @@
     python tools/benchmark_forecast.py --render             # docs/planning.md from the record
 
 `measure_speed` times updates, alone and in processes at once that send nothing, all-reduces
-between processes that do nothing else, and updates with both at the least and most images;
-`planning.measured` makes of it the time of an update of K workers; then K workers train and are
-timed. All of it several times in turn, since the speed of a machine drifts; each number is the
-median. Two networks: a convnet whose update is mostly compute, and a dense one whose update is
-mostly all-reduce. Nothing else should run. Some 15 minutes on two cores.
+between processes that do nothing else, and updates with both; `planning.measured` makes of it the
+time of an update of K workers; then K workers are started anew, train and are timed. All of it
+several times in turn, since the speed of a machine drifts; each number is the median. Two networks:
+a convnet whose update is mostly compute, and a dense one whose update is mostly all-reduce. Nothing
+else should run. Some 15 minutes on two cores.
 """
 
 import argparse

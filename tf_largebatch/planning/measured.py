@@ -2,8 +2,8 @@
 
     alone    = accumulation x an update of one process, between the measured micro-batches
     together = accumulation x an update of as many processes at once, each on its own
-    waiting  = an update of as many that sum their gradients - together - all-reduce, between the
-               smallest and the largest micro-batch that were measured
+    joined   = an update of as many that sum their gradients
+    waiting  = joined - an update together - all-reduce, none where that is below 0
     update   = max(alone, together) + all-reduce + waiting
 
 The engine sends gradients after the backward pass, so nothing of an all-reduce is hidden. The

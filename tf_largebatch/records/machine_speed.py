@@ -69,8 +69,8 @@ class MachineSpeed:
         steps: of processes that train each on its own, by rising workers and micro-batch; of one
             process, and of as many as all-reduce.
         all_reduces: of each number of workers, two sizes at least; empty: not measured.
-        joined: of processes that train one model and sum its gradients, with the smallest and the
-            largest micro-batch, by rising workers and micro-batch.
+        joined: of processes that train one model and sum its gradients, as `steps` otherwise; none
+            of one process.
         input_seconds: of one core for an image; None: not measured.
         made: date, versions and the command, as text.
     """
@@ -96,11 +96,9 @@ class MachineSpeed:
         check(sizes == sorted(set(sizes)), "steps", rising, sizes)
         known = [1, *sorted({one.workers for one in self.all_reduces})]
         check(self.workers == known, "steps", f"of {known} processes", self.workers)
-        ends = sorted({sizes[0][1], self.largest_micro_batch})
-        together = [(one.workers, one.micro_batch) for one in self.joined]
-        rule = f"of {ends} images in each of {known[1:]} processes"
-        wanted = [(count, size) for count in known[1:] for size in ends]
-        check(together == wanted, "joined", rule, together)
+        joined = [(one.workers, one.micro_batch) for one in self.joined]
+        rule = "of the same processes and micro-batches as `steps`"
+        check(joined == [size for size in sizes if size[0] > 1], "joined", rule, joined)
         if self.input_seconds is not None:
             check_number("input_seconds", self.input_seconds, low_open=True)
 
@@ -119,10 +117,7 @@ class MachineSpeed:
 
         ValueError: so many processes of this machine were not measured.
         """
-        alike = [step for step in self.steps if step.workers == workers]
-        self._check_workers(bool(alike), workers)
-        sizes = [step.micro_batch for step in alike]
-        return _between(sizes, [step.seconds for step in alike], micro_batch)
+        return self._seconds_of(self.steps, micro_batch, workers)
 
     def all_reduce_seconds(self, byte_count: float, workers: int) -> float:
         """Of so many processes of this machine; ValueError where they were not measured."""
@@ -139,12 +134,15 @@ class MachineSpeed:
         They wait for the slowest of them, and copy what they send. ValueError where they were not
         measured.
         """
-        alike = [one for one in self.joined if one.workers == workers]
-        self._check_workers(bool(alike), workers)
+        joined = self._seconds_of(self.joined, micro_batch, workers)
         sent = self.all_reduce_seconds(4.0 * self.parameters, workers)
-        known = [self.step_seconds(one.micro_batch, workers) + sent for one in alike]
-        waits = [max(one.seconds - part, 0.0) for one, part in zip(alike, known, strict=True)]
-        return _between([one.micro_batch for one in alike], waits, micro_batch)
+        return max(joined - self.step_seconds(micro_batch, workers) - sent, 0.0)
+
+    def _seconds_of(self, steps: Sequence[StepSpeed], micro_batch: int, workers: int) -> float:
+        alike = [step for step in steps if step.workers == workers]
+        self._check_workers(bool(alike), workers)
+        sizes = [step.micro_batch for step in alike]
+        return _between(sizes, [step.seconds for step in alike], micro_batch)
 
     def _check_workers(self, known: bool, workers: int) -> None:
         rule = f"a number of processes that was measured ({self.workers})"

@@ -60,8 +60,8 @@ def measure_speed(
         optimizer: a Keras optimizer, not yet built; MomentumSGD by default.
         micro_batches: images per update, rising; the largest must fit the memory, of each worker.
         workers: numbers of processes of this machine, each at least 2, of which are timed: updates
-            that run at once, all-reduces of the gradient, and, with the smallest and the largest
-            micro-batch, updates of one model that they train together.
+            that run at once, all-reduces of the gradient, and updates of one model that they train
+            together.
         input_seconds: that one core takes for an image, where `measure_input` told it.
 
     Raises:
