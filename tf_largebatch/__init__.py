@@ -107,7 +107,9 @@ def __dir__() -> list[str]:
 
 
 if "keras" in sys.modules:  # their modules register the classes that a saved model may need
-    import tf_largebatch.models.alexnet  # noqa: F401
     import tf_largebatch.models.ghost_batchnorm
     import tf_largebatch.optimizers
     import tf_largebatch.schedules  # noqa: F401
+
+    if "tensorflow" in sys.modules:  # Keras's backend
+        import tf_largebatch.models.alexnet  # noqa: F401
