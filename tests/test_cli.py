@@ -281,7 +281,10 @@ def test_a_run_that_is_asked_to_stop_continues_to_the_same_result(tmp_path, whol
 
 
 @pytest.mark.slow
-def test_a_process_that_is_ended_by_sigterm_continues_to_the_same_result(tmp_path, whole):
+def test_a_process_that_is_ended_by_sigterm_continues_to_the_same_result(
+    tmp_path, whole, monkeypatch
+):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "0")  # as many as here, where `whole` was trained
     module = "tf_largebatch.recipes.goyal_256"
     process = subprocess.Popen(
         [sys.executable, "-m", module, "--run-dir", str(tmp_path), *SHORT],
