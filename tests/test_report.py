@@ -331,6 +331,18 @@ class Axes:
         ]
 
 
+def test_a_modified_run_goes_without_the_papers_line(tmp_path, monkeypatch):
+    for departures, dashed in (((), 1), (("momentum: 0.9 -> 0.95",), 0)):
+        found = result(row(paper=23.74), departures=departures)
+        axes = Axes(monkeypatch, found, tmp_path / "c.png").axes
+        assert sum(line.get_linestyle() == "--" for line in axes.lines) == dashed
+
+
+def test_the_console_says_which_epochs_make_the_error_of_a_run():
+    assert "a run: the median of its last five epochs" in text_table(result(row()))
+    assert "last five" not in text_table(result(row(), scale="smoke"))
+
+
 def test_the_line_is_the_mean_and_the_band_the_range_over_finished_seeds(tmp_path, monkeypatch):
     runs = (run(0, [40.0, 10.0]), run(1, [50.0, 20.0]), run(2, [60.0], diverged_at=7))
     axes = Axes(monkeypatch, result(row(runs=runs), scale="miniature"), tmp_path / "c.png")

@@ -23,7 +23,7 @@ def main() -> None:
     with team.strategy.scope():
         shared = read_model(asked)
     batches, parts = asked["micro_batches"], asked["all_reduces"]
-    # The updates are each worker's own: what they slow each other down by is what is measured.
+    # Each worker's own first: what they slow each other down by; then those of one model.
     runs = [make_update(model, optimizer, size) for size in batches]
     runs += [make_update(*shared, size, team.strategy) for size in batches]
     runs += [make_all_reduce(team.strategy, lengths) for lengths in parts]
