@@ -34,6 +34,39 @@ def test_help_and_plan_import_no_framework(arguments):
     assert not loaded & {"tensorflow", "keras", "numpy", "matplotlib", "rich", "jinja2"}
 
 
+STOP_AT_TENSORFLOW = """
+import os, sys
+from tf_largebatch.records.errors import InputError
+from tf_largebatch.training import command, session
+from tf_largebatch.recipes.goyal_8k import MINIATURE, RECIPE
+
+def stop():
+    raise InputError(os.environ.get("TF_NUM_INTRAOP_THREADS", "TensorFlow's own"))
+
+session._load_framework = stop
+command.main(RECIPE, MINIATURE, sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "threads"),
+    [([], None, "1"), ([], "2", "2"), (["--smoke"], None, "TensorFlow's own")],
+)
+def test_digits_alone_have_one_thread_an_operation(tmp_path, arguments, given, threads):
+    environment = {k: v for k, v in os.environ.items() if k != "TF_NUM_INTRAOP_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", STOP_AT_TENSORFLOW, f"--run-dir={tmp_path}", *arguments],
+        env=environment | ({"TF_NUM_INTRAOP_THREADS": given} if given else {}),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+    )
+    started, stopped = done.stderr.splitlines()
+    assert started == "starts TensorFlow"  # which takes some seconds
+    assert stopped.endswith(threads)
+
+
 def test_the_list_of_recipes_is_what_the_package_prints():
     done = run_process("list", module="tf_largebatch")
     assert done.returncode == 0

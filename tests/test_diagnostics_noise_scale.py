@@ -159,6 +159,29 @@ def test_the_callback_starts_anew_where_the_batch_changes(tmp_path):
     assert callback.scale.count == 1
 
 
+def test_the_callback_goes_on_from_its_last_point(tmp_path):
+    from tf_largebatch.review.tensorboard.noise import NoiseScaleScalars
+
+    def train(folder, first, end, **change):
+        callback = NoiseScaleScalars(folder, every=10)
+        callback.on_train_begin()
+        for update in range(first, end):
+            logs = {"grad_norm": 1.0, "micro_grad_norm": 2.0 + update / 10, "micro_batch": 8}
+            callback.on_train_batch_end(update, logs | {"global_batch": 64} | change)
+        callback.on_train_end()
+        return callback.scale
+
+    whole = train(tmp_path / "whole", 0, 47)
+    train(tmp_path / "killed", 0, 36)  # its last checkpoint was of update 30
+    resumed = train(tmp_path / "killed", 30, 47)
+    assert resumed.count == whole.count == 47
+    assert resumed.average.trace == pytest.approx(whole.average.trace, rel=1e-6)
+    assert resumed.average.grad_sq == pytest.approx(whole.average.grad_sq, rel=1e-6)
+    # With another batch, or with no point that early, it begins anew.
+    assert train(tmp_path / "killed", 30, 47, global_batch=128).count == 17
+    assert train(tmp_path / "killed", 5, 47).count == 42
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"micro_batch": 64}, "Use two or more"), ({"grad_norm": None}, "no grad_norm")],

@@ -49,7 +49,7 @@ def test_a_log_gets_its_first_line_at_once_and_one_every_epoch():
     stream = io.StringIO()
     train(stream, Clock(), seconds=0.1)
     first, *lines = stream.getvalue().splitlines()
-    assert first == "large: starts at update 0 of 30"
+    assert first == "large: starts at update 0 of 30, compiled first"
     assert lines == [
         # A tenth of a second an update: after ten of them two seconds for twenty more.
         "large: epoch 1 of 3, update 10 of 30, loss 0.25, error 12.35 %, rate 0.1, "
@@ -73,7 +73,7 @@ def test_a_run_that_is_continued_takes_its_time_from_where_it_began():
     stream = io.StringIO()
     train(stream, Clock(), seconds=0.1, done=10)
     first, second, _ = stream.getvalue().splitlines()
-    assert first == "large: starts at update 10 of 30"
+    assert first == "large: starts at update 10 of 30, compiled first"
     assert "update 20 of 30" in second and second.endswith("1 s left")
 
 

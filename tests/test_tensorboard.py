@@ -11,7 +11,7 @@ from tf_largebatch.review.tensorboard.layers import named_tensors
 from tf_largebatch.review.tensorboard.pictures import picture_grid
 from tf_largebatch.review.tensorboard.scalars import TensorBoardScalars
 
-HPARAMS = {"recipe": "goyal_8k", "global_batch": 256, "peak_lr": 3.2, "modified": False}
+HPARAMS = {"recipe": "goyal_8k", "global_batch": 256, "peak_rate": 3.2, "modified": False}
 
 
 def make(folder, **changes):
@@ -220,7 +220,7 @@ def test_hparams_read_back_with_types_and_metrics(tmp_path):
     assert kinds == {
         "recipe": api_pb2.DATA_TYPE_STRING,
         "global_batch": api_pb2.DATA_TYPE_FLOAT64,
-        "peak_lr": api_pb2.DATA_TYPE_FLOAT64,
+        "peak_rate": api_pb2.DATA_TYPE_FLOAT64,
         "modified": api_pb2.DATA_TYPE_BOOL,
     }
     # No domain, which would hide the runs with other values.

@@ -28,7 +28,7 @@ EXPECTED = {  # the column's type, as TensorBoard knows three
     "label_smoothing": float,
     "global_batch": float,
     "micro_batch": float,
-    "peak_lr": float,
+    "peak_rate": float,
     "scaling": str,
     "warmup_epochs": float,
     "weight_decay": float,
@@ -63,7 +63,7 @@ def kind(value):
 def test_every_recipe_has_the_same_columns_of_the_same_types(recipe):
     hparams = make_hparams(plan_of(recipe), 3, "large")
     assert {name: kind(value) for name, value in hparams.items()} == EXPECTED
-    assert hparams["seed"] == 3 and hparams["peak_lr"] == recipe.peak_rate
+    assert hparams["seed"] == 3 and hparams["peak_rate"] == recipe.peak_rate
 
 
 def test_runs_of_different_recipes_stand_in_one_table(tmp_path):
@@ -105,7 +105,7 @@ def test_runs_of_different_recipes_stand_in_one_table(tmp_path):
     columns = {info.name for info in experiment.hparam_infos}
     assert columns == set(EXPECTED)
     unasked = {info.name for info in experiment.hparam_infos if info.differs}
-    assert unasked == {"row", "optimizer", "global_batch", "peak_lr", "warmup_epochs"}
+    assert unasked == {"row", "optimizer", "global_batch", "peak_rate", "warmup_epochs"}
 
     request = api_pb2.ListSessionGroupsRequest(
         start_index=0,

@@ -7,13 +7,12 @@
 `measure_speed` times updates, alone and in processes at once that send nothing, all-reduces
 between processes that do nothing else, and updates with both; `planning.measured` makes of it the
 time of an update of K workers; then K workers are started anew, train and are timed. All of it
-several times in turn, since the speed of a machine drifts; each number is the median. Two networks:
-a convnet whose update is mostly compute, and a dense one whose update is mostly all-reduce. Nothing
-else should run. Some 15 minutes on two cores.
+several times in turn, since the speed of a machine drifts; each number is the median. Two networks,
+each in processes of its own, as a user trains one: a convnet whose update is mostly compute, and a
+dense one whose update is mostly all-reduce. Nothing else should run. Some 25 minutes on two cores.
 """
 
 import argparse
-import itertools
 import json
 import os
 import statistics
@@ -35,9 +34,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE, RECORD = ROOT / "docs" / "planning.md", ROOT / "tools" / "records" / "benchmark_forecast.json"
 BEGIN, END = "<!-- forecast -->\n", "<!-- end forecast -->"
 LIMIT = 0.20
-ROUNDS = 2  # of measuring and training, some three minutes each
+ROUNDS = 2  # of measuring and training
 WORKERS = (1, 2, 4)
-CASES = tuple(itertools.product(("convnet", "dense"), (128, 256)))  # network and global batch
+NETWORKS, BATCHES = ("convnet", "dense"), (128, 256)
 
 
 def make_model(name: str):
@@ -52,14 +51,14 @@ def make_model(name: str):
     return keras.Sequential([shape, keras.layers.Flatten(), *hidden, keras.layers.Dense(10)])
 
 
-def work(out: Path) -> None:
-    """One worker: times updates of the whole team, each case in turn."""
+def work(name: str, out: Path) -> None:
+    """One worker: times updates of the whole team, each batch in turn."""
     from tf_largebatch.optimizers import MomentumSGD
     from tf_largebatch.training.speed import make_update, time_in_turn
     from tf_largebatch.training.workers.team import Team
 
     team, runs = Team(), []
-    for name, batch in CASES:
+    for batch in BATCHES:
         with team.strategy.scope():
             model, optimizer = make_model(name), MomentumSGD(1e-6, momentum=0.9)
         runs.append(make_update(model, optimizer, batch // team.replicas, team.strategy))
@@ -74,16 +73,15 @@ def measure() -> list[dict]:
 
     forecasts, trained = {}, {}
     for _ in range(ROUNDS):
-        for name in dict(CASES):
-            sizes = sorted({batch // k for n, batch in CASES for k in WORKERS if n == name})
+        for name in NETWORKS:
+            sizes = sorted({batch // k for batch in BATCHES for k in WORKERS})
             speed = measure_speed(make_model(name), micro_batches=sizes, workers=WORKERS[1:])
-            for (n, batch), k in itertools.product(CASES, WORKERS):
-                if n == name:
+            for k in WORKERS:
+                told = ask_workers(k, [__file__, "--worker", name])
+                for batch, seconds in zip(BATCHES, told, strict=True):
                     forecast = update_time(speed, k, batch // k)
                     forecasts.setdefault((name, batch, k), []).append(forecast)
-        for k in WORKERS:
-            for case, seconds in zip(CASES, ask_workers(k, [__file__, "--worker"]), strict=True):
-                trained.setdefault((*case, k), []).append(seconds)
+                    trained.setdefault((name, batch, k), []).append(seconds)
     rows = []
     for (name, batch, k), found in forecasts.items():
         seconds = statistics.median(one.seconds for one in found)
@@ -140,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--render", action="store_true", help="write the page, measure nothing")
-    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.render:
         record = json.loads(RECORD.read_text(encoding="utf-8"))
@@ -151,7 +149,8 @@ def main() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     import_tensorflow()
     if arguments.worker:
-        return work(arguments.worker)
+        name, out = arguments.worker
+        return work(name, Path(out))
     load, rows = os.getloadavg()[0], measure()
     facts = run_folder.environment()
     record = {

@@ -76,6 +76,13 @@ class NoiseScale:
         self._grad_sq = self._trace = self._weight = 0.0
         self.count = 0
 
+    def go_on(self, average: NoiseEstimate, count: int) -> None:
+        """Takes up `average` of `count` >= 1 estimates, as if all had been added here."""
+        self._weight = (1.0 - self._decay**count) / (1.0 - self._decay)
+        self._grad_sq = self._weight * average.grad_sq
+        self._trace = self._weight * average.trace
+        self.count = count
+
     def add(self, estimate: NoiseEstimate) -> None:
         """Adds one update's estimate; one that is not finite is left out."""
         if not (math.isfinite(estimate.grad_sq) and math.isfinite(estimate.trace)):

@@ -35,7 +35,9 @@ class TrainingProgress(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Shows the first line: the updates themselves may take minutes to compile."""
         self._start = self._clock()
-        self._line.show(f"{self._label}: starts at update {self._done:,} of {self._updates:,}")
+        self._line.show(
+            f"{self._label}: starts at update {self._done:,} of {self._updates:,}, compiled first"
+        )
 
     def on_epoch_begin(self, epoch, logs=None):
         """Notes the epoch."""

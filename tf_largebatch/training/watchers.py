@@ -63,7 +63,7 @@ def make_hparams(plan: Plan, seed: int, row: str) -> dict[str, bool | float | st
         "label_smoothing": recipe.loss.label_smoothing,
         "global_batch": recipe.global_batch,
         "micro_batch": plan.batch.micro_batch,
-        "peak_lr": recipe.peak_rate,
+        "peak_rate": recipe.peak_rate,
         "scaling": recipe.scaling,
         "warmup_epochs": recipe.schedule.warmup_epochs,
         "weight_decay": recipe.optimizer.weight_decay,

@@ -22,6 +22,7 @@ from tf_largebatch.review.tensorboard.summaries import EventFile, read_scalars
 
 # Folders of a run with the events of `NoiseScaleScalars`: one of its own in earlier versions.
 PLACES = ("noise", "train")
+STATE = ("grad_sq", "trace", "estimates", "global_batch")  # of the averages
 NEEDED = ("grad_norm", "micro_grad_norm", "micro_batch", "global_batch")
 
 
@@ -31,7 +32,8 @@ class NoiseScaleScalars(keras.callbacks.Callback):
     Reads from the logs of every update `grad_norm` (of the global batch's mean gradient),
     `micro_grad_norm` (root mean square of the norms of the micro-batches' mean gradients),
     `micro_batch` and `global_batch`; the micro-batches of all replicas are the small batches of
-    `from_two_batches`. The averages start anew where the batch changes, since the rate does too.
+    `from_two_batches`. The averages start anew where the batch changes, since the rate does too; a
+    training that is continued goes on from the last point in `folder`.
 
     Under `fit` they come from `DistributedFit` on several replicas or with `micro_batch`; every
     worker may have this callback, and the chief writes.
@@ -39,9 +41,10 @@ class NoiseScaleScalars(keras.callbacks.Callback):
         model.fit(x, y, batch_size=1024, micro_batch=128,
                   callbacks=[NoiseScaleScalars("runs/mine/train")])
 
-    Tags, every `every` updates: `noise/grad_sq` and `noise/trace` (averages), and
-    `noise/b_simple` where they give one and enough updates are in them. `noise/advice`, at the
-    end of a `fit`, is the last average in words.
+    Tags, every `every` updates: `noise/grad_sq` and `noise/trace` (averages), `noise/estimates` and
+    `noise/global_batch` (how many updates of which batch are in them), and `noise/b_simple` where
+    they give one and enough updates are in them. `noise/advice`, at the end of a `fit`, is the last
+    average in words.
 
     Args:
         folder: for its events; `train` below that of `TensorBoardScalars` puts them beside its own.
@@ -116,7 +119,7 @@ class NoiseScaleScalars(keras.callbacks.Callback):
             passed = self._fit.update // self._every > before // self._every
         else:
             passed = (batch + 1) % self._every == 0
-        self._add(logs or {})
+        self._add(logs or {}, done=batch)
         self._updates = batch + 1
         if passed and self._file is not None:
             self._write()
@@ -126,7 +129,7 @@ class NoiseScaleScalars(keras.callbacks.Callback):
         if self._file is not None and self._fit is not None and self.scale.count:
             self._file.write(self._updates, [text_pb("noise/advice", self.advice)])
 
-    def _add(self, logs):
+    def _add(self, logs, *, done):
         missing = [name for name in NEEDED if name not in logs]
         if missing:
             raise ValueError(
@@ -134,18 +137,30 @@ class NoiseScaleScalars(keras.callbacks.Callback):
                 "this package's loop, or with DistributedFit"
             )
         if logs["global_batch"] != self._global_batch:
+            first = not self._global_batch
             self._global_batch, self.scale = int(logs["global_batch"]), NoiseScale(self._decay)
+            if first and done:
+                self._go_on(done)
         squares = logs["micro_grad_norm"] ** 2, logs["grad_norm"] ** 2
         sizes = {"small_batch": int(logs["micro_batch"]), "big_batch": self._global_batch}
         self.scale.add(noise_scale.from_two_batches(*squares, **sizes))
+
+    def _go_on(self, done):
+        """Takes up the averages of the last point up to `done` updates, if of the same batch."""
+        told = read_scalars(self._folder, *(f"noise/{name}" for name in STATE))
+        updates = [update for update in set.intersection(*map(set, told)) if update <= done]
+        if not updates:
+            return
+        grad_sq, trace, count, batch = (values[max(updates)] for values in told)
+        if batch == self._global_batch:
+            self.scale.go_on(NoiseEstimate(grad_sq, trace), round(count))
 
     def _write(self):
         average = self.scale.average
         if average is None:
             return
-        points = [
-            scalar_pb(f"noise/{name}", getattr(average, name)) for name in ("grad_sq", "trace")
-        ]
+        values = average.grad_sq, average.trace, self.scale.count, self._global_batch
+        points = [scalar_pb(f"noise/{n}", v) for n, v in zip(STATE, values, strict=True)]
         if average.b_simple is not None and self.scale.count >= noise_scale.WARM_ESTIMATES:
             points.append(scalar_pb("noise/b_simple", average.b_simple))
         self._file.write(self._updates, points)

@@ -23,7 +23,7 @@ METRICS = (
     ("epoch/top1", "final top-1"),
 )
 # Columns of the table of runs that it shows unasked; the rest are there to be ticked.
-SHOWN_COLUMNS = ("row", "optimizer", "global_batch", "peak_lr", "warmup_epochs")
+SHOWN_COLUMNS = ("row", "optimizer", "global_batch", "peak_rate", "warmup_epochs")
 
 
 def hparams_of(model: keras.Model, global_batch: int | None) -> HParams:
