@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tf_largebatch.__main__ import find_recipe  # noqa: E402
-from tf_largebatch.records.console import Parser, run_command  # noqa: E402
+from tf_largebatch.records.console import NOT_FINITE, Parser, run_command  # noqa: E402
 from tf_largebatch.records.data_spec import SMALL_IMAGES, SmallImagesSpec  # noqa: E402
 from tf_largebatch.records.errors import InputError  # noqa: E402
 from tf_largebatch.records.files import (  # noqa: E402
@@ -59,8 +59,9 @@ def trials(miniature: Miniature) -> dict[str, list[tuple[float, Row]]]:
 
 
 def best(tried: list[list[float | None]]) -> float:
-    """The rate of the least error; of equal ones the smaller."""
-    return min((error, rate) for rate, error in tried if error is not None)[1]
+    """The rate of the least error; of equal ones the smaller, the smallest where all diverged."""
+    found = [(error, rate) for rate, error in tried if error is not None]
+    return min(found)[1] if found else tried[0][0]
 
 
 def main() -> None:
@@ -93,7 +94,7 @@ def try_rates(module, rows: tuple[Row, ...], data: str | None) -> dict:
     try:
         run(module.RECIPE, Miniature(contrast="Rates are tried.", rows=rows), argv)
     except SystemExit as end:
-        if end.code:
+        if end.code not in (0, NOT_FINITE):  # that every rate diverges is a result too
             raise
     return read_json(folder / "result.json")
 

@@ -76,6 +76,7 @@ MINIATURE = Miniature(
             "the paper's recipe: RMSprop turns into SGD around a ninth of the run",
             replace(
                 PLAIN,
+                reference_rate=0.4,  # ours
                 optimizer=replace(
                     RECIPE.optimizer,
                     center_epochs=12 / 9,  # ours: the paper's 10 of 90 epochs

@@ -72,7 +72,7 @@ RECIPE = Recipe(
     ),
 )
 
-LARS = you_alexnet.fashion(RECIPE, batch=4096, rate=16.0)  # ours
+LARS = you_alexnet.fashion(RECIPE, batch=4096, rate=8.0)  # ours
 
 MINIATURE = Miniature(
     contrast="This recipe's course and decay for LARS and for momentum SGD, 4,096 images an update "
@@ -84,7 +84,7 @@ MINIATURE = Miniature(
             "the same course and decay",
             replace(
                 LARS,
-                reference_rate=0.2,  # ours
+                reference_rate=0.4,  # ours
                 optimizer=SGDSpec(momentum=0.9, weight_decay=5e-4),  # ours: as the other row
             ),
         ),
