@@ -71,7 +71,8 @@ def test_a_miniature_that_cannot_be_tuned_is_one_line(name, says):
     assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_the_best_rate_is_of_those_that_did_not_diverge():
+def test_the_best_rate_is_of_those_that_did_not_diverge(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
     from tune_miniature import best
 
     assert best([[0.1, 9.0], [0.2, 8.0], [0.4, 8.0], [0.8, None]]) == 0.2
