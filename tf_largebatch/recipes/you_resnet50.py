@@ -201,8 +201,10 @@ MINIATURE = Miniature(
                 batch=4096,  # ours
                 rate=0.2,  # ours
                 optimizer=SGD_256.optimizer,
-                # Ours: LARS's warmup starts at 1, where SGD diverges.
-                schedule=replace(ROWS["8k"].schedule.stretched(12 / 90), warmup_start_rate=0.0),
+                schedule=replace(
+                    ROWS["8k"].schedule.stretched(12 / 90),  # ours: 12 epochs for 90
+                    warmup_start_rate=0.0,  # ours: LARS's starts at 1, where SGD diverges
+                ),
             ),
         ),
         Row(
