@@ -62,9 +62,20 @@ def test_digits_alone_have_one_thread_an_operation(tmp_path, arguments, given, t
         cwd=ROOT,
         timeout=60,
     )
-    started, stopped = done.stderr.splitlines()
-    assert started == "starts TensorFlow"  # which takes some seconds
-    assert stopped.endswith(threads)
+    (line,) = done.stderr.splitlines()
+    assert line.endswith(threads)
+
+
+def test_a_terminal_is_told_that_tensorflow_starts(tmp_path):
+    ours, theirs = os.openpty()
+    subprocess.run(
+        [sys.executable, "-c", STOP_AT_TENSORFLOW, f"--run-dir={tmp_path}"],
+        stderr=theirs,
+        cwd=ROOT,
+        timeout=60,
+    )
+    assert os.read(ours, 1000).startswith(b"starts TensorFlow\r\n")
+    os.close(ours), os.close(theirs)
 
 
 def test_the_list_of_recipes_is_what_the_package_prints():

@@ -269,8 +269,8 @@ def _gather(options: Options, workers: cluster.Cluster | None, plans: list[Plan]
         # To share out operations that small takes longer than they do: an update of 8 digits is 1.6
         # times as fast with one thread for each, and its sums are the same on any number of cores.
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-    if "tensorflow" not in sys.modules and (workers is None or workers.is_chief):
-        print("starts TensorFlow", file=sys.stderr, flush=True)  # some seconds without a word
+    if "tensorflow" not in sys.modules and sys.stderr.isatty():
+        print("starts TensorFlow", file=sys.stderr)  # some seconds without a word
     _load_framework()
     from tf_largebatch.training.workers.team import Team
 
