@@ -93,7 +93,7 @@ def main(how: str, rank: str = "0", port: str = "") -> None:
         keras.utils.set_random_seed(1)  # else Keras draws one for all processes
         keras.distribution.initialize(f"localhost:{port}", WORKERS, int(rank))
     split = keras.distribution.DataParallel(auto_shard_dataset=False)
-    assert split.num_model_replicas == (DEVICES if how == "here" else WORKERS)
+    assert split.device_mesh.shape[0] == (DEVICES if how == "here" else WORKERS)
     if how == "worker":
         print(json.dumps(train_all(split, int(rank), WORKERS)))
         return
