@@ -9,7 +9,7 @@ between processes that do nothing else, and updates with both; `planning.measure
 time of an update of K workers; then K workers are started anew, train and are timed. All of it
 several times in turn, since the speed of a machine drifts; each number is the median. Two networks,
 each in processes of its own, as a user trains one: a convnet whose update is mostly compute, and a
-dense one whose update is mostly all-reduce. Nothing else should run. Some 25 minutes on two cores.
+dense one whose update is mostly all-reduce. Nothing else should run. Some 20 minutes on two cores.
 """
 
 import argparse
